@@ -1,0 +1,45 @@
+# Two commands for everybody: `make run` and `make test`. The rest is for those who change the code.
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+JOBS   ?= auto
+ARGS   ?=
+
+.PHONY: run test quick check format clean
+
+run: $(VENV)/.run       ## a fault-injected run of the reference Raft in the simulator, checked
+	$(BIN)/splitbrain run $(ARGS)
+
+test: $(VENV)/.dev      ## the whole test suite; what the machine lacks is skipped and named
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+quick: $(VENV)/.dev     ## the tests that take seconds
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not system" $(ARGS)
+
+check: $(VENV)/.dev     ## static checks: style, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "splitbrain needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@ $(VENV)/.run

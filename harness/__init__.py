@@ -1,0 +1,1 @@
+"""Harness: runs a test from configuration to verdict."""

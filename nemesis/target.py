@@ -1,0 +1,73 @@
+"""What a nemesis may do to a cluster: the one protocol between faults and the ways to cause them.
+
+Rules of this module
+    1. The network is desired state. `Target.set_network` replaces all rules by the given `Ruleset`; an empty
+       one heals everything. Writing the same state twice is the same as writing it once.
+    2. `kill`, `start`, `pause` and `resume` are idempotent: killing a dead node does nothing.
+    3. All verbs are coroutines, so that one runner serves the simulator and real clusters alike.
+    4. A rule names a direction: `(src, dst)` is traffic from src to dst. Clients are never named by a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+Link = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRule:
+    """What is wrong with one direction of one link; the defaults are a healthy link.
+
+    Attributes:
+        blocked: nothing passes.
+        delay_ms: added to each message, one way.
+        jitter_ms: uniform extra delay in [0, jitter_ms]; reorders messages where the transport allows it.
+        loss: probability in [0, 1] that a message is lost.
+        duplicate: probability in [0, 1] that a message arrives twice.
+    """
+
+    blocked: bool = False
+    delay_ms: float = 0.0
+    jitter_ms: float = 0.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The whole desired state of the network between nodes; a link that is not named is healthy."""
+
+    links: Mapping[Link, LinkRule] = field(default_factory=lambda: MappingProxyType({}))
+
+
+HEALTHY = Ruleset()
+
+
+class Target(Protocol):
+    """A cluster as the nemesis sees it."""
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Names of all nodes, in a fixed order."""
+
+    async def leader(self) -> str | None:
+        """The node that most recently became leader and still thinks it is, where the system can tell."""
+
+    async def set_network(self, rules: Ruleset) -> None:
+        """Make the network between the nodes exactly this."""
+
+    async def kill(self, node: str) -> None:
+        """Stop the node's process at once (SIGKILL); what it had not synced may be lost."""
+
+    async def start(self, node: str) -> None:
+        """Start the node's process again on its disk as the kill left it."""
+
+    async def pause(self, node: str) -> None:
+        """Stop the process without telling anyone (SIGSTOP)."""
+
+    async def resume(self, node: str) -> None:
+        """Let it run on (SIGCONT)."""

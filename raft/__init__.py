@@ -1,0 +1,1 @@
+"""Raft: the reference system, a replicated key-value store."""
