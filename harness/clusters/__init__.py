@@ -1,1 +1,19 @@
-"""clusters."""
+"""Clusters: where the system under test runs. `make_cluster` makes one from a plan."""
+
+from __future__ import annotations
+
+from harness.clusters.base import Cluster
+from harness.clusters.sim import SimCluster
+from harness.errors import ConfigError
+from harness.plan import Plan
+from harness.systems.base import System
+
+CLUSTERS = ("sim",)
+
+
+def make_cluster(plan: Plan, system: System) -> Cluster:
+    """A cluster for the plan, not opened yet."""
+    kind = plan.config.cluster
+    if kind == "sim":
+        return SimCluster(plan, system)
+    raise ConfigError(f"unknown cluster {kind!r}; known: {', '.join(CLUSTERS)}")

@@ -1,0 +1,43 @@
+"""What every kind of cluster offers to the runner: the nemesis' `Target`, a way to talk to nodes, and a clock.
+
+Rules of this module
+    1. `now_ns` is one monotonic clock for the whole run; it is 0 when the cluster is opened.
+    2. `close` ends everything that the cluster started, on every way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from harness.transport import Transport
+from nemesis.target import Target
+
+T = TypeVar("T")
+
+
+class Cluster(Target, Protocol):
+    """A running cluster of the system under test."""
+
+    kind: str
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run the harness' coroutine on this cluster's event loop, from opening to closing."""
+
+    async def open(self) -> None:
+        """Start all nodes and wait until they are ready."""
+
+    async def close(self) -> None:
+        """End everything that was started."""
+
+    def transport(self) -> Transport:
+        """A way to reach the nodes."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the cluster was opened."""
+
+    def interrupt(self) -> None:
+        """Make `run` end with `Interrupted` soon; safe in a signal handler."""
+
+    def facts(self) -> dict[str, Any]:
+        """What is worth storing with the results: counts of messages, the backend that was used."""

@@ -1,0 +1,179 @@
+"""The simulated cluster: nodes of the system on virtual time, fixed by the plan's seed.
+
+Clients reach nodes over links of their own: a short delay each way, drawn from the stream ``client``, and no
+faults, so that a cut-off node still answers its clients (which is how stale reads are seen). A request to a dead
+node is refused; requests that a killed node had not answered are lost; those to a paused one wait in its queue,
+and may still be executed long after the client has given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from harness.plan import Plan
+from harness.seeds import Streams, skewed
+from harness.sim import loop as sim_loop
+from harness.sim.disk import SimDisk
+from harness.sim.host import SimHost
+from harness.sim.network import SimNetwork
+from harness.systems.base import System
+from harness.transport import Lost, NotSent
+from nemesis.target import Ruleset
+
+T = TypeVar("T")
+
+READY_TIMEOUT_S = 5.0
+READY_POLL_S = 0.01
+CLIENT_DELAY_MIN_US = 50
+CLIENT_DELAY_MEAN_US = 150
+
+
+class SimCluster:
+    """See the module; one instance serves one run."""
+
+    kind = "sim"
+
+    def __init__(self, plan: Plan, system: System) -> None:
+        streams = Streams(plan.seed)
+        self.loop = sim_loop.SimLoop()
+        self.network = SimNetwork(self.loop, streams, plan.network)
+        self._nodes = tuple(plan.nodes)
+        self._client_rng = streams.stream("client")
+        self.hosts = {
+            name: SimHost(
+                name,
+                loop=self.loop,
+                network=self.network,
+                disk=SimDisk(self.loop, streams.stream(f"disk/{name}"), plan.disk),
+                rng=streams.stream(f"node/{name}"),
+                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug),
+            )
+            for name in self._nodes
+        }
+        self._opened_us = 0
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Names of all nodes."""
+        return self._nodes
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run to the end on virtual time."""
+        return sim_loop.run(main(), self.loop)
+
+    def interrupt(self) -> None:
+        """End the run before the next callback."""
+        self.loop.interrupt()
+
+    async def open(self) -> None:
+        """Start all nodes; wait until one leads, but no longer than `READY_TIMEOUT_S` (a bug may prevent it)."""
+        for host in self.hosts.values():
+            host.start()
+        for _ in range(int(READY_TIMEOUT_S / READY_POLL_S)):
+            if await self.leader() is not None:
+                break
+            await asyncio.sleep(READY_POLL_S)
+        self._opened_us = self.loop.now_us
+
+    async def close(self) -> None:
+        """Kill all nodes."""
+        for host in self.hosts.values():
+            host.kill()
+
+    def now_ns(self) -> int:
+        """Virtual nanoseconds since the cluster was opened."""
+        return (self.loop.now_us - self._opened_us) * 1000
+
+    def transport(self) -> SimTransport:
+        """The clients' links."""
+        return SimTransport(self)
+
+    def facts(self) -> dict[str, Any]:
+        """Counts of messages and events."""
+        network = self.network
+        return {
+            "messages_sent": network.sent,
+            "messages_lost": network.lost,
+            "messages_duplicated": network.duplicated,
+            "sim_events": self.loop.events_run,
+        }
+
+    # -- the nemesis' side ------------------------------------------------------------------------------------
+
+    async def leader(self) -> str | None:
+        """The node that leads in the highest term, of those that think they lead."""
+        best: tuple[int, str] | None = None
+        for name, host in self.hosts.items():
+            term = host.process.leader_term() if host.process is not None else None
+            if term is not None and (best is None or term > best[0]):
+                best = (term, name)
+        return best[1] if best is not None else None
+
+    async def set_network(self, rules: Ruleset) -> None:
+        """Replace all rules."""
+        self.network.set_rules(rules)
+
+    async def kill(self, node: str) -> None:
+        """SIGKILL and power loss in one: what was not synced may be gone."""
+        self.hosts[node].kill()
+
+    async def start(self, node: str) -> None:
+        """Start the node's process on its disk."""
+        self.hosts[node].start()
+
+    async def pause(self, node: str) -> None:
+        """SIGSTOP."""
+        self.hosts[node].pause()
+
+    async def resume(self, node: str) -> None:
+        """SIGCONT."""
+        self.hosts[node].resume()
+
+    def client_delay_us(self) -> int:
+        """One way between a client and a node."""
+        return CLIENT_DELAY_MIN_US + int(skewed(self._client_rng, CLIENT_DELAY_MEAN_US))
+
+
+class SimTransport:
+    """Requests as values over the clients' links."""
+
+    def __init__(self, cluster: SimCluster) -> None:
+        self._cluster = cluster
+
+    def request(self, node: str, request: Any) -> asyncio.Future[Any]:
+        """A future of the answer; see `harness.transport`."""
+        cluster = self._cluster
+        answer = cluster.loop.create_future()
+        host = cluster.hosts[node]
+        cluster.loop.schedule(cluster.client_delay_us(), self._arrive, host, request, answer)
+        return answer
+
+    def _arrive(self, host: SimHost, request: Any, answer: asyncio.Future[Any]) -> None:
+        if not host.alive:
+            self._later(_fail, answer, NotSent(f"{host.name} refused the connection"))
+            return
+
+        def reply(response: Any) -> None:
+            self._later(_resolve, answer, response)
+
+        def lost() -> None:
+            if not answer.done():
+                self._later(_fail, answer, Lost(f"{host.name} closed the connection"))
+
+        host.on_death(lost)
+        host.deliver_request(request, reply)
+
+    def _later(self, callback: Callable[..., None], *args: Any) -> None:
+        self._cluster.loop.schedule(self._cluster.client_delay_us(), callback, *args)
+
+
+def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
+    if not answer.done():
+        answer.set_result(response)
+
+
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

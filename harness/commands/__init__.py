@@ -1,0 +1,7 @@
+"""One module a command, each with NAME, HELP, `add_arguments(parser)` and `main(args) -> exit code`."""
+
+from __future__ import annotations
+
+from harness.commands import bugs, check, replay, run
+
+COMMANDS = (run, check, replay, bugs)

@@ -1,0 +1,121 @@
+"""`splitbrain run`: run a workload against a cluster under faults, and judge what was recorded."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness import config as configs
+from harness import plan as plans
+from harness import report, store, systems
+from harness.errors import ConfigError
+from harness.execute import Execution, execute, unknown_bug
+from harness.judge import EXIT_CODES
+from harness.plan import Plan
+from harness.progress import LiveProgress, PlainProgress
+
+NAME = "run"
+HELP = "run a workload against a cluster under faults, and judge what was recorded"
+
+STYLES = {"valid": "bold green", "invalid": "bold red", "unknown": "bold yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options; a default of None means: from the config file, else the built-in default."""
+    d = configs.Config()
+    add = parser.add_argument
+    add("--config", type=Path, metavar="FILE", help="TOML file with the same settings; options override it")
+    add("--cluster", help=f"where nodes run: sim (default {d.cluster})")
+    add("--system", help=f"the system under test (default {d.system})")
+    add("--workload", help=f"what clients ask (default {d.workload})")
+    add("--nodes", type=int, metavar="N", help=f"number of nodes (default {d.nodes})")
+    add("--concurrency", type=int, metavar="N", help=f"client processes at a time (default {d.concurrency})")
+    add("--rate", type=float, metavar="HZ", dest="rate_hz", help=f"operations a second (default {d.rate_hz:g})")
+    add(
+        "--time-limit", type=float, metavar="S", dest="time_limit_s",
+        help=f"seconds of load and faults (default {d.time_limit_s:g})",
+    )  # fmt: skip
+    add(
+        "--fault", action="append", metavar="NAME", dest="faults",
+        help=f"a kind of fault, repeatable; none for no faults (default {', '.join(d.faults)})",
+    )  # fmt: skip
+    add("--seed", type=int, metavar="N", help="root of every random choice (default: a fresh one, printed)")
+    add("--bug", metavar="NAME", help="run the system with a seeded bug, see `splitbrain bugs`")
+    add("--store", metavar="DIR", help=f"where run directories are made (default {d.store})")
+    add("--keys", type=int, metavar="N", help=f"keys in use at a time (default {d.keys})")
+    add("--ops-per-key", type=int, metavar="N", help=f"operations before a key is retired (default {d.ops_per_key})")
+    add("--unique-values", action="store_true", default=None, help="write each value only once")
+    add(
+        "--op-timeout", type=int, metavar="MS", dest="op_timeout_ms",
+        help=f"an operation without an answer by then is info (default {d.op_timeout_ms})",
+    )  # fmt: skip
+    add("--json", action="store_true", help="one JSON object as the last line of standard output")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Load, plan, run, check, report."""
+    options: dict[str, Any] = {
+        name: getattr(args, name) for name in configs.Config.__struct_fields__ if hasattr(args, name)
+    }
+    if options["faults"] is not None:
+        options["faults"] = [name for name in options["faults"] if name != "none"]
+    config = configs.load(args.config, options)
+    system = systems.by_name(config.system)
+    if config.bug is not None and config.bug not in system.bugs:
+        raise ConfigError(unknown_bug(config.bug, system.bugs))
+    plan = plans.draw(config)
+    run_dir = store.create(Path(config.store), plan)
+    console = Console(stderr=args.json)
+    console.print(_headline(plan), highlight=False)
+    execution = run_with_progress(plan, run_dir, console)
+    print_summary(execution, console)
+    if args.json:
+        summary = {name: execution.result[name] for name in report.SUMMARY_FIELDS}
+        summary["explanation"] = [line for check in execution.checks for line in check.lines]
+        sys.stdout.write(json.dumps(summary) + "\n")
+    return EXIT_CODES[report.exit_verdict(execution.result)]
+
+
+def _headline(plan: Plan) -> str:
+    config = plan.config
+    bug = f", seeded bug {config.bug}" if config.bug else ""
+    return (
+        f"[bold]seed {plan.seed}[/]: {config.system} on {config.cluster}, {config.nodes} nodes, workload "
+        f"{config.workload}, {config.concurrency} clients, {config.rate_hz:g} ops/s for {config.time_limit_s:g} s, "
+        f"{len(plan.faults)} faults planned ({escape(', '.join(config.faults)) or 'none'}){bug}"
+    )
+
+
+def run_with_progress(plan: Plan, run_dir: Path, console: Console) -> Execution:
+    """Execute with a live display on a terminal, with plain lines elsewhere."""
+    with contextlib.ExitStack() as stack:
+        progress = (
+            stack.enter_context(LiveProgress(console, plan)) if console.is_terminal else PlainProgress(console, plan)
+        )
+        return execute(plan, run_dir, progress)
+
+
+def print_summary(execution: Execution, console: Console) -> None:
+    """The verdict and its evidence, where the run is stored, and the seed last."""
+    result = execution.result
+    verdict = report.exit_verdict(result)
+    console.print()
+    for check in execution.checks:
+        for line in check.lines:
+            console.print(f"  {line}" if check.valid != "valid" else line, highlight=False, markup=False)
+    console.print()
+    console.print(
+        f"[{STYLES[verdict]}]{verdict.upper()}[/]  {result['ops']} ops: {result['ok']} ok, {result['fail']} fail, "
+        f"{result['info']} info; {result['faults']} faults; {result['sim_seconds']:.1f} s simulated in "
+        f"{result['wall_seconds']:.1f} s",
+        highlight=False,
+    )
+    console.print(f"stored in {result['run_dir']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"[bold]seed {result['seed']}[/]", highlight=False)

@@ -1,0 +1,122 @@
+"""What the user asked for: options, over a TOML file, over defaults.
+
+>>> load(None, {"rate_hz": 50.0}).rate_hz
+50.0
+>>> load(None, {"rate_hz": -1.0})
+Traceback (most recent call last):
+harness.errors.ConfigError: rate is -1.0; give a number above 0, in operations a second
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.errors import ConfigError
+from harness.seeds import MAX_SEED
+
+DEFAULT_FAULTS = ("partition", "latency", "kill", "pause")
+OPERATIONS_MAX = 5_000_000
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration of a run; what is not here is not configurable.
+
+    Attributes:
+        cluster, system, workload: names, see `splitbrain run --help`.
+        nodes: how many nodes.
+        concurrency: how many client processes at a time.
+        rate_hz: operations a second, over all clients.
+        time_limit_s: seconds in which operations are started and faults injected.
+        faults: kinds of fault; empty for none.
+        seed: the root of every random choice; None until the plan is drawn.
+        bug: a seeded bug of the system, or None.
+        store: the directory in which run directories are made.
+        keys: how many keys are in use at a time.
+        ops_per_key: after so many operations a key is retired and a new one taken.
+        unique_values: each written value is written once in the whole run.
+        op_timeout_ms, attempt_timeout_ms: see `harness.systems.base.ClientOptions`.
+        recovery_s: pause between healing everything and the final reads.
+    """
+
+    cluster: str = "sim"
+    system: str = "raft"
+    workload: str = "register"
+    nodes: int = 5
+    concurrency: int = 10
+    rate_hz: float = 100.0
+    time_limit_s: float = 60.0
+    faults: tuple[str, ...] = DEFAULT_FAULTS
+    seed: int | None = None
+    bug: str | None = None
+    store: str = "store"
+    keys: int = 5
+    ops_per_key: int = 120
+    unique_values: bool = False
+    op_timeout_ms: int = 1000
+    attempt_timeout_ms: int = 350
+    recovery_s: float = 3.0
+
+
+# name of the field, what the user calls it, lowest, highest, what it is
+_LIMITS: tuple[tuple[str, str, float, float, str], ...] = (
+    ("nodes", "nodes", 1, 99, "a whole number from 1 to 99"),
+    ("concurrency", "concurrency", 1, 10_000, "a whole number from 1 to 10000"),
+    ("rate_hz", "rate", 1e-6, 1e6, "a number above 0, in operations a second"),
+    ("time_limit_s", "time limit", 1e-3, 86_400, "a number of seconds above 0, at most a day"),
+    ("keys", "keys", 1, 100_000, "a whole number from 1 to 100000"),
+    ("ops_per_key", "ops per key", 1, 1_000_000, "a whole number from 1 to 1000000"),
+    ("op_timeout_ms", "operation timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
+    ("attempt_timeout_ms", "attempt timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
+    ("recovery_s", "recovery", 0, 3_600, "seconds from 0 to 3600"),
+)
+
+
+def load(file: Path | None, options: Mapping[str, Any]) -> Config:
+    """Defaults, overlaid by the file, overlaid by the options that are not None.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown name, or a value out of range.
+    """
+    values: dict[str, Any] = _read_toml(file) if file is not None else {}
+    values.update({name: value for name, value in options.items() if value is not None})
+    try:
+        config = msgspec.convert(values, Config, strict=False)
+    except msgspec.ValidationError as error:
+        where = f"{file}: " if file is not None else ""
+        raise ConfigError(f"{where}{error}; known settings: {', '.join(Config.__struct_fields__)}") from None
+    return validate(config)
+
+
+def validate(config: Config) -> Config:
+    """The same configuration, if every number is in its range.
+
+    Raises:
+        ConfigError: names the first value that is not, and the range.
+    """
+    for field, name, low, high, what in _LIMITS:
+        value = getattr(config, field)
+        if not (low <= value <= high) or math.isnan(value):
+            raise ConfigError(f"{name} is {value}; give {what}")
+    if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
+        raise ConfigError(f"seed is {config.seed}; give a whole number from 0 to {MAX_SEED}")
+    if config.rate_hz * config.time_limit_s > OPERATIONS_MAX:
+        raise ConfigError(
+            f"rate {config.rate_hz:g} over {config.time_limit_s:g} s makes more than {OPERATIONS_MAX} operations; "
+            "lower one of them"
+        )
+    return config
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {file}: {error.strerror}; give a file that can be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {file}: not TOML: {error}; mend the file") from None

@@ -1,0 +1,79 @@
+"""The straight line from a plan to a result: open, run, check, seal. `run` and `replay` both walk it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import judge, report, runner, store, systems, workloads
+from harness.clusters import make_cluster
+from harness.clusters.base import Cluster
+from harness.errors import ConfigError
+from harness.judge import Check
+from harness.plan import Plan
+from harness.recorder import Recorder
+from harness.runner import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A run that is over and sealed."""
+
+    run_dir: Path
+    result: dict[str, Any]
+    checks: Sequence[Check]
+    report: str
+
+
+def execute(plan: Plan, run_dir: Path, progress: Progress) -> Execution:
+    """Run the plan in that directory, check the history, store everything.
+
+    Raises:
+        SplitbrainError: the plan names something unknown, or the environment fails; what was recorded is kept.
+    """
+    started_s = time.monotonic()
+    system = systems.by_name(plan.config.system)
+    workload = workloads.by_name(plan.config.workload)
+    if plan.config.bug is not None and plan.config.bug not in system.bugs:
+        raise ConfigError(unknown_bug(plan.config.bug, system.bugs))
+    cluster = make_cluster(plan, system)
+    recorder = Recorder(run_dir / store.HISTORY, model=workload.model, now_ns=cluster.now_ns)
+    try:
+        with _interruptible(cluster):
+            record = runner.run(plan, cluster, system, recorder, progress)
+    finally:
+        recorder.close()
+    checks = judge.judge(recorder.ops, workload.model, recorder, record)
+    result = report.results(plan, recorder, record, checks, run_dir, time.monotonic() - started_s)
+    text = report.text(result, checks)
+    store.seal(run_dir, result, text)
+    return Execution(run_dir, result, checks, text)
+
+
+def unknown_bug(name: str, known: Any) -> str:
+    """The sentence for a bug that the system does not have."""
+    return f"unknown bug {name!r}; `splitbrain bugs` lists them: {', '.join(known)}"
+
+
+@contextlib.contextmanager
+def _interruptible(cluster: Cluster) -> Iterator[None]:
+    """Ctrl-C ends the run cleanly; a second one ends the program."""
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        cluster.interrupt()
+
+    try:
+        previous = signal.signal(signal.SIGINT, on_signal)
+    except ValueError:  # not the main thread: a library user handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

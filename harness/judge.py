@@ -1,0 +1,78 @@
+"""Verdicts of a run: linearizability, and whether the run can bear a verdict at all.
+
+    linearizable   the history fits the workload's model
+    stats          every kind of operation succeeded at least once (else nothing was tested)
+    harness        the harness did all it was asked to: faults injected and healed, final reads made, not interrupted
+
+Merged as invalid > unknown > valid. A checker that crashes is ``unknown``, and says with what.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from checkers import Budget, Op, Verdict, check_linearizable, model_by_name
+from harness.recorder import Recorder
+from harness.runner import RunRecord
+
+Valid = Literal["valid", "invalid", "unknown"]
+
+EXIT_CODES: dict[Valid, int] = {"valid": 0, "invalid": 1, "unknown": 2}
+JSON_VALID: dict[Valid, bool | str] = {"valid": True, "invalid": False, "unknown": "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check's verdict, with its reasons as lines for people."""
+
+    name: str
+    valid: Valid
+    lines: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(ops: Sequence[Op], model: str, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
+    """All checks of a run."""
+    return (check_model(ops, model), check_stats(recorder), check_harness(record))
+
+
+def merged(checks: Sequence[Check]) -> Valid:
+    """The worst of them."""
+    for worst in ("invalid", "unknown"):
+        if any(check.valid == worst for check in checks):
+            return worst
+    return "valid"
+
+
+def check_model(ops: Sequence[Op], model: str) -> Check:
+    """Is the history linearizable?"""
+    try:
+        verdict: Verdict = check_linearizable(ops, model_by_name(model), budget=Budget())
+    except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
+        trace = traceback.format_exc(limit=-3).splitlines()
+        return Check("linearizable", "unknown", (f"the checker crashed: {error!r}", *trace))
+    return Check("linearizable", verdict.valid, tuple(verdict.lines()), verdict.to_json())
+
+
+def check_stats(recorder: Recorder) -> Check:
+    """Did every kind of operation succeed at least once?"""
+    asked = {op.f for op in recorder.ops if op.type == "invoke"}
+    never = sorted(f for f in asked if recorder.outcomes[f, "ok"] == 0)
+    if not asked:
+        return Check("stats", "unknown", ("no operation was performed, so nothing was tested",))
+    if never:
+        return Check("stats", "unknown", (f"no operation of kind {', '.join(never)} ever succeeded",))
+    return Check("stats", "valid")
+
+
+def check_harness(record: RunRecord) -> Check:
+    """Did the harness do all that it was asked to?"""
+    problems = list(record.problems)
+    if record.interrupted:
+        problems.insert(
+            0, f"interrupted at {record.end_ns / 1e9:.1f} s; what was recorded up to there was checked"
+        )
+    return Check("harness", "unknown" if problems else "valid", tuple(problems))

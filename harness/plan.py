@@ -1,0 +1,138 @@
+"""Plans: every random choice of a run, as a value that is saved before anything starts.
+
+Theory of operation
+    `draw` turns a configuration and a seed into operations with times and workers, faults with times and targets,
+    and the conditions of network and disk. What is left to the run (the delay of one message, the length of one
+    sync) comes from streams that are named after what they belong to, so an edited plan changes only what was
+    edited. `replay` and `shrink` start from a stored plan.
+
+    A plan is stored as JSON with one operation and one fault a line, to be read and edited by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness import workloads
+from harness.config import Config, validate
+from harness.errors import ConfigError
+from harness.seeds import Streams, fresh_seed
+from harness.sim.disk import DiskParams
+from harness.sim.network import NetworkParams
+from nemesis.schedule import FaultEvent, draw_schedule
+
+PLAN_VERSION = 1
+
+
+class PlannedOp(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An operation to perform: not before `at_us`, by a worker, as soon as that worker is free.
+
+    Attributes:
+        at_us: microseconds since the cluster was ready.
+        worker: which of the concurrent clients.
+        f, key, value: what to ask.
+    """
+
+    at_us: int
+    worker: int
+    f: str
+    key: Any = None
+    value: Any = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything that a run needs; see the module.
+
+    Attributes:
+        ops: in order of time.
+        final: reads after everything was healed, in order, retried until they succeed.
+    """
+
+    version: int
+    seed: int
+    config: Config
+    nodes: tuple[str, ...]
+    network: NetworkParams
+    disk: DiskParams
+    faults: tuple[FaultEvent, ...]
+    ops: tuple[PlannedOp, ...]
+    final: tuple[PlannedOp, ...]
+
+
+def draw(config: Config, seed: int | None = None) -> Plan:
+    """Make every choice for a run of this configuration.
+
+    Raises:
+        ConfigError: an unknown workload or kind of fault.
+    """
+    chosen = seed if seed is not None else config.seed
+    root = chosen if chosen is not None else fresh_seed()
+    config = msgspec.structs.replace(config, seed=root)
+    streams = Streams(root)
+    nodes = tuple(f"n{i + 1}" for i in range(config.nodes))
+    workload = workloads.by_name(config.workload)
+    ops, final = workload.plan(config, streams)
+    try:
+        faults = draw_schedule(config.faults, nodes, int(config.time_limit_s * 1000), streams.stream)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Plan(
+        version=PLAN_VERSION,
+        seed=root,
+        config=config,
+        nodes=nodes,
+        network=NetworkParams(),
+        disk=DiskParams(),
+        faults=tuple(faults),
+        ops=tuple(PlannedOp(*op) for op in ops),
+        final=tuple(PlannedOp(*op) for op in final),
+    )
+
+
+def encode(plan: Plan) -> bytes:
+    """The plan as JSON text, one operation and one fault a line."""
+    fields = msgspec.to_builtins(plan)
+    parts = []
+    for name, value in fields.items():
+        if name in ("faults", "ops", "final"):
+            lines = ",\n".join("    " + json.dumps(item, ensure_ascii=False) for item in value)
+            parts.append(f'  "{name}": [\n{lines}\n  ]' if value else f'  "{name}": []')
+        else:
+            parts.append(f'  "{name}": {json.dumps(value, ensure_ascii=False)}')
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+
+
+def read(path: Path) -> Plan:
+    """A stored plan.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not a plan of this version.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"plan {path}: {error.strerror}; give the directory of a stored run") from None
+    try:
+        plan = msgspec.json.decode(data, type=Plan)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"plan {path}: {error}; mend the file or run again") from None
+    if plan.version != PLAN_VERSION:
+        raise ConfigError(f"plan {path}: version {plan.version}; this splitbrain reads version {PLAN_VERSION}")
+    _check(plan, path)
+    validate(plan.config)
+    return plan
+
+
+def _check(plan: Plan, path: Path) -> None:
+    for op in (*plan.ops, *plan.final):
+        if not 0 <= op.worker < plan.config.concurrency:
+            raise ConfigError(
+                f"plan {path}: an operation of worker {op.worker}, but the plan has workers 0 to "
+                f"{plan.config.concurrency - 1}; mend the operation or raise concurrency"
+            )
+    if not plan.nodes or len(set(plan.nodes)) != len(plan.nodes):
+        raise ConfigError(f"plan {path}: nodes are {list(plan.nodes)}; give at least one, each name once")

@@ -1,0 +1,72 @@
+"""The recorder: every line of the history, on disk as it happens.
+
+Rules of this module
+    1. A line is written with one system call before `record` returns, so a killed run loses at most the line that
+       was being written, and an invocation is on record before it is sent.
+    2. The bytes depend on the operations alone: same operations, same file, same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from checkers import Op, encode_op
+from harness.errors import SetupError
+
+
+class Recorder:
+    """Writes a history file and keeps the operations for the check.
+
+    Attributes:
+        ops: all lines so far.
+        outcomes: how often each (f, type) of a client's completion was seen.
+    """
+
+    def __init__(self, path: Path, *, model: str, now_ns: Callable[[], int]) -> None:
+        self.ops: list[Op] = []
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self._path = path
+        self._now_ns = now_ns
+        self._digest = hashlib.sha256()
+        try:
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise SetupError(f"history {path}: {error.strerror}; give a store that can be written") from None
+        header = {"splitbrain": "history", "version": 1, "model": model}
+        self._write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+
+    def record(self, process: int | str, type_: Any, f: str, **fields: Any) -> Op:
+        """Append a line with the next index and the time of now."""
+        op = Op(index=len(self.ops), time_ns=self._now_ns(), process=process, type=type_, f=f, **fields)
+        self.ops.append(op)
+        if type_ != "invoke" and isinstance(process, int):
+            self.outcomes[f, type_] += 1
+        self._write(encode_op(op))
+        return op
+
+    def _write(self, line: bytes) -> None:
+        self._digest.update(line)
+        try:
+            self._file.write(line)
+        except OSError as error:
+            raise SetupError(
+                f"history {self._path}: {error.strerror}; what was recorded before is kept"
+            ) from None
+
+    def count(self, type_: str) -> int:
+        """How many client operations ended so."""
+        return sum(n for (_, t), n in self.outcomes.items() if t == type_)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file so far."""
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._file.close()

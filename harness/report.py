@@ -1,0 +1,160 @@
+"""Results as a value, and the report as text: the verdict first, then the evidence, then the figures."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from checkers import Op
+from harness.judge import JSON_VALID, Check, Valid, merged
+from harness.plan import Plan
+from harness.recorder import Recorder
+from harness.runner import FaultRecord, RunRecord
+
+FAULTS_LISTED = 60
+
+SUMMARY_FIELDS = (
+    "valid", "seed", "ops", "ok", "fail", "info", "faults", "run_dir", "sim_seconds", "wall_seconds", "history_sha256",
+)  # fmt: skip
+
+
+def results(
+    plan: Plan, recorder: Recorder, record: RunRecord, checks: Sequence[Check], run_dir: Path, wall_s: float
+) -> dict[str, Any]:
+    """Everything about a run as plain JSON; `SUMMARY_FIELDS` are what `--json` promises."""
+    spans = _spans(recorder.ops)
+    return {
+        "valid": JSON_VALID[merged(checks)],
+        "seed": plan.seed,
+        "ops": len(spans),
+        "ok": recorder.count("ok"),
+        "fail": recorder.count("fail"),
+        "info": len(spans) - recorder.count("ok") - recorder.count("fail"),
+        "faults": sum(1 for fault in record.faults if fault.started_ns is not None),
+        "run_dir": str(run_dir),
+        "sim_seconds": round(record.end_ns / 1e9, 3),
+        "wall_seconds": round(wall_s, 3),
+        "history_sha256": recorder.sha256,
+        "system": plan.config.system,
+        "workload": plan.config.workload,
+        "cluster": plan.config.cluster,
+        "bug": plan.config.bug,
+        "skipped": record.skipped,
+        "interrupted": record.interrupted,
+        "by_f": _by_f(recorder),
+        "latency_ms": _latency(spans),
+        "checks": {
+            check.name: {"valid": JSON_VALID[check.valid], "lines": list(check.lines), **check.details}
+            for check in checks
+        },
+        "fault_events": [_fault(fault, spans) for fault in record.faults],
+        "facts": record.facts,
+    }
+
+
+def exit_verdict(result: dict[str, Any]) -> Valid:
+    """The verdict in a result value."""
+    return next(valid for valid, shown in JSON_VALID.items() if shown == result["valid"] and type(shown) is type(result["valid"]))
+
+
+Span = tuple[int, int, str]  # invoked_ns, completed_ns (-1: never), outcome
+
+
+def _spans(ops: Sequence[Op]) -> list[Span]:
+    spans: list[Span] = []
+    open_at: dict[int, int] = {}
+    for op in ops:
+        if not isinstance(op.process, int):
+            continue
+        if op.type == "invoke":
+            open_at[op.process] = op.time_ns
+        else:
+            spans.append((open_at.pop(op.process), op.time_ns, op.type))
+    spans += [(at, -1, "info") for at in open_at.values()]
+    return spans
+
+
+def _by_f(recorder: Recorder) -> dict[str, dict[str, int]]:
+    table: dict[str, dict[str, int]] = {}
+    for (f, type_), count in sorted(recorder.outcomes.items()):
+        table.setdefault(f, {"ok": 0, "fail": 0, "info": 0})[type_] = count
+    return table
+
+
+def _latency(spans: Sequence[Span]) -> dict[str, float]:
+    times = sorted((end - start) / 1e6 for start, end, outcome in spans if outcome == "ok")
+    if not times:
+        return {}
+    return {
+        f"p{q}": round(times[min(len(times) - 1, len(times) * q // 100)], 3) for q in (50, 90, 99)
+    } | {"max": round(times[-1], 3)}
+
+
+def _fault(fault: FaultRecord, spans: Sequence[Span]) -> dict[str, Any]:
+    overlapped = 0
+    if fault.started_ns is not None:
+        stop = fault.stopped_ns if fault.stopped_ns is not None else 2**63
+        starts = sorted(start for start, _, _ in spans)
+        ends = sorted(end if end >= 0 else 2**63 for _, end, _ in spans)
+        overlapped = bisect_right(starts, stop) - bisect_left(ends, fault.started_ns)
+    return {
+        "kind": fault.event.kind,
+        "description": fault.description,
+        "start_s": round(fault.started_ns / 1e9, 3) if fault.started_ns is not None else None,
+        "stop_s": round(fault.stopped_ns / 1e9, 3) if fault.stopped_ns is not None else None,
+        "overlapped_ops": overlapped,
+    }
+
+
+def text(result: dict[str, Any], checks: Sequence[Check]) -> str:
+    """The report for people."""
+    lines = [f"verdict: {_word(result['valid'])}", ""]
+    for check in checks:
+        if check.lines:
+            lines += [f"{check.name}: {check.valid}", *(f"  {line}" for line in check.lines), ""]
+        else:
+            lines.append(f"{check.name}: {check.valid}")
+    lines += ["", *_figures(result), "", *_fault_lines(result["fault_events"])]
+    lines += ["", f"replay: splitbrain replay {result['run_dir']}", f"seed:   {result['seed']}"]
+    return "\n".join(lines)
+
+
+def _figures(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"operations: {result['ops']} ({result['ok']} ok, {result['fail']} fail, {result['info']} info; "
+        f"{result['skipped']} planned but not started in time)"
+    ]
+    lines += [
+        f"  {f:<8} {n['ok']:>7} ok {n['fail']:>7} fail {n['info']:>7} info" for f, n in result["by_f"].items()
+    ]
+    if result["latency_ms"]:
+        shown = "  ".join(f"{name} {value:g}" for name, value in result["latency_ms"].items())
+        lines.append(f"latency of ok, ms: {shown}")
+    lines.append(
+        f"time: {result['sim_seconds']:g} s on the cluster's clock, {result['wall_seconds']:g} s to run and check"
+    )
+    lines.append(f"history sha256: {result['history_sha256']}")
+    return lines
+
+
+def _fault_lines(events: Sequence[dict[str, Any]]) -> list[str]:
+    if not events:
+        return ["faults: none"]
+    lines = ["faults (seconds in force, operations overlapped):"]
+    for event in events[:FAULTS_LISTED]:
+        if event["start_s"] is None:
+            lines.append(f"  not injected    {event['kind']}")
+            continue
+        stop = f"{event['stop_s']:7.2f}" if event["stop_s"] is not None else "      -"
+        lines.append(
+            f"  {event['start_s']:7.2f} - {stop}  {event['overlapped_ops']:>5} ops  {event['description']}"
+        )
+    if len(events) > FAULTS_LISTED:
+        lines.append(f"  and {len(events) - FAULTS_LISTED} more in results.json")
+    return lines
+
+
+def _word(valid: bool | str) -> str:  # noqa: FBT001 - a value of JSON
+    return {True: "VALID", False: "INVALID"}.get(valid, "UNKNOWN") if isinstance(valid, bool) else "UNKNOWN"

@@ -1,0 +1,253 @@
+"""The runner: performs a plan on a cluster, and records what happened.
+
+Theory of operation
+    One coroutine per worker performs that worker's operations in order, each not before its time and as soon as
+    the worker is free; one coroutine injects and heals the planned faults. After the time limit everything is
+    healed, the cluster gets a while to recover, and the final reads are made, each until it succeeds.
+
+    The same coroutines run on the simulator's virtual time and on a real event loop.
+
+Rules of this module
+    1. An invocation is recorded before it is sent, a completion after it came back.
+    2. After an ``info`` the process is retired: its client is closed, and the worker goes on as a new process with
+       a number that was never used (Jepsen's rule: process + concurrency).
+    3. The cluster is healed on every way out.
+    4. Nothing that goes wrong here is swallowed: it ends up in `RunRecord.problems`, and a run with problems is
+       never valid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.clusters.base import Cluster
+from harness.errors import Interrupted
+from harness.plan import Plan, PlannedOp
+from harness.recorder import Recorder
+from harness.systems.base import Client, ClientOptions, System
+from nemesis.nemesis import Nemesis, NemesisError
+from nemesis.schedule import FaultEvent
+
+FINAL_ATTEMPTS = 10
+PROGRESS_INTERVAL_S = 0.25
+US_PER_S = 1_000_000
+
+
+@dataclass(slots=True)
+class FaultRecord:
+    """What became of a planned fault; times in nanoseconds of the run, None where it did not happen."""
+
+    event: FaultEvent
+    description: str = ""
+    started_ns: int | None = None
+    stopped_ns: int | None = None
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What a run leaves behind, beside the history.
+
+    Attributes:
+        faults: one record per planned fault, in order of their start.
+        problems: sentences about what the harness could not do.
+        skipped: operations that were planned but not started before the time limit.
+        interrupted: the user ended the run early.
+        end_ns: time of the run at its end.
+        facts: the cluster's own counts.
+    """
+
+    faults: list[FaultRecord] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    skipped: int = 0
+    interrupted: bool = False
+    end_ns: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Progress(Protocol):
+    """Who wants to know how far a run is."""
+
+    def update(self, now_s: float, recorder: Recorder, faults_in_force: list[str]) -> None:
+        """Called a few times per second of the run."""
+
+
+def run(plan: Plan, cluster: Cluster, system: System, recorder: Recorder, progress: Progress) -> RunRecord:
+    """Perform the plan; returns after everything was healed and the cluster closed, also when interrupted."""
+    runner = _Runner(plan, cluster, system, recorder, progress)
+    try:
+        cluster.run(runner.main)
+    except Interrupted:
+        runner.result.interrupted = True
+    runner.result.end_ns = cluster.now_ns()
+    runner.result.facts = cluster.facts()
+    return runner.result
+
+
+class _Runner:
+    def __init__(
+        self, plan: Plan, cluster: Cluster, system: System, recorder: Recorder, progress: Progress
+    ) -> None:
+        self.plan = plan
+        self.cluster = cluster
+        self.system = system
+        self.recorder = recorder
+        self.progress = progress
+        self.nemesis = Nemesis(cluster)
+        self.result = RunRecord(faults=[FaultRecord(event) for event in plan.faults])
+        self.limit_ns = int(plan.config.time_limit_s * 1e9)
+
+    async def main(self) -> None:
+        """Open, run, heal, read, close."""
+        await self.cluster.open()
+        watcher = asyncio.ensure_future(self._watch())
+        workers = [_Worker(self, index) for index in range(self.plan.config.concurrency)]
+        try:
+            await self._disturbed_phase(workers)
+            await self._heal_all()
+            await self._final_phase(workers)
+        finally:
+            watcher.cancel()
+            await self._heal_all()
+            await self.cluster.close()
+
+    async def _disturbed_phase(self, workers: list[_Worker]) -> None:
+        ops: list[list[PlannedOp]] = [[] for _ in workers]
+        for op in self.plan.ops:
+            ops[op.worker].append(op)
+        faults = asyncio.ensure_future(self._inject_faults())
+        await asyncio.gather(*(worker.perform_all(mine) for worker, mine in zip(workers, ops, strict=True)))
+        await faults
+
+    async def _final_phase(self, workers: list[_Worker]) -> None:
+        if not self.plan.final:
+            return
+        await asyncio.sleep(self.plan.config.recovery_s)
+        ops: list[list[PlannedOp]] = [[] for _ in workers]
+        for op in self.plan.final:
+            ops[op.worker].append(op)
+        await asyncio.gather(*(worker.read_finally(mine) for worker, mine in zip(workers, ops, strict=True)))
+
+    # -- faults -----------------------------------------------------------------------------------------------
+
+    async def _inject_faults(self) -> None:
+        steps = [(record.event.start_ms, 1, record) for record in self.result.faults]
+        steps += [(record.event.stop_ms, 0, record) for record in self.result.faults]
+        # At equal times heal before injecting, so that a planned hand-over does not overlap.
+        for at_ms, starts, record in sorted(steps, key=lambda step: (step[0], step[1])):
+            await self.sleep_until(at_ms * 1000)
+            if starts:
+                await self._start_fault(record)
+            else:
+                await self._stop_fault(record)
+
+    async def _start_fault(self, record: FaultRecord) -> None:
+        kind = record.event.kind
+        self.recorder.record("nemesis", "info", f"start-{kind}", value=record.event.describe())
+        try:
+            injected = await self.nemesis.inject(record.event)
+        except NemesisError as error:
+            self.result.problems.append(str(error))
+            self.recorder.record("nemesis", "info", f"start-{kind}", error=str(error))
+            return
+        record.started_ns = self.cluster.now_ns()
+        record.description = injected.description
+        self.recorder.record("nemesis", "info", f"start-{kind}", value=injected.description)
+
+    async def _stop_fault(self, record: FaultRecord) -> None:
+        kind = record.event.kind
+        try:
+            await self.nemesis.heal(record.event)
+        except NemesisError as error:
+            self.result.problems.append(str(error))
+        record.stopped_ns = self.cluster.now_ns()
+        self.recorder.record("nemesis", "info", f"stop-{kind}", value=record.description)
+
+    async def _heal_all(self) -> None:
+        self.result.problems += [str(error) for error in await self.nemesis.heal_all()]
+        for record in self.result.faults:
+            if record.started_ns is not None and record.stopped_ns is None:
+                record.stopped_ns = self.cluster.now_ns()
+
+    # -- time -------------------------------------------------------------------------------------------------
+
+    async def sleep_until(self, at_us: int) -> None:
+        """Wait until that time of the run; returns at once if it has passed."""
+        wait_us = at_us - self.cluster.now_ns() // 1000
+        if wait_us > 0:
+            await asyncio.sleep(wait_us / US_PER_S)
+
+    def time_is_up(self) -> bool:
+        """Whether no further operation is to be started."""
+        return self.cluster.now_ns() >= self.limit_ns
+
+    async def _watch(self) -> None:
+        while True:
+            in_force = [
+                r.description for r in self.result.faults if r.started_ns is not None and r.stopped_ns is None
+            ]
+            self.progress.update(self.cluster.now_ns() / 1e9, self.recorder, in_force)
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+
+
+class _Worker:
+    """One of the concurrent clients: a sequence of processes, one after the other."""
+
+    def __init__(self, runner: _Runner, index: int) -> None:
+        self._runner = runner
+        self._process = index
+        plan = runner.plan
+        self._home = plan.nodes[index % len(plan.nodes)]
+        self._options = ClientOptions(
+            op_timeout_ms=plan.config.op_timeout_ms, attempt_timeout_ms=plan.config.attempt_timeout_ms
+        )
+        self._client = self._new_client()
+
+    def _new_client(self) -> Client:
+        runner = self._runner
+        return runner.system.client(
+            runner.cluster.transport(), runner.plan.nodes, self._home, f"c{self._process}", self._options
+        )
+
+    async def perform_all(self, ops: list[PlannedOp]) -> None:
+        """Perform operations in order until they are done or the time is up."""
+        for done, op in enumerate(ops):
+            await self._runner.sleep_until(op.at_us)
+            if self._runner.time_is_up():
+                self._runner.result.skipped += len(ops) - done
+                return
+            await self._perform(op)
+
+    async def read_finally(self, ops: list[PlannedOp]) -> None:
+        """Perform each operation until it succeeds, at most `FINAL_ATTEMPTS` times."""
+        for op in ops:
+            for _ in range(FINAL_ATTEMPTS):
+                if await self._perform(op) == "ok":
+                    break
+            else:
+                self._runner.result.problems.append(
+                    f"the final {op.f} of key {op.key} did not succeed in {FINAL_ATTEMPTS} attempts after "
+                    "everything was healed: the system did not recover"
+                )
+                return  # the next ones would wait as long for the same reason
+
+    async def _perform(self, op: PlannedOp) -> str:
+        record = self._runner.recorder.record
+        record(self._process, "invoke", op.f, key=op.key, value=op.value)
+        outcome = await self._client.invoke(op.f, op.key, op.value)
+        value = outcome.value if outcome.type == "ok" and op.value is None else op.value
+        record(
+            self._process,
+            outcome.type,
+            op.f,
+            key=op.key,
+            value=value,
+            error=outcome.error,
+            node=outcome.node,
+        )
+        if outcome.type == "info":
+            await self._client.close()
+            self._process += self._runner.plan.config.concurrency
+            self._client = self._new_client()
+        return outcome.type

@@ -1,0 +1,96 @@
+"""Simulated links between hosts, carrying messages as values.
+
+Theory of operation
+    Each direction of each link has a random stream of its own, so that what happens on one link never shifts
+    another. A message draws its delay when it is sent; later messages may draw shorter ones and overtake it. The
+    state of the network is desired state (`nemesis.target.Ruleset`): `set_rules` replaces the whole of it. A link
+    that is blocked when a message is sent, or when it would arrive, loses the message: a partition cuts what is
+    in flight too, as dropping the queues of a real link does.
+
+    Clients reach nodes over links of their own, which no fault touches: what a partition cuts is the cluster.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from harness.seeds import Streams, skewed
+from harness.sim.loop import SimLoop
+from nemesis.target import HEALTHY, LinkRule, Ruleset
+
+
+class NetworkParams(msgspec.Struct, frozen=True):
+    """A healthy link: delay is `delay_min_us` plus a skewed delay of mean `delay_mean_us`."""
+
+    delay_min_us: int = 150
+    delay_mean_us: int = 350
+    loss: float = 0.001
+    duplicate: float = 0.001
+
+
+class SimNetwork:
+    """All links of one cluster.
+
+    Attributes:
+        sent, lost, duplicated: counts of messages since the start.
+    """
+
+    def __init__(self, loop: SimLoop, streams: Streams, params: NetworkParams) -> None:
+        self._loop = loop
+        self._streams = streams
+        self._params = params
+        self._rules = HEALTHY
+        self._receivers: dict[str, Callable[[str, Any], None]] = {}
+        self._rngs: dict[tuple[str, str], random.Random] = {}
+        self.sent = 0
+        self.lost = 0
+        self.duplicated = 0
+
+    def attach(self, name: str, receive: Callable[[str, Any], None]) -> None:
+        """Register a host: `receive(src, message)` is called for what reaches it."""
+        self._receivers[name] = receive
+
+    def set_rules(self, rules: Ruleset) -> None:
+        """Make the network exactly this."""
+        self._rules = rules
+
+    def send(self, src: str, dst: str, message: Any) -> None:
+        """Send a message; it arrives once, twice or never."""
+        self.sent += 1
+        link = (src, dst)
+        rng = self._rngs.get(link)
+        if rng is None:
+            rng = self._rngs[link] = self._streams.stream(f"network/{src}->{dst}")
+        rule = self._rules.links.get(link)
+        params = self._params
+        fate = rng.random()
+        if rule is None:
+            loss, duplicate = params.loss, params.duplicate
+        else:
+            loss = 1.0 if rule.blocked else 1.0 - (1.0 - params.loss) * (1.0 - rule.loss)
+            duplicate = 1.0 - (1.0 - params.duplicate) * (1.0 - rule.duplicate)
+        if fate < loss:
+            self.lost += 1
+            return
+        self._loop.schedule(self._delay_us(rng, rule), self._arrive, link, message)
+        if duplicate > 0 and rng.random() < duplicate:
+            self.duplicated += 1
+            self._loop.schedule(self._delay_us(rng, rule), self._arrive, link, message)
+
+    def _delay_us(self, rng: random.Random, rule: LinkRule | None) -> int:
+        params = self._params
+        delay_us = params.delay_min_us + skewed(rng, params.delay_mean_us)
+        if rule is not None and (rule.delay_ms or rule.jitter_ms):
+            delay_us += 1000.0 * (rule.delay_ms + rule.jitter_ms * rng.random())
+        return int(delay_us)
+
+    def _arrive(self, link: tuple[str, str], message: Any) -> None:
+        rule = self._rules.links.get(link)
+        if rule is not None and rule.blocked:
+            self.lost += 1
+            return
+        self._receivers[link[1]](link[0], message)

@@ -1,0 +1,89 @@
+"""What a system under test must offer: a way to run a node, and a client that tells the truth about outcomes.
+
+The outcome rule (rule 1 of the design), in one place
+    ``ok``    the system answered that it was done
+    ``fail``  it certainly never happened and never will: the system refused it before doing anything, or it told
+              us that the condition was not met
+    ``info``  everything else: timeouts, broken connections, "leader changed", any error we do not know
+
+    A client may retry inside one operation only what is safe to retry: a definite refusal always; an unknown
+    outcome only where the system makes retries idempotent (client sessions). When time runs out after any attempt
+    whose outcome is unknown, the operation is ``info``; when every attempt was refused, it is ``fail``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from harness.sim.host import Process, SimHost
+from harness.transport import Transport
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an operation ended; see the module.
+
+    Attributes:
+        type: ok, fail or info.
+        value: the result of an ``ok`` (a read's value); None otherwise.
+        error: why it is not ok, as a short token.
+        node: the node that answered last, where one did.
+    """
+
+    type: Literal["ok", "fail", "info"]
+    value: Any = None
+    error: str | None = None
+    node: str | None = None
+
+
+class Client(Protocol):
+    """One process' connection to the system; used for one operation at a time."""
+
+    async def invoke(self, f: str, key: Any, value: Any) -> Outcome:
+        """Perform an operation and say how it ended; never raises for what the system did."""
+
+    async def close(self) -> None:
+        """Give up; late answers are discarded."""
+
+
+class ClientOptions(msgspec.Struct, frozen=True):
+    """Time-outs of a client, in milliseconds.
+
+    Attributes:
+        op_timeout_ms: after this an operation is over.
+        attempt_timeout_ms: after this an attempt is given up and, where that is safe, made again elsewhere.
+        backoff_ms: pause before asking again when no leader is known.
+    """
+
+    op_timeout_ms: int = 1000
+    attempt_timeout_ms: int = 350
+    backoff_ms: int = 25
+
+
+class Bug(Protocol):
+    """A seeded bug of a system: one decision made wrongly."""
+
+    @property
+    def name(self) -> str:
+        """What `--bug` takes."""
+
+    @property
+    def summary(self) -> str:
+        """What is wrong, in a sentence."""
+
+
+class System(Protocol):
+    """A system under test."""
+
+    name: str
+    bugs: Mapping[str, Any]
+
+    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+        """A node's program for the simulator."""
+
+    def client(
+        self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
+    ) -> Client:
+        """A client that prefers the node `home`."""

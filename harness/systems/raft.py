@@ -1,0 +1,142 @@
+"""The reference system: the Raft key-value store of this project.
+
+The client keeps to the outcome rule of `harness.systems.base`. Each operation has one request with the session's
+next sequence number; every attempt of the operation carries the same one, so that the store applies it once
+however often it arrives (Raft thesis, section 6.3). That makes it safe to try again after an unknown outcome.
+
+Each operation is first tried on the node that the client is bound to, as Jepsen binds clients to nodes: a client
+of a deposed leader then keeps asking the deposed leader, which is where stale reads are seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.sim.host import Process, SimHost
+from harness.systems.base import ClientOptions, Outcome
+from harness.transport import Lost, NotSent, Transport
+from raft import api
+from raft.bugs import BUGS
+
+
+class RaftSystem:
+    """See the module."""
+
+    name = "raft"
+    bugs: Mapping[str, Any] = BUGS
+
+    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+        """A node's program, with the seeded bug if one is asked for."""
+        raise NotImplementedError
+
+    def client(
+        self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
+    ) -> RaftClient:
+        """A client with a session of its own."""
+        return RaftClient(transport, nodes, home, client_id, options)
+
+
+COMMANDS: Mapping[str, Callable[[str, Any], Any]] = {
+    "read": lambda key, _value: api.Get(key),
+    "write": api.Put,
+    "cas": lambda key, value: api.Cas(key, value[0], value[1]),
+    "delete": lambda key, _value: api.Delete(key),
+}
+
+
+class RaftClient:
+    """One session; see the module."""
+
+    def __init__(
+        self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
+    ) -> None:
+        self._transport = transport
+        self._nodes = nodes
+        self._home = nodes.index(home)
+        self._client_id = client_id
+        self._options = options
+        self._seq = 0
+
+    async def invoke(self, f: str, key: Any, value: Any) -> Outcome:
+        """Try until the system answers or time runs out."""
+        self._seq += 1
+        request = api.Request(self._client_id, self._seq, COMMANDS[f](key, value))
+        attempts = _Attempts(self._nodes, self._home)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._options.op_timeout_ms / 1000
+        while (left_s := deadline_s - loop.time()) > 0:
+            outcome = await self._attempt(request, attempts, min(left_s, self._options.attempt_timeout_ms / 1000))
+            if outcome is not None:
+                return outcome
+            if attempts.exhausted:
+                attempts.start_over()
+                await asyncio.sleep(self._options.backoff_ms / 1000)
+        if attempts.unsure:
+            return Outcome("info", error="timeout", node=attempts.node)
+        return Outcome("fail", error="refused", node=attempts.node)
+
+    async def close(self) -> None:
+        """Nothing is kept open between operations."""
+
+    async def _attempt(self, request: api.Request, attempts: _Attempts, timeout_s: float) -> Outcome | None:
+        node = attempts.node
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._transport.request(node, request)
+        except NotSent:
+            attempts.try_next()
+            return None
+        except (Lost, TimeoutError):
+            attempts.unsure = True
+            attempts.try_next()
+            return None
+        match response:
+            case api.Done():
+                return Outcome("ok", value=response.value, node=node)
+            case api.Mismatch():
+                return Outcome("fail", error="mismatch", node=node)
+            case api.NotLeader():
+                attempts.redirect(response.leader)
+            case api.Refused():
+                attempts.try_next()
+            case _:  # Unknown, and whatever else a node may answer one day
+                attempts.unsure = True
+                attempts.try_next()
+        return None
+
+
+class _Attempts:
+    """Which node to ask next, and whether any attempt may have had an effect."""
+
+    def __init__(self, nodes: tuple[str, ...], home: int) -> None:
+        self._nodes = nodes
+        self._home = home
+        self._next = home
+        self._tried: list[str] = []
+        self.node = nodes[home]
+        self.unsure = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every node was asked since the last pause."""
+        return len(self._tried) >= len(self._nodes)
+
+    def start_over(self) -> None:
+        """After a pause: forget who was asked."""
+        self._tried.clear()
+
+    def try_next(self) -> None:
+        """The next node of the ring."""
+        self._tried.append(self.node)
+        self._next = (self._next + 1) % len(self._nodes)
+        self.node = self._nodes[self._next]
+
+    def redirect(self, leader: str | None) -> None:
+        """The node named a leader; follow it, unless that one was asked in vain already."""
+        if leader is not None and leader in self._nodes and leader not in self._tried and leader != self.node:
+            self._tried.append(self.node)
+            self.node = leader
+        else:
+            self.try_next()
