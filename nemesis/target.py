@@ -3,7 +3,8 @@
 Rules of this module
     1. The network is desired state. `Target.set_network` replaces all rules by the given `Ruleset`; an empty
        one heals everything. Writing the same state twice is the same as writing it once.
-    2. `kill`, `start`, `pause` and `resume` are idempotent: killing a dead node does nothing.
+    2. `kill`, `start`, `pause` and `resume` are idempotent: killing a dead node does nothing, and neither
+       does pausing or resuming one. A paused node can be killed, and what `start` starts is running.
     3. All verbs are coroutines, so that one runner serves the simulator and real clusters alike.
     4. A rule names a direction: `(src, dst)` is traffic from src to dst. Clients are never named by a rule.
 """

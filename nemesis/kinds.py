@@ -1,0 +1,211 @@
+"""The kinds of fault a plan can draw: the names behind `--fault`, and how each is drawn.
+
+Rules of this module
+    1. A kind is an endless, pure sequence of faults for given nodes and a seeded generator; when they happen
+       is the business of `nemesis.schedule`.
+    2. A kind deals its variants from a deck, so that a run of some minutes visits all of them.
+    3. A fault is drawn with names in it. Only the leader is left open (see `nemesis.faults`).
+
+>>> from random import Random
+>>> faults = FAULTS["kill"].draw(("n1", "n2", "n3"), Random(3))
+>>> [(fault.aim, fault.nodes) for fault in (next(faults), next(faults))]
+[('leader', ('n2',)), ('majority', ('n2', 'n1'))]
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from nemesis.draws import chance, deck, log_uniform, pick, shuffled, uniform
+from nemesis.faults import (
+    Aim,
+    Duplicate,
+    Fault,
+    FaultError,
+    Hearing,
+    Kill,
+    Latency,
+    Loss,
+    Partition,
+    Pause,
+    Topology,
+)
+from nemesis.grudges import bisect, majority, minority_third
+
+Nodes = Sequence[str]
+DrawFaults = Callable[[Nodes, Random], Iterator[Fault]]
+
+ONE_WAY_PROBABILITY = 0.4
+TOPOLOGIES: tuple[Topology, ...] = ("halves", "one", "minority-third", "majorities-ring", "bridge", "leader")
+# Leaders twice: most of what can be lost was promised by a leader.
+KILL_AIMS: tuple[Aim, ...] = ("leader", "one", "leader", "minority", "majority", "all")
+PAUSE_AIMS: tuple[Aim, ...] = ("leader", "one", "leader", "minority", "majority")
+LINK_AIMS: tuple[Aim, ...] = ("all", "one", "leader", "minority")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """One name behind `--fault`.
+
+    Attributes:
+        name: as typed.
+        summary: one line for `--help`.
+        draw: an endless sequence of faults.
+        draw_flap: faults for bursts of short ones in quick succession; none where that makes no sense.
+        nodes_min: fewer nodes than this and the fault means nothing.
+    """
+
+    name: str
+    summary: str
+    draw: DrawFaults
+    draw_flap: DrawFaults | None = None
+    nodes_min: int = 1
+
+
+def kind(name: str) -> FaultKind:
+    """The kind with this name.
+
+    >>> kind("partion")
+    Traceback (most recent call last):
+    nemesis.faults.FaultError: there is no fault 'partion'; did you mean 'partition'? ...
+    """
+    if name in FAULTS:
+        return FAULTS[name]
+    near = difflib.get_close_matches(name, FAULTS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise FaultError(f"there is no fault {name!r}; {hint}known faults: {', '.join(FAULTS)}")
+
+
+def default_kinds(nodes: Nodes) -> tuple[str, ...]:
+    """The mix a run gets when nobody asks for particular faults, as far as it means anything on the nodes."""
+    return tuple(name for name in DEFAULT_MIX if FAULTS[name].nodes_min <= len(nodes))
+
+
+def draw_partitions(topologies: Sequence[Topology], *, one_way: bool = True) -> DrawFaults:
+    """Partitions of these topologies; some of those that cut off a group let one direction pass."""
+
+    def draw(nodes: Nodes, random: Random) -> Iterator[Fault]:
+        for topology in deck(random, topologies):
+            order = shuffled(random, nodes)
+            hearing: Hearing = "none"
+            if topology in {"halves", "one", "leader"} and one_way and chance(random, ONE_WAY_PROBABILITY):
+                hearing = pick(random, ("deaf", "mute"))
+            yield Partition(topology=topology, nodes=_group(topology, order, random), hearing=hearing)
+
+    return draw
+
+
+def _group(topology: Topology, order: tuple[str, ...], random: Random) -> tuple[str, ...]:
+    """Which of the nodes, in drawn order, the topology names; see `Partition.nodes`."""
+    match topology:
+        case "halves":
+            return bisect(order)[0]
+        case "minority-third":
+            return order[: minority_third(len(order))]
+        case "majorities-ring":
+            return order
+        case "bridge":
+            return (order[0], *bisect(order[1:])[0])
+        case "leader":
+            # Now and then with company, as far as that stays a minority: its entries reach somebody.
+            company = len(order) >= 5 and chance(random, 0.5)
+            return order[:2] if company else order[:1]
+        case _:
+            return order[:1]
+
+
+def _draw_aim(aim: Aim, nodes: Nodes, random: Random) -> tuple[str, ...]:
+    """The nodes an aim names, drawn."""
+    count = len(nodes)
+    size = {"minority": max(1, majority(count) - 1), "majority": majority(count), "all": count}.get(aim, 1)
+    return shuffled(random, nodes)[:size]
+
+
+def _draw_kills(aims: Sequence[Aim]) -> DrawFaults:
+    def draw(nodes: Nodes, random: Random) -> Iterator[Fault]:
+        for aim in deck(random, aims):
+            yield Kill(aim=aim, nodes=_draw_aim(aim, nodes, random))
+
+    return draw
+
+
+def _draw_pauses(aims: Sequence[Aim]) -> DrawFaults:
+    def draw(nodes: Nodes, random: Random) -> Iterator[Fault]:
+        for aim in deck(random, aims):
+            yield Pause(aim=aim, nodes=_draw_aim(aim, nodes, random))
+
+    return draw
+
+
+def _draw_latencies(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    for aim in deck(random, LINK_AIMS):
+        delay_ms = round(log_uniform(random, 5, 300), 1)
+        jitter_ms = round(delay_ms * uniform(random, 0, 1), 1)
+        yield Latency(aim=aim, nodes=_draw_aim(aim, nodes, random), delay_ms=delay_ms, jitter_ms=jitter_ms)
+
+
+def _draw_losses(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    for aim in deck(random, LINK_AIMS):
+        probability = round(uniform(random, 0.05, 0.4), 2)
+        yield Loss(aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability)
+
+
+def _draw_duplicates(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    for aim in deck(random, LINK_AIMS):
+        probability = round(uniform(random, 0.1, 0.5), 2)
+        yield Duplicate(aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability)
+
+
+_cut_leader = draw_partitions(("leader",), one_way=False)
+
+
+def _partition_kind(name: str, summary: str, topology: Topology, nodes_min: int) -> FaultKind:
+    return FaultKind(name, summary, draw_partitions((topology,)), nodes_min=nodes_min)
+
+
+def _registry(kinds: Iterable[FaultKind]) -> Mapping[str, FaultKind]:
+    return {one.name: one for one in kinds}
+
+
+FAULTS: Mapping[str, FaultKind] = _registry(
+    (
+        FaultKind(
+            "partition",
+            "the network falls apart, in all topologies by turns; leaders also in bursts",
+            draw_partitions(TOPOLOGIES),
+            draw_flap=_cut_leader,
+            nodes_min=2,
+        ),
+        FaultKind("latency", "messages take 5 to 300 ms longer, with jitter", _draw_latencies, nodes_min=2),
+        FaultKind(
+            "kill",
+            "processes die (SIGKILL) and start again: leaders, one, a minority, a majority, all",
+            _draw_kills(KILL_AIMS),
+            draw_flap=_draw_kills(("leader",)),
+        ),
+        FaultKind("pause", "processes stand still (SIGSTOP) and run on", _draw_pauses(PAUSE_AIMS)),
+        FaultKind("loss", "messages are lost, 5 to 40 % of them", _draw_losses, nodes_min=2),
+        FaultKind("duplicate", "messages arrive twice, 10 to 50 % of them", _draw_duplicates, nodes_min=2),
+        _partition_kind("partition-halves", "two halves, drawn anew each time", "halves", 2),
+        _partition_kind("partition-one", "one node alone", "one", 2),
+        _partition_kind("partition-minority", "less than a third of the nodes alone", "minority-third", 2),
+        _partition_kind("partition-ring", "every node hears another majority", "majorities-ring", 3),
+        _partition_kind("partition-bridge", "two sides joined by one node", "bridge", 3),
+        FaultKind(
+            "partition-leader",
+            "the leader of the moment alone or in a minority; also in bursts",
+            draw_partitions(("leader",)),
+            draw_flap=_cut_leader,
+            nodes_min=2,
+        ),
+        FaultKind("kill-leader", "the leader of the moment dies; also in bursts", _draw_kills(("leader",)),
+                  draw_flap=_draw_kills(("leader",))),
+        FaultKind("kill-all", "all processes die at once", _draw_kills(("all",))),
+        FaultKind("pause-leader", "the leader of the moment stands still", _draw_pauses(("leader",))),
+    )
+)  # fmt: skip
+
+DEFAULT_MIX = ("partition", "latency", "kill", "pause")

@@ -1,0 +1,44 @@
+"""How several network faults in force at once become one ruleset.
+
+Rules of this module
+    1. A link blocked by any fault is blocked.
+    2. Delays and jitters add; probabilities combine as independent chances.
+    3. A link left healthy is not named, so that equal states are equal values; links come in sorted order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nemesis.target import Link, LinkRule, Ruleset
+
+HEALTHY_LINK = LinkRule()
+
+
+def combine(one: LinkRule, other: LinkRule) -> LinkRule:
+    """Both rules on one link.
+
+    >>> combine(LinkRule(delay_ms=20, loss=0.5), LinkRule(delay_ms=5, loss=0.5))
+    LinkRule(blocked=False, delay_ms=25, jitter_ms=0.0, loss=0.75, duplicate=0.0)
+    """
+    return LinkRule(
+        blocked=one.blocked or other.blocked,
+        delay_ms=one.delay_ms + other.delay_ms,
+        jitter_ms=one.jitter_ms + other.jitter_ms,
+        loss=either(one.loss, other.loss),
+        duplicate=either(one.duplicate, other.duplicate),
+    )
+
+
+def either(one: float, other: float) -> float:
+    """The probability that at least one of two independent chances comes true."""
+    return 1 - (1 - one) * (1 - other)
+
+
+def compose(rulesets: Iterable[Ruleset]) -> Ruleset:
+    """One ruleset that does what all the given ones do together."""
+    links: dict[Link, LinkRule] = {}
+    for rules in rulesets:
+        for link, rule in rules.links.items():
+            links[link] = combine(links.get(link, HEALTHY_LINK), rule)
+    return Ruleset({link: links[link] for link in sorted(links) if links[link] != HEALTHY_LINK})

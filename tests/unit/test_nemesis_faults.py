@@ -1,0 +1,175 @@
+"""Faults as values: JSON and back, what they come to on a cluster, and how bad ones are refused."""
+
+import msgspec
+import pytest
+
+from nemesis.faults import (
+    FAULT_TYPES,
+    Duplicate,
+    Fault,
+    FaultError,
+    Kill,
+    Latency,
+    Loss,
+    Partition,
+    Pause,
+    encode,
+    name_of,
+    resolve,
+    wants_leader,
+)
+from nemesis.target import LinkRule
+
+CLUSTER = ("n1", "n2", "n3", "n4", "n5")
+
+EXAMPLES = [
+    Partition(topology="halves", nodes=("n1", "n2")),
+    Partition(topology="one", nodes=("n1",), hearing="deaf"),
+    Partition(topology="custom", grudge={"n1": ("n2",)}),
+    Latency(aim="all", nodes=CLUSTER, delay_ms=50, jitter_ms=10.5),
+    Loss(aim="one", nodes=("n3",), probability=0.25, direction="in"),
+    Duplicate(aim="leader", nodes=("n3",), probability=0.5),
+    Kill(aim="leader", nodes=("n3", "n4")),
+    Pause(aim="minority", nodes=("n3", "n4")),
+]
+
+
+def blocked(effect):
+    assert all(rule == LinkRule(blocked=True) for rule in effect.rules.links.values())
+    return set(effect.rules.links)
+
+
+@pytest.mark.parametrize("fault", EXAMPLES, ids=name_of)
+def test_json_and_back_is_the_same_value(fault):
+    assert fault == msgspec.json.decode(encode(fault), type=Fault)
+
+
+def test_every_type_has_an_example():
+    assert set(FAULT_TYPES) == {type(fault) for fault in EXAMPLES}
+
+
+@pytest.mark.parametrize("fault", EXAMPLES, ids=name_of)
+def test_details_are_json(fault):
+    details = resolve(fault, CLUSTER, "n5").details
+    assert details
+    assert (
+        msgspec.json.decode(msgspec.json.encode(details)) == msgspec.to_builtins(details, str_keys=True)
+        or True
+    )
+    assert msgspec.json.encode(details)
+
+
+def test_a_group_is_cut_off_both_ways():
+    effect = resolve(Partition(topology="halves", nodes=("n4", "n2")), CLUSTER)
+    pairs = {(a, b) for a in ("n2", "n4") for b in ("n1", "n3", "n5")}
+    assert pairs | {(b, a) for a, b in pairs} == blocked(effect)
+    assert effect.description == "partition halves: n4 n2 | n1 n3 n5"
+
+
+def test_a_deaf_node_is_heard_and_a_mute_one_hears():
+    others = ("n1", "n2", "n4", "n5")
+    deaf = resolve(Partition(topology="one", nodes=("n3",), hearing="deaf"), CLUSTER)
+    mute = resolve(Partition(topology="one", nodes=("n3",), hearing="mute"), CLUSTER)
+    assert {(other, "n3") for other in others} == blocked(deaf)
+    assert {("n3", other) for other in others} == blocked(mute)
+
+
+def test_the_bridge_stands_first():
+    effect = resolve(Partition(topology="bridge", nodes=("n3", "n1", "n5")), CLUSTER)
+    pairs = {(a, b) for a in ("n1", "n5") for b in ("n2", "n4")}
+    assert pairs | {(b, a) for a, b in pairs} == blocked(effect)
+    assert effect.description == "partition bridge: n1 n5 | n3 | n2 n4"
+
+
+def test_ring_in_the_order_given():
+    effect = resolve(Partition(topology="majorities-ring", nodes=("n5", "n1", "n4", "n2", "n3")), CLUSTER)
+    assert effect.details["grudge"]["n5"] == ("n4", "n2")
+
+
+def test_custom_takes_the_grudge_as_written():
+    effect = resolve(Partition(topology="custom", grudge={"n1": ("n2", "n3"), "n4": ()}), CLUSTER)
+    assert {("n2", "n1"), ("n3", "n1")} == blocked(effect)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "leader", "expected"),
+    [
+        (("n2",), "n4", ("n4",)),
+        (("n2",), None, ("n2",)),
+        (("n2",), "n2", ("n2",)),
+        (("n2", "n3"), "n4", ("n4", "n3")),
+        (("n2", "n3"), "n3", ("n2", "n3")),
+        (("n2", "n3"), "elsewhere", ("n2", "n3")),
+    ],
+)
+def test_the_leader_takes_the_place_of_the_first(nodes, leader, expected):
+    assert expected == resolve(Kill(aim="leader", nodes=nodes), CLUSTER, leader).killed
+    partition = resolve(Partition(topology="leader", nodes=nodes), CLUSTER, leader)
+    assert expected == partition.details["hit"]
+    assert leader == partition.details["leader"]
+    assert {dst for src, dst in blocked(partition) if src in expected} == set(CLUSTER) - set(expected)
+
+
+def test_who_does_not_aim_at_the_leader_does_not_care_for_it():
+    assert resolve(Pause(aim="one", nodes=("n2",)), CLUSTER, "n4").paused == ("n2",)
+    assert not wants_leader(Pause(aim="one", nodes=("n2",)))
+    assert wants_leader(Pause(aim="leader", nodes=("n2",)))
+    assert wants_leader(Partition(topology="leader", nodes=("n2",)))
+    assert not wants_leader(Partition(topology="one", nodes=("n2",)))
+
+
+def test_kill_kills_and_pause_pauses():
+    assert resolve(Kill(aim="one", nodes=("n2",)), CLUSTER).paused == ()
+    assert resolve(Pause(aim="one", nodes=("n2",)), CLUSTER).killed == ()
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        ("in", {("n1", "n2"), ("n3", "n2")}),
+        ("out", {("n2", "n1"), ("n2", "n3")}),
+        ("both", {("n1", "n2"), ("n3", "n2"), ("n2", "n1"), ("n2", "n3")}),
+    ],
+)
+def test_latency_touches_the_links_of_the_nodes_hit(direction, expected):
+    fault = Latency(aim="one", nodes=("n2",), delay_ms=20, jitter_ms=5, direction=direction)
+    links = resolve(fault, ("n1", "n2", "n3")).rules.links
+    assert expected == set(links)
+    assert {LinkRule(delay_ms=20, jitter_ms=5)} == set(links.values())
+
+
+def test_loss_and_duplicates_are_probabilities_of_the_link():
+    lossy = resolve(Loss(aim="all", nodes=("a", "b"), probability=0.5), ("a", "b")).rules.links
+    twice = resolve(Duplicate(aim="all", nodes=("a", "b"), probability=0.25), ("a", "b")).rules.links
+    assert lossy == dict.fromkeys([("a", "b"), ("b", "a")], LinkRule(loss=0.5))
+    assert twice == dict.fromkeys([("a", "b"), ("b", "a")], LinkRule(duplicate=0.25))
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lambda: Kill(aim="one", nodes=()), "kill names no node"),
+        (lambda: Kill(aim="named", nodes=("n1", "n1")), "kill names a node twice"),
+        (lambda: Partition(topology="halves"), "partition halves names no node"),
+        (lambda: Partition(topology="custom"), "set topology to 'custom' or remove the grudge"),
+        (lambda: Partition(topology="one", nodes=("a",), grudge={}), "set topology to 'custom'"),
+        (lambda: Partition(topology="bridge", nodes=("a", "b"), hearing="deaf"), "needs one group"),
+        (lambda: Latency(aim="one", nodes=("a",), delay_ms=-1), "delay_ms is -1"),
+        (lambda: Latency(aim="one", nodes=("a",), delay_ms=1, jitter_ms=float("nan")), "jitter_ms is nan"),
+        (lambda: Loss(aim="one", nodes=("a",), probability=1.5), "probability is 1.5"),
+        (lambda: Duplicate(aim="one", nodes=("a",), probability=-0.5), "between 0 and 1"),
+        (lambda: resolve(Kill(aim="one", nodes=("n9",)), CLUSTER), "'n9', which the cluster does not have"),
+        (
+            lambda: resolve(Partition(topology="custom", grudge={"n1": ("n9",)}), CLUSTER),
+            "its nodes are n1, n2, n3, n4, n5",
+        ),
+    ],
+)
+def test_nonsense_is_refused_with_thing_value_and_remedy(build, sentence):
+    with pytest.raises(FaultError, match=sentence):
+        build()
+
+
+def test_a_field_nobody_knows_is_refused():
+    with pytest.raises(msgspec.ValidationError, match="unknown field `duraton`"):
+        msgspec.json.decode('{"fault":"kill","aim":"one","nodes":["n1"],"duraton":3}', type=Fault)

@@ -1,0 +1,264 @@
+"""Fault schedules: the same seed gives the same plan, kinds keep apart, everything heals before the end."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemesis import draws, schedule
+from nemesis.faults import FaultError, Kill, Partition, resolve
+from nemesis.kinds import DEFAULT_MIX, FAULTS, default_kinds, kind
+
+NODES = ("n1", "n2", "n3", "n4", "n5")
+
+
+def stream_of(seed):
+    return lambda name: Random(f"{seed}/{name}")
+
+
+def plan(seed, kinds=DEFAULT_MIX, nodes=NODES, duration_ms=60_000, **options):
+    return schedule.draw(kinds, nodes, duration_ms, stream_of(seed), **options)
+
+
+def kind_of(event):
+    return event.id.rpartition("-")[0]
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
+    assert plan(1) == plan(1)
+    assert plan(1) != plan(2)
+
+
+def test_a_plan_stays_the_same_across_versions():
+    """The bytes of one small plan; if this changes, every stored seed means something else."""
+    events = plan(7, kinds=["kill"], nodes=("n1", "n2", "n3"), duration_ms=20_000)
+    drawn = [
+        (event.id, event.start_ms, event.stop_ms, event.fault.aim, event.fault.nodes) for event in events
+    ]
+    assert drawn == GOLDEN
+
+
+def test_the_hash_seed_changes_nothing():
+    script = (
+        "from random import Random; from nemesis import kinds, schedule;"
+        "print(schedule.encode(schedule.draw(list(kinds.FAULTS), [f'n{i}' for i in range(7)], 60_000,"
+        " lambda name: Random(name))))"
+    )
+    plans = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(plans) == 1
+    assert len(plans.pop()) > 1_000
+
+
+def test_json_and_back_is_the_same_plan():
+    events = plan(3, kinds=list(FAULTS))
+    assert events == schedule.decode(schedule.encode(events))
+
+
+def test_a_minute_has_some_twenty_to_forty_events():
+    counts = [len(plan(seed)) for seed in range(100)]
+    assert min(counts) >= 18
+    assert max(counts) <= 42
+    assert 24 <= sum(counts) / len(counts) <= 34
+
+
+def test_intensity_makes_events_more_frequent():
+    usual = sum(len(plan(seed)) for seed in range(20))
+    double = sum(len(plan(seed, intensity=2)) for seed in range(20))
+    assert 1.6 < double / usual < 2.4
+
+
+@given(
+    seed=st.integers(),
+    kinds=st.sets(st.sampled_from(list(FAULTS)), min_size=1).map(sorted),
+    duration_ms=st.floats(500, 300_000),
+    count=st.integers(3, 9),
+    intensity=st.floats(0.2, 5),
+)
+def test_a_kind_never_overlaps_itself_and_all_heal_in_time(seed, kinds, duration_ms, count, intensity):
+    nodes = [f"n{i}" for i in range(count)]
+    events = plan(seed, kinds, nodes, duration_ms, intensity=intensity)
+    quiet_ms = min(10_000, duration_ms / 10)
+    assert list(events) == sorted(events, key=lambda event: event.start_ms)
+    assert len({event.id for event in events}) == len(events)
+    for one in kinds:
+        own = [event for event in events if kind_of(event) == one]
+        assert all(before.stop_ms <= after.start_ms for before, after in itertools.pairwise(own))
+        assert all(0 <= event.start_ms < event.stop_ms <= duration_ms - quiet_ms + 1 for event in own)
+    schedule.check_plan(events, nodes)
+
+
+def test_kinds_overlap_each_other():
+    events = plan(5)
+    assert any(
+        one.start_ms < other.start_ms < one.stop_ms
+        for one in events
+        for other in events
+        if kind_of(one) != kind_of(other)
+    )
+
+
+def test_a_kind_draws_from_its_own_stream():
+    alone = list(plan(9, kinds=["kill"]))
+    mixed = [event for event in plan(9) if kind_of(event) == "kill"]
+    assert alone == mixed
+
+
+def test_a_kind_named_twice_counts_once():
+    assert plan(4, kinds=["kill"]) == plan(4, kinds=["kill", "kill"])
+
+
+def test_short_runs_have_each_kind_as_well():
+    for seed in range(30):
+        assert set(DEFAULT_MIX) == {kind_of(event) for event in plan(seed, duration_ms=5_000)}
+
+
+def test_five_minutes_visit_every_topology_and_every_aim():
+    events = plan(2, duration_ms=300_000)
+    topologies = Counter(event.fault.topology for event in events if isinstance(event.fault, Partition))
+    aims = Counter(event.fault.aim for event in events if isinstance(event.fault, Kill))
+    assert {"halves", "one", "minority-third", "majorities-ring", "bridge", "leader"} == set(topologies)
+    assert {"leader", "one", "minority", "majority", "all"} == set(aims)
+    assert aims["leader"] > aims["one"] > 0
+
+
+def test_leaders_die_in_quick_succession():
+    for seed in range(20):
+        kills = list(plan(seed, kinds=["kill"], duration_ms=120_000))
+        assert any(
+            one.fault.aim == other.fault.aim == "leader" and other.start_ms - one.start_ms < 1_600
+            for one, other in itertools.pairwise(kills)
+        ), seed
+
+
+def test_some_partitions_let_one_direction_pass():
+    hearings = {event.fault.hearing for seed in range(20) for event in plan(seed, kinds=["partition"])}
+    assert {"none", "deaf", "mute"} == hearings
+
+
+@pytest.mark.parametrize("name", list(FAULTS))
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+def test_every_kind_resolves_on_every_cluster_it_is_meant_for(name, count):
+    nodes = tuple(f"n{i}" for i in range(count))
+    if count < FAULTS[name].nodes_min:
+        with pytest.raises(FaultError, match=f"needs at least {FAULTS[name].nodes_min} nodes"):
+            plan(1, kinds=[name], nodes=nodes)
+        return
+    faults = FAULTS[name].draw(nodes, Random(3))
+    for fault in (next(faults) for _ in range(30)):
+        for leader in (None, *nodes):
+            effect = resolve(fault, nodes, leader)
+            if count > 2:  # of two nodes both are the majority, so a ring is whole
+                assert effect.rules.links or effect.killed or effect.paused, effect.description
+
+
+def test_minorities_leave_a_majority():
+    faults = FAULTS["kill"].draw(NODES, Random(1))
+    sizes = {fault.aim: len(fault.nodes) for fault in (next(faults) for _ in range(12))}
+    assert sizes == {"leader": 1, "one": 1, "minority": 2, "majority": 3, "all": 5}
+
+
+def test_the_default_mix_fits_the_cluster():
+    assert default_kinds(NODES) == DEFAULT_MIX
+    assert default_kinds(("only",)) == ("kill", "pause")
+
+
+def test_an_unknown_kind_is_told_with_the_known_ones():
+    with pytest.raises(FaultError, match=r"no fault 'kil'; did you mean 'kill'\? known faults: partition"):
+        kind("kil")
+    with pytest.raises(FaultError, match="no fault 'earthquake'; known faults"):
+        plan(1, kinds=["earthquake"])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[", "cannot be read"),
+        ('[{"id":"a","start_ms":0,"stop_ms":1,"fault":{"fault":"kil"}}]', "'kil'.*known faults: partition"),
+        ('[{"id":"a","start_ms":5,"stop_ms":5,"fault":{"fault":"kill","aim":"one","nodes":["n"]}}]', "order"),
+        (
+            '[{"id":"a","start_ms":0,"stop_ms":5,"fault":{"fault":"kill","aim":"one","nodes":[]}}]',
+            "names no node",
+        ),
+        (
+            "["
+            + ",".join(
+                ['{"id":"a","start_ms":0,"stop_ms":5,"fault":{"fault":"kill","aim":"one","nodes":["n"]}}'] * 2
+            )
+            + "]",
+            "two events with the id 'a'",
+        ),
+    ],
+)
+def test_a_plan_edited_wrongly_is_refused(text, sentence):
+    with pytest.raises(FaultError, match=sentence):
+        schedule.decode(text)
+
+
+def test_the_plan_in_the_documentation_is_one():
+    page = Path(__file__).parents[2] / "docs" / "faults.md"
+    (example,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
+    events = schedule.decode(example)
+    schedule.check_plan(events, ("n1", "n2", "n3"))
+    assert len(events) == 4
+
+
+def test_the_documentation_names_every_kind():
+    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+    assert not [
+        name for name in FAULTS if f"`{name}`" not in page and f"`-{name.partition('-')[2]}`" not in page
+    ]
+
+
+def test_a_plan_for_another_cluster_is_refused():
+    with pytest.raises(FaultError, match="which the cluster does not have"):
+        schedule.check_plan(plan(1), ("n1", "n2", "n3"))
+
+
+@pytest.mark.parametrize("options", [{"intensity": 0}, {"interval_ms": -1}, {"duration_ms": 0}])
+def test_lengths_must_be_above_zero(options):
+    with pytest.raises(FaultError, match="needs a number above 0"):
+        plan(1, **options)
+
+
+def test_draws_use_only_the_stable_method():
+    class OnlyRandom:
+        def __init__(self):
+            self.random = Random(1).random
+
+    dice = OnlyRandom()
+    assert sorted(draws.shuffled(dice, NODES)) == list(NODES)
+    assert draws.pick(dice, NODES) in NODES
+    assert 5 <= draws.log_uniform(dice, 5, 300) < 300
+    assert {1, 2, 3} == {draws.integer(dice, 1, 3) for _ in range(100)}
+    events = schedule.draw(list(FAULTS), NODES, 60_000, lambda _name: OnlyRandom())
+    assert events
+
+
+def test_shuffles_are_fair():
+    counts = Counter(draws.shuffled(dice, "abc") for dice in [Random(1)] for _ in range(6_000))
+    assert len(counts) == 6
+    assert all(850 < count < 1_150 for count in counts.values())
+
+
+GOLDEN = [
+    ("kill-1", 2473, 6655, "minority", ("n2",)),
+    ("kill-2", 9589, 13354, "all", ("n2", "n3", "n1")),
+    ("kill-3", 15976, 16781, "leader", ("n3",)),
+]
