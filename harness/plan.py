@@ -23,7 +23,9 @@ from harness.errors import ConfigError
 from harness.seeds import Streams, fresh_seed
 from harness.sim.disk import DiskParams
 from harness.sim.network import NetworkParams
-from nemesis.schedule import FaultEvent, draw_schedule
+from nemesis.faults import FaultError
+from nemesis.schedule import FaultEvent, check_plan
+from nemesis.schedule import draw as draw_faults
 
 PLAN_VERSION = 1
 
@@ -71,14 +73,15 @@ def draw(config: Config, seed: int | None = None) -> Plan:
     """
     chosen = seed if seed is not None else config.seed
     root = chosen if chosen is not None else fresh_seed()
-    config = msgspec.structs.replace(config, seed=root)
+    # Through JSON's types and back, so that a whole number in a field of floats is stored as it is read again.
+    config = msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(config, seed=root)), Config)
     streams = Streams(root)
     nodes = tuple(f"n{i + 1}" for i in range(config.nodes))
     workload = workloads.by_name(config.workload)
     ops, final = workload.plan(config, streams)
     try:
-        faults = draw_schedule(config.faults, nodes, int(config.time_limit_s * 1000), streams.stream)
-    except ValueError as error:
+        faults = draw_faults(config.faults, nodes, config.time_limit_s * 1000, streams.stream)
+    except FaultError as error:
         raise ConfigError(str(error)) from None
     return Plan(
         version=PLAN_VERSION,
@@ -87,7 +90,7 @@ def draw(config: Config, seed: int | None = None) -> Plan:
         nodes=nodes,
         network=NetworkParams(),
         disk=DiskParams(),
-        faults=tuple(faults),
+        faults=faults,
         ops=tuple(PlannedOp(*op) for op in ops),
         final=tuple(PlannedOp(*op) for op in final),
     )
@@ -136,3 +139,7 @@ def _check(plan: Plan, path: Path) -> None:
             )
     if not plan.nodes or len(set(plan.nodes)) != len(plan.nodes):
         raise ConfigError(f"plan {path}: nodes are {list(plan.nodes)}; give at least one, each name once")
+    try:
+        check_plan(plan.faults, plan.nodes)
+    except FaultError as error:
+        raise ConfigError(f"plan {path}: {error}") from None

@@ -100,7 +100,8 @@ def _fault(fault: FaultRecord, spans: Sequence[Span]) -> dict[str, Any]:
         ends = sorted(end if end >= 0 else 2**63 for _, end, _ in spans)
         overlapped = bisect_right(starts, stop) - bisect_left(ends, fault.started_ns)
     return {
-        "kind": fault.event.kind,
+        "id": fault.event.id,
+        "kind": fault.kind,
         "description": fault.description,
         "start_s": round(fault.started_ns / 1e9, 3) if fault.started_ns is not None else None,
         "stop_s": round(fault.stopped_ns / 1e9, 3) if fault.stopped_ns is not None else None,

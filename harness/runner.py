@@ -19,14 +19,18 @@ Rules of this module
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from harness.clusters.base import Cluster
 from harness.errors import Interrupted
 from harness.plan import Plan, PlannedOp
 from harness.recorder import Recorder
 from harness.systems.base import Client, ClientOptions, System
+from nemesis.faults import name_of
 from nemesis.nemesis import Nemesis, NemesisError
 from nemesis.schedule import FaultEvent
 
@@ -43,6 +47,11 @@ class FaultRecord:
     description: str = ""
     started_ns: int | None = None
     stopped_ns: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """What `--fault` calls it."""
+        return name_of(self.event.fault)
 
 
 @dataclass(slots=True)
@@ -143,32 +152,35 @@ class _Runner:
                 await self._stop_fault(record)
 
     async def _start_fault(self, record: FaultRecord) -> None:
-        kind = record.event.kind
-        self.recorder.record("nemesis", "info", f"start-{kind}", value=record.event.describe())
-        try:
-            injected = await self.nemesis.inject(record.event)
-        except NemesisError as error:
-            self.result.problems.append(str(error))
-            self.recorder.record("nemesis", "info", f"start-{kind}", error=str(error))
-            return
-        record.started_ns = self.cluster.now_ns()
+        event = record.event
+        f = f"start-{record.kind}"
+        self.recorder.record("nemesis", "info", f, value=msgspec.to_builtins(event.fault))
+        injected = await self.nemesis.inject(event)
         record.description = injected.description
-        self.recorder.record("nemesis", "info", f"start-{kind}", value=injected.description)
+        self._note(injected.errors)
+        if not injected.errors:
+            record.started_ns = self.cluster.now_ns()
+        value = {"event": event.id, "description": injected.description, **injected.details}
+        self.recorder.record("nemesis", "info", f, value=value)
 
     async def _stop_fault(self, record: FaultRecord) -> None:
-        kind = record.event.kind
-        try:
-            await self.nemesis.heal(record.event)
-        except NemesisError as error:
-            self.result.problems.append(str(error))
-        record.stopped_ns = self.cluster.now_ns()
-        self.recorder.record("nemesis", "info", f"stop-{kind}", value=record.description)
+        healed = await self.nemesis.heal(record.event)
+        self._note(healed.errors)
+        if record.started_ns is not None:
+            record.stopped_ns = self.cluster.now_ns()
+        value = {"event": record.event.id, "description": healed.description}
+        self.recorder.record("nemesis", "info", f"stop-{record.kind}", value=value)
 
     async def _heal_all(self) -> None:
-        self.result.problems += [str(error) for error in await self.nemesis.heal_all()]
+        self._note(await self.nemesis.heal_all())
         for record in self.result.faults:
             if record.started_ns is not None and record.stopped_ns is None:
                 record.stopped_ns = self.cluster.now_ns()
+
+    def _note(self, errors: Sequence[NemesisError]) -> None:
+        for error in errors:
+            where = f" on {error.node}" if error.node else ""
+            self.result.problems.append(f"fault {error.event}: {error.verb}{where} failed: {error.message}")
 
     # -- time -------------------------------------------------------------------------------------------------
 

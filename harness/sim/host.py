@@ -90,6 +90,7 @@ class SimHost:
         self._inbox: deque[Callable[[], None]] = deque()
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
+        self.storage: Any = None  # set by the system: its way of keeping records on the disk
         network.attach(name, self._on_message)
 
     # -- what the process sees --------------------------------------------------------------------------------

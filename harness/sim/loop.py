@@ -24,6 +24,7 @@ Rules of this module
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import heapq
 from asyncio import events
@@ -167,7 +168,8 @@ class SimLoop(asyncio.AbstractEventLoop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
                 coro = task.get_coro()
                 if coro is not None:
-                    coro.close()
+                    with contextlib.suppress(RuntimeError):  # a `finally` that awaits cannot be run any more
+                        coro.close()
         self._tasks.clear()
 
     def is_running(self) -> bool:

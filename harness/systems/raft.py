@@ -19,6 +19,8 @@ from harness.systems.base import ClientOptions, Outcome
 from harness.transport import Lost, NotSent, Transport
 from raft import api
 from raft.bugs import BUGS
+from raft.node import Node
+from raft.storage import replay
 
 
 class RaftSystem:
@@ -29,13 +31,43 @@ class RaftSystem:
 
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
-        raise NotImplementedError
+        node_class = BUGS[bug].node_class if bug is not None else Node
+        host.storage = _SimStorage(host)
+        return _SimNode(node_class(host.name, nodes, host))
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
     ) -> RaftClient:
         """A client with a session of its own."""
         return RaftClient(transport, nodes, home, client_id, options)
+
+
+class _SimStorage:
+    """Raft's records on a simulated disk: what survived a crash is folded into the saved state."""
+
+    def __init__(self, host: SimHost) -> None:
+        self._host = host
+        self.write = host.disk.write
+        self.sync = host.sync
+
+    def load(self) -> Any:
+        return replay(self._host.disk.read())
+
+
+class _SimNode:
+    """A Raft node as a process of a simulated host."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.start = node.start
+        self.on_request = node.on_request
+
+    def on_message(self, _src: str, message: Any) -> None:
+        self._node.on_message(message)
+
+    def leader_term(self) -> int | None:
+        status = self._node.status()
+        return status.term if status.role == "leader" else None
 
 
 COMMANDS: Mapping[str, Callable[[str, Any], Any]] = {
