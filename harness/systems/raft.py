@@ -11,6 +11,7 @@ of a deposed leader then keeps asking the deposed leader, which is where stale r
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.sim.host import Process, SimHost
 from harness.systems.base import ClientOptions, Outcome
 from harness.transport import Lost, NotSent, Transport
 from raft import api
-from raft.bugs import BUGS
+from raft.bugs import BUGS, assemble
 from raft.node import Node
 from raft.storage import replay
 
@@ -31,15 +32,19 @@ class RaftSystem:
 
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
-        node_class = BUGS[bug].node_class if bug is not None else Node
         host.storage = _SimStorage(host)
-        return _SimNode(node_class(host.name, nodes, host))
+        return _SimNode(_node_class(bug)(host.name, nodes, host))
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
     ) -> RaftClient:
         """A client with a session of its own."""
         return RaftClient(transport, nodes, home, client_id, options)
+
+
+@functools.cache
+def _node_class(bug: str | None) -> type[Node]:
+    return assemble([bug] if bug is not None else [])
 
 
 class _SimStorage:

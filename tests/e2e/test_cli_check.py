@@ -1,0 +1,141 @@
+"""`splitbrain check` on good, bad and damaged files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.cli import main
+
+
+def line(process, type_, f, value=None, **more):
+    return json.dumps({"process": process, "type": type_, "f": f, "value": value} | more)
+
+
+def history(tmp_path, *lines, name="history.jsonl"):
+    """Number the lines and give them times, as a recorder does."""
+    file = tmp_path / name
+    numbered = [json.dumps({"index": i, "time_ns": i * 1000} | json.loads(text)) for i, text in enumerate(lines)]
+    file.write_text("\n".join(numbered) + "\n")
+    return file
+
+
+GOOD = (line(0, "invoke", "write", 1), line(0, "ok", "write", 1), line(1, "invoke", "read"), line(1, "ok", "read", 1))
+STALE = (
+    line(0, "invoke", "write", 1), line(0, "ok", "write", 1), line(0, "invoke", "write", 2), line(0, "ok", "write", 2),
+    line(1, "invoke", "read"), line(1, "ok", "read", 1),
+)  # fmt: skip
+
+
+def check(capsys, *args):
+    try:
+        code = main(["check", *map(str, args)])
+    except SystemExit as leave:
+        code = leave.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(("lines", "code", "valid"), [(GOOD, 0, True), (STALE, 1, False)])
+def test_verdicts(capsys, tmp_path, lines, code, valid):
+    """Exit code and JSON agree."""
+    got, out, _ = check(capsys, history(tmp_path, *lines), "--model", "register", "--json")
+    assert got == code
+    assert json.loads(out.splitlines()[-1])["valid"] is valid
+
+
+def test_a_violation_is_explained_in_at_most_twenty_lines(capsys, tmp_path):
+    """With the operations that no order allows."""
+    _, out, _ = check(capsys, history(tmp_path, *STALE), "--model", "register")
+    assert len(out.strip().splitlines()) <= 22  # a note about the model may precede
+    assert "read" in out
+    assert "write" in out
+
+
+def test_edn_and_jepsen_logs_are_read(capsys, tmp_path):
+    """As they are, comments and nemesis lines included."""
+    edn = tmp_path / "h.edn"
+    edn.write_text(
+        "; a comment\n[{:process :nemesis, :type :info, :f :start}\n {:process 0, :type :invoke, :f :write, :value 3}\n"
+        " {:process 0, :type :ok, :f :write, :value 3}\n {:process 1, :type :invoke, :f :read, :value nil}\n"
+        " {:process 1, :type :ok, :f :read, :value 4}]\n"
+    )
+    assert check(capsys, edn, "--model", "cas-register")[0] == 1
+    log = tmp_path / "h.log"
+    log.write_text(
+        "INFO  jepsen.util - 0\t:invoke\t:write\t3\nINFO  jepsen.util - 0\t:ok\t:write\t3\n"
+        "INFO  jepsen.util - 1\t:invoke\t:read\tnil\nINFO  jepsen.util - 1\t:ok\t:read\t3\n"
+    )
+    assert check(capsys, log, "--model", "etcd-register")[0] == 0
+    kv = tmp_path / "h.txt"
+    kv.write_text(
+        '{:process 0, :type :invoke, :f :append, :key "3", :value "x"}\n'
+        '{:process 0, :type :ok, :f :append, :key "3", :value "x"}\n'
+        '{:process 0, :type :invoke, :f :get, :key "3", :value nil}\n'
+        '{:process 0, :type :ok, :f :get, :key "3", :value "y"}\n'
+    )
+    assert check(capsys, kv, "--model", "string-kv")[0] == 1
+
+
+def test_the_initial_value_is_an_option(capsys, tmp_path):
+    """A first read of 0 is right only where 0 is the first value."""
+    file = history(tmp_path, line(0, "invoke", "read"), line(0, "ok", "read", 0))
+    assert check(capsys, file, "--model", "cas-register", "--initial", "0")[0] == 0
+    assert check(capsys, file, "--model", "cas-register", "--initial", "1")[0] == 1
+    code, _, err = check(capsys, file, "--model", "cas-register", "--initial", "zero")
+    assert (code, "not JSON" in err) == (254, True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ((line(0, "ok", "read", 1),), ["process 0", "invo"]),
+        ((line(0, "invoke", "read"), line(0, "invoke", "read")), ["process 0", "invo"]),
+        ((line(0, "shrug", "read"),), ["shrug"]),
+    ],
+)
+def test_malformed_histories_are_named(capsys, tmp_path, lines, words):
+    """One sentence that names the file and the process or value."""
+    file = history(tmp_path, *lines)
+    code, _, err = check(capsys, file, "--model", "register")
+    assert code == 254
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert "history.jsonl" in err
+    for word in words:
+        assert word in err
+
+
+def test_a_missing_file_and_an_unknown_model_are_named(capsys, tmp_path):
+    """Exit 254, one sentence."""
+    code, _, err = check(capsys, tmp_path / "none.jsonl")
+    assert code == 254
+    assert "none.jsonl" in err
+    assert len(err.strip().splitlines()) == 1
+    code, _, err = check(capsys, history(tmp_path, *GOOD), "--model", "abacus")
+    assert code == 254
+    assert "abacus" in err
+    assert "cas-register" in err
+
+
+@pytest.mark.parametrize(("lines", "code"), [(GOOD, 254), (STALE, 1)])
+def test_a_truncated_last_line_keeps_what_came_before(capsys, tmp_path, lines, code):
+    """The intact part is checked, and a part is never called valid."""
+    file = history(tmp_path, *lines)
+    file.write_text(file.read_text() + '{"index":99,"time_ns":99000,"proce')
+    got, out, err = check(capsys, file, "--model", "register", "--json")
+    assert got == code
+    assert json.loads(out.splitlines()[-1])["valid"] is (False if code == 1 else "unknown") or code == 254
+    assert "line" in err
+
+
+def test_a_damaged_line_in_the_middle_is_named(capsys, tmp_path):
+    """With its number."""
+    file = history(tmp_path, *GOOD)
+    lines = file.read_text().splitlines()
+    lines[1] = lines[1][:20]
+    file.write_text("\n".join(lines) + "\n")
+    code, _, err = check(capsys, file, "--model", "register")
+    assert code == 254
+    assert "line 2" in err or ":2" in err
