@@ -1,0 +1,164 @@
+"""The Raft protocol as a function of events: no clock, no dice, no socket, no file.
+
+Theory of operation
+    Events come in through six verbs: `step` (a message), `tick` (time has reached `deadline_us`), `propose`
+    (a command for the log), `read` (a linearizable read) and, after each of them, `ready`, which hands out
+    everything to be done: messages, records for the disk, messages that must wait for the disk, committed
+    entries, reads. See `Ready` for the one legal order of doing it. Time enters as `now_us` and chance as a
+    function; both belong to the driver, so the same inputs give the same outputs, byte for byte.
+
+Where the paper is
+    Figure 2, state and persistence     base
+    5.2, 5.4.1  leader election         elections
+    5.3, 5.4.2  log replication         replication
+    8           reads (thesis 6.4)      reads
+    5.1         terms                   here, `step`
+
+Every rule that can be got wrong is one small method with one decision in it (`_may_grant`, `_up_to_date`,
+`_may_commit`, ...). Code that reads well is the reason; being able to seed a known bug by overriding exactly
+one of them is the reward (`raft.bugs`).
+
+A single node elects itself and commits alone:
+
+>>> from raft.core import Core, Entry, Options
+>>> core = Core("a", ["a"], None, random=lambda: 0.0, now_us=0, options=Options())
+>>> core.deadline_us
+150000
+>>> core.tick(150_000)
+>>> ready = core.ready()
+>>> ready.records, ready.held
+([SaveHardState(term=1, voted_for='a')], [VoteReply(src='a', dst='a', term=1, granted=True)])
+>>> core.step(ready.held[0], 151_000)  # the vote is durable
+>>> core.role.name, core.propose(b"x", 151_000)
+('leader', 2)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from raft.core.elections import Elections
+from raft.core.messages import AppendEntries, AppendReply, Message, RequestVote, VoteReply
+from raft.core.reads import Reads
+from raft.core.ready import Ready
+from raft.core.replication import Replication
+from raft.core.roles import Candidate, Leader
+from raft.core.types import EntryKind, Index
+
+
+class Core(Replication, Elections, Reads):
+    """One server of a Raft cluster.
+
+    Args of the constructor: the node's name, the names of all members, what the disk holds (None for a new
+    node), and, by keyword, `random` (numbers in [0, 1)), `now_us` and `options`.
+    """
+
+    __slots__ = ()
+
+    _handlers: ClassVar[dict[type, str]] = {
+        AppendEntries: "_on_append_entries",
+        AppendReply: "_on_append_reply",
+        RequestVote: "_on_request_vote",
+        VoteReply: "_on_vote_reply",
+    }
+
+    def step(self, message: Message, now_us: int) -> None:
+        """Takes a message from another node, or a held one from this node once it is durable."""
+        self.now_us = now_us
+        if message.term != self.term:
+            if message.term < self.term:
+                self._on_older_term(message)
+                return
+            self._become_follower(message.term, None)  # section 5.1: a newer term wins at once
+        getattr(self, self._handlers[message.__class__])(message)
+
+    def tick(self, now_us: int) -> None:
+        """Takes the passing of time; does something once `deadline_us` is reached."""
+        self.now_us = now_us
+        role = self.role
+        if isinstance(role, Leader):
+            if now_us >= self.heartbeat_us:
+                if role.waiting_reads and self._can_read():
+                    self._start_round(role)
+                self._send_heartbeats()
+        elif now_us >= self.election_us:
+            self._start_election()
+        elif isinstance(role, Candidate) and now_us >= self.heartbeat_us:
+            self._request_votes()
+
+    def propose(self, data: bytes, now_us: int) -> Index | None:
+        """Appends a command, and returns its index; None where this node is not the leader.
+
+        The entry is this command's for certain only together with the current term.
+        """
+        self.now_us = now_us
+        return self._append_own(EntryKind.COMMAND, data) if isinstance(self.role, Leader) else None
+
+    def read(self, context: Any, now_us: int) -> bool:
+        """Asks for a linearizable read, answered through `Ready.reads`; False if this node is no leader."""
+        self.now_us = now_us
+        if not isinstance(self.role, Leader):
+            return False
+        self._accept_read(self.role, context)
+        return True
+
+    @property
+    def uncommitted(self) -> int:
+        """How many entries of the log are not known to be committed."""
+        return self.log.last_index - self.commit_index
+
+    def ready(self) -> Ready | None:
+        """Takes what this turn has produced; None when there is nothing to do."""
+        if isinstance(self.role, Leader):
+            self._finish_turn_as_leader(self.role)
+        records = self._take_records()
+        committed = self._take_committed()
+        if isinstance(self.role, Leader) and self.role.read_rounds:
+            self._finish_rounds(self.role)
+        if not (self._messages or records or self._held or committed or self._reads):
+            return None
+        ready = Ready(self._messages, records, self._held, committed, self._reads)
+        self._messages, self._held, self._reads = [], [], []
+        return ready
+
+    def _finish_turn_as_leader(self, role: Leader) -> None:
+        """Sends what the turn has appended; counts the own log once it is durable."""
+        if self._can_start_round(role):
+            self._start_round(role)
+            self._send_heartbeats()
+        if self._unsaved:
+            for peer in self.peers:
+                self._replicate(peer, role.progress[peer])
+            self._send(
+                AppendReply(
+                    self.name, self.name, self.term, ok=True, index=self.log.last_index,
+                    hint_index=0, hint_term=0, read_seq=0,
+                )
+            )  # fmt: skip
+
+    def _take_records(self) -> Any:
+        self._flush_entries()
+        records = self._records
+        if self._unsaved_hard_state:
+            self._unsaved_hard_state = False
+            hard_state = self._hard_state()
+            if hard_state is not None:
+                records.insert(0, hard_state)  # first, so that no entry is ever saved ahead of its term
+        if records:
+            self._records = []
+        return records
+
+    def _take_committed(self) -> Any:
+        first = self._committed_out + 1
+        last = min(self.commit_index, self._committed_out + self.options.committed_per_turn_max)
+        if last < first:
+            return ()
+        self._committed_out = last
+        return self.log.slice(first, last)
+
+    def _on_older_term(self, message: Message) -> None:
+        """A request from the past is refused, so that its sender learns the term; a reply means nothing."""
+        if isinstance(message, AppendEntries):
+            self._reply(message, ok=False, index=message.prev_index)
+        elif isinstance(message, RequestVote):
+            self._send(VoteReply(self.name, message.src, self.term, granted=False))

@@ -1,0 +1,68 @@
+"""What a leader knows of one follower (Figure 2: `nextIndex[]`, `matchIndex[]`), and how fast it may send.
+
+Two ways of sending
+    probe       The leader does not know where the logs agree. It sends one message and waits for the answer,
+                or for the next heartbeat, which probes again.
+    replicate   The logs agree up to `match_index`. The leader sends on without waiting, counting on success
+                (`next_index` runs ahead of `match_index`), but not further ahead than the window allows.
+
+A rejection leads from replicate back to probe, a success from probe to replicate. A lost message needs no
+timer of its own: the next heartbeat names the entry before `next_index`, which the follower does not have,
+and it rejects.
+"""
+
+from __future__ import annotations
+
+from raft.core.types import Index
+
+
+class Progress:
+    """One follower as its leader sees it. `match_index` never falls within a term."""
+
+    __slots__ = ("match_index", "next_index", "probe_sent", "probing", "read_seq")
+
+    def __init__(self, next_index: Index) -> None:
+        self.match_index: Index = 0
+        self.next_index: Index = next_index
+        self.probing = True
+        self.probe_sent = False
+        self.read_seq = 0
+
+    def may_send(self, inflight_max: int) -> bool:
+        """Whether entries may be sent now, without waiting for an answer."""
+        if self.probing:
+            return not self.probe_sent
+        return self.next_index - self.match_index <= inflight_max
+
+    def sent(self, last_index: Index) -> None:
+        """Entries up to `last_index` are on their way."""
+        if self.probing:
+            self.probe_sent = True
+        else:
+            self.next_index = last_index + 1
+
+    def accepted(self, index: Index) -> bool:
+        """The follower has everything up to `index`; says whether that is news."""
+        self.probe_sent = False
+        if self.next_index <= index:
+            self.next_index = index + 1
+        self.probing = False
+        if index <= self.match_index:
+            return False
+        self.match_index = index
+        return True
+
+    def rejected(self, prev_index: Index, try_index: Index) -> bool:
+        """The follower does not have `prev_index`; says whether that is news, and goes back to `try_index`.
+
+        A follower never loses what it acknowledged, so a rejection of something not above `match_index`, or
+        of another message than the probe that is out, is an old one come late.
+        """
+        if prev_index <= self.match_index:
+            return False
+        if self.probing and prev_index != self.next_index - 1:
+            return False
+        self.next_index = max(self.match_index, min(prev_index - 1, try_index)) + 1
+        self.probing = True
+        self.probe_sent = False
+        return True

@@ -1,0 +1,320 @@
+"""A Raft server: the protocol core, the state machine and the clients, joined on a host.
+
+Theory of operation
+    Every event (a message, a request, a timer, a finished sync) ends in `_turn`, which takes the core's
+    `Ready` until there is none and acts on it in the one legal order: send, write, sync, send what was held
+    for the sync, apply, answer. There is one sync under way at a time; what is written meanwhile is covered
+    by the next one, so a slow disk makes larger groups, not longer queues.
+
+    There is one timer. It is armed for the core's deadline and left alone when the deadline moves further
+    away, as it does with every heartbeat a follower gets: when it fires early it is armed again for the rest.
+
+    A write is answered when an entry is applied at the index it was given: with the machine's answer if the
+    entry is of the term it was proposed in, and otherwise with NotLeader, for then a committed entry has
+    taken its place for ever. A node that stops being the leader answers Unknown to the writes, and NotLeader
+    to the reads, that are still open: its log may yet be committed by another leader, or overwritten.
+
+Traces
+    `observer(event, **fields)`, if given, is told of:
+    started(term, last_index), follower(term, leader), candidate(term), leader(term, last_index),
+    following(term, leader), truncated(index), committed(first, last), stopped(reason).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from raft.api import Get, NotLeader, Refused, Reply, Request, Unknown
+from raft.core import (
+    Core,
+    Entry,
+    EntryKind,
+    Leader,
+    Message,
+    Options,
+    Record,
+    TruncateFrom,
+)
+from raft.host import Host, Timer
+from raft.kv import KeyValue, encode_command
+
+DEFAULTS = Options()
+
+
+class Status(NamedTuple):
+    """A node as it sees itself."""
+
+    name: str
+    role: str
+    term: int
+    leader: str | None
+    voted_for: str | None
+    commit_index: int
+    applied_index: int
+    last_index: int
+
+
+class _Proposal(NamedTuple):
+    term: int
+    reply: Reply
+
+
+class Node:
+    """One server. Build it, `start` it, and feed it messages and requests; a crashed node is simply dropped.
+
+    `core_class` and `machine_class` are what a seeded bug replaces (see `raft.bugs`).
+    """
+
+    core_class: ClassVar[type[Core]] = Core
+    machine_class: ClassVar[type[KeyValue]] = KeyValue
+
+    def __init__(
+        self,
+        name: str,
+        peers: Sequence[str],
+        host: Host,
+        options: Options = DEFAULTS,
+        observer: Callable[..., None] | None = None,
+    ) -> None:
+        self.name = name
+        self.members = tuple(sorted({*peers, name}))
+        self.host = host
+        self.options = options
+        self.observer = observer
+        self.machine = self.machine_class(options.sessions_max)
+        self.applied_index = 0
+        self.stopped = False
+        self.core: Core
+
+        self._proposals: dict[int, _Proposal] = {}
+        self._reads: dict[int, tuple[Get, Reply]] = {}
+        self._read_count = 0
+        self._held: deque[tuple[int, Sequence[Message]]] = deque()
+        self._written = 0  # batches given to the storage, and how many of them are durable
+        self._durable = 0
+        self._syncing = False
+        self._in_turn = False
+        self._timer: Timer | None = None
+        self._timer_us = 0
+        self._seen: tuple[str, int, str | None] = ("follower", 0, None)
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Loads what the disk holds and begins as a follower."""
+        host = self.host
+        self.core = self.core_class(
+            self.name,
+            self.members,
+            host.storage.load(),
+            random=host.random,
+            now_us=host.now_us(),
+            options=self.options,
+        )
+        self._seen = (self.core.role.name, self.core.term, None)
+        if self.observer:
+            self.observer("started", term=self.core.term, last_index=self.core.log.last_index)
+        self._turn()
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Ends the node's part: it ignores everything from now on. Nothing is flushed, as in a crash."""
+        self.stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.observer:
+            self.observer("stopped", reason=reason)
+
+    def on_message(self, message: Message) -> None:
+        """Takes a message from another node."""
+        if not self.stopped:
+            self.core.step(message, self.host.now_us())
+            self._turn()
+
+    def on_request(self, request: Request, reply: Reply) -> None:
+        """Takes a client's request; `reply` is called once, now or later, unless the node stops before."""
+        if self.stopped:
+            return
+        if not isinstance(self.core.role, Leader):
+            reply(NotLeader(self.core.leader))
+        elif isinstance(request.command, Get):
+            self._read(request.command, reply)
+        else:
+            self._propose(request, reply)
+
+    def status(self) -> Status:
+        """The node's view of itself."""
+        core = self.core
+        return Status(
+            self.name,
+            core.role.name,
+            core.term,
+            core.leader,
+            core.voted_for,
+            core.commit_index,
+            self.applied_index,
+            core.log.last_index,
+        )
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _read(self, command: Get, reply: Reply) -> None:
+        if len(self._reads) >= self.options.pending_reads_max:
+            reply(Refused("too many reads are waiting"))
+            return
+        self._read_count += 1
+        self._reads[self._read_count] = (command, reply)
+        self.core.read(self._read_count, self.host.now_us())
+        self._turn()
+
+    def _propose(self, request: Request, reply: Reply) -> None:
+        core = self.core
+        if core.uncommitted >= self.options.uncommitted_entries_max:
+            reply(Refused("too many writes are waiting"))
+            return
+        index = core.propose(encode_command(request), self.host.now_us())
+        assert index is not None, "asked of a leader"
+        self._proposals[index] = _Proposal(core.term, reply)
+        self._turn()
+
+    # -- the turn ----------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Acts on everything the core has produced, until it has nothing more to say."""
+        if self._in_turn:
+            return  # a sync that finished at once: the turn that started it goes on
+        self._in_turn = True
+        try:
+            while True:
+                ready = self.core.ready()
+                if ready is not None:
+                    self._deliver(ready.messages)
+                    if ready.records:
+                        self._write(ready.records)
+                    if ready.held:
+                        self._hold(ready.held)
+                    if ready.committed:
+                        self._apply(ready.committed)
+                    for context, _ in ready.reads:
+                        self._answer_read(context)
+                elif not self._sync():
+                    break
+        finally:
+            self._in_turn = False
+        self._note_role()
+        self._arm_timer()
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        send, name = self.host.send, self.name
+        for message in messages:
+            if message.dst == name:
+                self.core.step(message, self.host.now_us())
+            else:
+                send(message.dst, message)
+
+    def _write(self, records: Sequence[Record]) -> None:
+        if self.observer:
+            for record in records:
+                if isinstance(record, TruncateFrom):
+                    self.observer("truncated", index=record.index)
+        self.host.storage.write(records)
+        self._written += 1
+
+    def _hold(self, messages: Sequence[Message]) -> None:
+        """Keeps messages until all that was written before them is durable."""
+        if self._durable == self._written:
+            self._deliver(messages)
+        else:
+            self._held.append((self._written, messages))
+
+    def _sync(self) -> bool:
+        """Starts a sync if one is due; says whether it is finished already and there may be more to do."""
+        if self._syncing or self._durable == self._written:
+            return False
+        self._syncing = True
+        self.host.storage.sync(lambda written=self._written: self._on_synced(written))  # type: ignore[misc]
+        return not self._syncing
+
+    def _on_synced(self, written: int) -> None:
+        """All batches up to `written` are durable: what was held for them may go."""
+        if self.stopped:
+            return
+        self._syncing = False
+        self._durable = written
+        while self._held and self._held[0][0] <= written:
+            self._deliver(self._held.popleft()[1])
+        self._turn()
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        if self.observer:
+            self.observer("committed", first=entries[0].index, last=entries[-1].index)
+        for entry in entries:
+            answer = self.machine.apply(entry.data) if entry.kind is EntryKind.COMMAND else None
+            self.applied_index = entry.index
+            proposal = self._proposals.pop(entry.index, None) if self._proposals else None
+            if proposal is None:
+                continue
+            if proposal.term == entry.term and answer is not None:
+                proposal.reply(answer)
+            else:
+                proposal.reply(NotLeader(self.core.leader))
+
+    def _answer_read(self, context: int) -> None:
+        """Answers a read; the core hands it out only after the entries it must see."""
+        read = self._reads.pop(context, None)
+        if read is not None:
+            command, reply = read
+            reply(self.machine.query(command))
+
+    # -- role and timer ----------------------------------------------------------------------------
+
+    def _note_role(self) -> None:
+        core = self.core
+        seen = (core.role.name, core.term, core.leader)
+        if seen == self._seen:
+            return
+        was_leader = self._seen[0] == "leader" and self._seen[:2] != seen[:2]
+        self._seen = seen
+        if was_leader:
+            self._give_up_requests()
+        if self.observer:
+            self._trace_role()
+
+    def _give_up_requests(self) -> None:
+        """Answers what was open when leadership ended: see the theory of operation."""
+        leader = self.core.leader
+        proposals, self._proposals = self._proposals, {}
+        reads, self._reads = self._reads, {}
+        for proposal in proposals.values():
+            proposal.reply(self._answer_abandoned())
+        for _, reply in reads.values():
+            reply(NotLeader(leader))
+
+    def _answer_abandoned(self) -> Any:
+        """What a writer is told when its entry is in the log and this node no longer decides about it."""
+        return Unknown("the leader stepped down before it knew whether the entry is committed")
+
+    def _trace_role(self) -> None:
+        core = self.core
+        assert self.observer is not None
+        if isinstance(core.role, Leader):
+            self.observer("leader", term=core.term, last_index=core.log.last_index)
+        else:
+            self.observer(core.role.name, term=core.term, leader=core.leader)
+
+    def _arm_timer(self) -> None:
+        deadline_us = self.core.deadline_us
+        if self._timer is not None:
+            if self._timer_us <= deadline_us:
+                return
+            self._timer.cancel()
+        self._timer_us = deadline_us
+        self._timer = self.host.call_later(max(0, deadline_us - self.host.now_us()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self.stopped:
+            return
+        self.core.tick(self.host.now_us())
+        self._turn()
