@@ -21,7 +21,9 @@ DESCRIPTION = """\
 Find consistency bugs in distributed systems: drive clients against a cluster, break it on purpose, record every
 operation, and decide whether a correct system could have produced the history. Every run is fixed by its seed.
 """
-EXIT_CODES_HELP = "exit codes: 0 valid, 1 invalid, 2 unknown, 254 bad arguments or input, 255 internal or set-up error"
+EXIT_CODES_HELP = (
+    "exit codes: 0 valid, 1 invalid, 2 unknown, 254 bad arguments or input, 255 internal or set-up error"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERNAL
     except Exception as error:  # noqa: BLE001 - our own bug: say so, with what is needed to mend it
         traceback.print_exc()
-        return _say(f"internal error: {error!r}; this is a bug of splitbrain, please report it", EXIT_INTERNAL)
+        return _say(
+            f"internal error: {error!r}; this is a bug of splitbrain, please report it", EXIT_INTERNAL
+        )
     return code
 
 

@@ -124,7 +124,9 @@ def read(path: Path) -> Plan:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"plan {path}: {error}; mend the file or run again") from None
     if plan.version != PLAN_VERSION:
-        raise ConfigError(f"plan {path}: version {plan.version}; this splitbrain reads version {PLAN_VERSION}")
+        raise ConfigError(
+            f"plan {path}: version {plan.version}; this splitbrain reads version {PLAN_VERSION}"
+        )
     _check(plan, path)
     validate(plan.config)
     return plan

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -56,7 +57,7 @@ class LiveProgress:
         self._plan = plan
         self._live = Live(console=console, refresh_per_second=10, transient=True)
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -77,7 +78,9 @@ class LiveProgress:
             else "healed; final reads",
             _counts(recorder),
         )
-        faults: list[Text] = [Text(f"  fault: {fault}", style="red") for fault in faults_in_force[:FAULTS_SHOWN]]
+        faults: list[Text] = [
+            Text(f"  fault: {fault}", style="red") for fault in faults_in_force[:FAULTS_SHOWN]
+        ]
         more = len(faults_in_force) - FAULTS_SHOWN
         if more > 0:
             faults.append(Text(f"  and {more} more", style="red"))

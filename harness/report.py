@@ -56,7 +56,11 @@ def results(
 
 def exit_verdict(result: dict[str, Any]) -> Valid:
     """The verdict in a result value."""
-    return next(valid for valid, shown in JSON_VALID.items() if shown == result["valid"] and type(shown) is type(result["valid"]))
+    return next(
+        valid
+        for valid, shown in JSON_VALID.items()
+        if shown == result["valid"] and type(shown) is type(result["valid"])
+    )
 
 
 Span = tuple[int, int, str]  # invoked_ns, completed_ns (-1: never), outcome
@@ -87,9 +91,9 @@ def _latency(spans: Sequence[Span]) -> dict[str, float]:
     times = sorted((end - start) / 1e6 for start, end, outcome in spans if outcome == "ok")
     if not times:
         return {}
-    return {
-        f"p{q}": round(times[min(len(times) - 1, len(times) * q // 100)], 3) for q in (50, 90, 99)
-    } | {"max": round(times[-1], 3)}
+    return {f"p{q}": round(times[min(len(times) - 1, len(times) * q // 100)], 3) for q in (50, 90, 99)} | {
+        "max": round(times[-1], 3)
+    }
 
 
 def _fault(fault: FaultRecord, spans: Sequence[Span]) -> dict[str, Any]:
@@ -124,8 +128,10 @@ def text(result: dict[str, Any], checks: Sequence[Check]) -> str:
 
 def _figures(result: dict[str, Any]) -> list[str]:
     lines = [
-        f"operations: {result['ops']} ({result['ok']} ok, {result['fail']} fail, {result['info']} info; "
-        f"{result['skipped']} planned but not started in time)"
+        (
+            f"operations: {result['ops']} ({result['ok']} ok, {result['fail']} fail, {result['info']} info; "
+            f"{result['skipped']} planned but not started in time)"
+        )
     ]
     lines += [
         f"  {f:<8} {n['ok']:>7} ok {n['fail']:>7} fail {n['info']:>7} info" for f, n in result["by_f"].items()

@@ -1,17 +1,17 @@
 """Run directories: everything needed to look at a run again.
 
-    STORE/20260102T030405-raft-register-seed7/
-        plan.json       what was to happen            (written before the run)
-        history.jsonl   what happened                 (written while it happens)
-        results.json    the verdict and all figures   (written after the check)
-        report.txt      the same, for people
-    STORE/latest        a link to the newest run
+STORE/20260102T030405-raft-register-seed7/
+    plan.json       what was to happen            (written before the run)
+    history.jsonl   what happened                 (written while it happens)
+    results.json    the verdict and all figures   (written after the check)
+    report.txt      the same, for people
+STORE/latest        a link to the newest run
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def create(store: Path, plan: Plan) -> Path:
         SetupError: the store cannot be written.
     """
     config = plan.config
-    now = datetime.datetime.now(tz=datetime.UTC)
+    now = dt.datetime.now(tz=dt.UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{config.system}-{config.workload}-seed{plan.seed}"
     try:
         store.mkdir(parents=True, exist_ok=True)

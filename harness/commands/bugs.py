@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,12 +22,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON list of objects")
 
 
+# What a bug breaks, by the letters of the catalogue in `raft.bugs`.
+BREAKS = {
+    "LW": "lost writes",
+    "SR": "stale reads",
+    "SB": "two leaders",
+    "DV": "diverging nodes",
+    "DU": "duplicate or aborted writes",
+    "LV": "liveness",
+}
+
+
+def _breaks(bug: Any) -> str:
+    return ", ".join(BREAKS.get(letters, letters) for letters in bug.breaks)
+
+
 def main(args: argparse.Namespace) -> int:
     """Print the catalogue."""
     bugs = systems.by_name(args.system).bugs
     if args.json:
         rows = [
-            {"name": bug.name, "summary": bug.summary, "breaks": bug.breaks, "reference": bug.reference}
+            {"name": bug.name, "summary": bug.summary, "breaks": _breaks(bug), "reference": bug.reference}
             for bug in bugs.values()
         ]
         sys.stdout.write(json.dumps(rows) + "\n")
@@ -35,6 +51,6 @@ def main(args: argparse.Namespace) -> int:
     for column in ("bug", "what is wrong", "breaks", "seen in"):
         table.add_column(column, overflow="fold", no_wrap=column == "bug")
     for bug in bugs.values():
-        table.add_row(bug.name, bug.summary, bug.breaks, bug.reference)
+        table.add_row(bug.name, bug.summary, _breaks(bug), bug.reference)
     Console().print(table)
     return 0

@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="a history, or the directory of a stored run")
-    add("--model", metavar="NAME", help="what the history must fit (default: what its header says, else a guess)")
+    add(
+        "--model",
+        metavar="NAME",
+        help="what the history must fit (default: what its header says, else a guess)",
+    )
     add("--format", choices=FORMATS, default="auto", help="default auto")
     add("--initial", metavar="VALUE", help="the first value of a register, as JSON (default: none)")
     add("--json", action="store_true", help="one JSON object as the last line of standard output")

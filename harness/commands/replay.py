@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="DIR", help="where the new run is stored (default: beside the old one)"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object as the last line of standard output"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

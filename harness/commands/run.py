@@ -37,7 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workload", help=f"what clients ask (default {d.workload})")
     add("--nodes", type=int, metavar="N", help=f"number of nodes (default {d.nodes})")
     add("--concurrency", type=int, metavar="N", help=f"client processes at a time (default {d.concurrency})")
-    add("--rate", type=float, metavar="HZ", dest="rate_hz", help=f"operations a second (default {d.rate_hz:g})")
+    add(
+        "--rate",
+        type=float,
+        metavar="HZ",
+        dest="rate_hz",
+        help=f"operations a second (default {d.rate_hz:g})",
+    )
     add(
         "--time-limit", type=float, metavar="S", dest="time_limit_s",
         help=f"seconds of load and faults (default {d.time_limit_s:g})",
@@ -50,7 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bug", metavar="NAME", help="run the system with a seeded bug, see `splitbrain bugs`")
     add("--store", metavar="DIR", help=f"where run directories are made (default {d.store})")
     add("--keys", type=int, metavar="N", help=f"keys in use at a time (default {d.keys})")
-    add("--ops-per-key", type=int, metavar="N", help=f"operations before a key is retired (default {d.ops_per_key})")
+    add(
+        "--ops-per-key",
+        type=int,
+        metavar="N",
+        help=f"operations before a key is retired (default {d.ops_per_key})",
+    )
     add("--unique-values", action="store_true", default=None, help="write each value only once")
     add(
         "--op-timeout", type=int, metavar="MS", dest="op_timeout_ms",
@@ -97,7 +108,9 @@ def run_with_progress(plan: Plan, run_dir: Path, console: Console) -> Execution:
     """Execute with a live display on a terminal, with plain lines elsewhere."""
     with contextlib.ExitStack() as stack:
         progress = (
-            stack.enter_context(LiveProgress(console, plan)) if console.is_terminal else PlainProgress(console, plan)
+            stack.enter_context(LiveProgress(console, plan))
+            if console.is_terminal
+            else PlainProgress(console, plan)
         )
         return execute(plan, run_dir, progress)
 

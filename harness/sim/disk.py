@@ -68,7 +68,7 @@ class SimDisk:
         self._last_sync_us = 0
         unsynced = len(self._records) - self._durable_count
         if unsynced > 0:
-            kept = int(self._rng.random() * (unsynced + 1)) if self._rng.random() < 0.5 else 0  # noqa: PLR2004
+            kept = int(self._rng.random() * (unsynced + 1)) if self._rng.random() < 0.5 else 0
             del self._records[self._durable_count + kept :]
         self._durable_count = len(self._records)
 
@@ -76,4 +76,3 @@ class SimDisk:
         """Swap the whole log for an equivalent one, atomically and durably (a rename)."""
         self._records = list(records)
         self._durable_count = len(self._records)
-

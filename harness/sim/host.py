@@ -19,7 +19,9 @@ from harness.sim.disk import SimDisk
 from harness.sim.loop import SimLoop
 from harness.sim.network import SimNetwork
 
-INBOX_MAX = 100_000  # events that pile up on a paused host; what comes after that is dropped, as a full queue does
+INBOX_MAX = (
+    100_000  # events that pile up on a paused host; what comes after that is dropped, as a full queue does
+)
 
 
 class Process(Protocol):

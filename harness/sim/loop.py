@@ -29,7 +29,7 @@ import contextvars
 import heapq
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from harness.errors import InternalError, Interrupted
@@ -82,7 +82,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def schedule(self, delay_us: int, callback: Callable[..., Any], *args: Any) -> SimTimer:
         """Call back `delay_us` microseconds from now (0: after everything that is already due now)."""
-        when_us = self.now_us + (delay_us if delay_us > 0 else 0)
+        when_us = self.now_us + (max(0, delay_us))
         self._seq = seq = self._seq + 1
         timer = SimTimer(when_us, seq, callback, args)
         heapq.heappush(self._heap, (when_us, seq, timer))
@@ -94,12 +94,11 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- running ----------------------------------------------------------------------------------------------
 
-    def run_until_complete(self, future: Generator[Any, None, T] | Any) -> T:
+    def run_until_complete(self, future: Awaitable[T]) -> T:  # type: ignore[override]
         """Run until the coroutine or future is done; return its result or raise its exception."""
-        task = asyncio.ensure_future(future, loop=self)
+        task: asyncio.Future[T] = asyncio.ensure_future(future, loop=self)
         self._run(task)
-        result: T = task.result()
-        return result
+        return task.result()
 
     def run_forever(self) -> None:
         """Run until `stop` or until nothing is scheduled any more."""
@@ -110,12 +109,12 @@ class SimLoop(asyncio.AbstractEventLoop):
             raise RuntimeError("a simulation cannot be started from inside a running event loop")
         self._running = True
         self._stopping = False
-        events._set_running_loop(self)
+        events._set_running_loop(self)  # noqa: SLF001 - how every loop makes itself the running one
         try:
             self._turn(main)
         finally:
             self._running = False
-            events._set_running_loop(None)
+            events._set_running_loop(None)  # noqa: SLF001
 
     def _turn(self, main: asyncio.Future[Any] | None) -> None:
         heap, ready = self._heap, self._ready
@@ -144,14 +143,18 @@ class SimLoop(asyncio.AbstractEventLoop):
                 timer.callback(*timer.args)
                 count += 1
                 if count > limit:
-                    raise InternalError(f"the simulation ran {limit} callbacks without ending; raise max_events")
+                    raise InternalError(
+                        f"the simulation ran {limit} callbacks without ending; raise max_events"
+                    )
         finally:
             self.events_run = count
 
     def _deadlock_report(self) -> str:
         waiting = [t.get_coro() for t in self._tasks if not t.done()]
         names = ", ".join(getattr(c, "__qualname__", str(c)) for c in waiting[:10])
-        return f"deadlock at {self.now_us / US_PER_S:.3f} s: nothing is scheduled and these tasks wait: {names}"
+        return (
+            f"deadlock at {self.now_us / US_PER_S:.3f} s: nothing is scheduled and these tasks wait: {names}"
+        )
 
     def stop(self) -> None:
         """Leave `run_forever` after the callback that is running."""
@@ -192,7 +195,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Virtual seconds since the start."""
         return self.now_us / US_PER_S
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]  # asyncio's own signature, without its type variables
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> Any:
         """Run the callback in this instant, after those that are ready already."""
@@ -200,7 +203,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._ready.append((_run_handle, (handle,)))
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self,
         delay: float,
         callback: Callable[..., Any],
@@ -210,7 +213,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Run the callback `delay` virtual seconds from now."""
         return self._call_at_us(self.now_us + round(delay * US_PER_S), callback, args, context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[..., Any],
@@ -242,7 +245,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Start a coroutine as a task of this loop."""
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         self._tasks.append(task)
-        if len(self._tasks) > 256 and len(self._tasks) % 256 == 0:  # noqa: PLR2004 - a bound, not a tuning
+        if len(self._tasks) > 256 and len(self._tasks) % 256 == 0:
             self._tasks = [t for t in self._tasks if not t.done()]
         return task
 

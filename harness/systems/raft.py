@@ -104,7 +104,9 @@ class RaftClient:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._options.op_timeout_ms / 1000
         while (left_s := deadline_s - loop.time()) > 0:
-            outcome = await self._attempt(request, attempts, min(left_s, self._options.attempt_timeout_ms / 1000))
+            outcome = await self._attempt(
+                request, attempts, min(left_s, self._options.attempt_timeout_ms / 1000)
+            )
             if outcome is not None:
                 return outcome
             if attempts.exhausted:

@@ -47,9 +47,9 @@ class RegisterWorkload:
             worker = below(arrivals, config.concurrency)
             key = keys.next()
             kind = kinds.random()
-            if kind < 0.5:  # noqa: PLR2004 - half are reads
+            if kind < 0.5:
                 ops.append((int(at_us), worker, "read", key, None))
-            elif kind < 0.75:  # noqa: PLR2004 - a quarter writes, a quarter cas
+            elif kind < 0.75:
                 ops.append((int(at_us), worker, "write", key, values.write(key)))
             else:
                 ops.append((int(at_us), worker, "cas", key, values.cas(key)))

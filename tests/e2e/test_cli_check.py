@@ -16,12 +16,19 @@ def line(process, type_, f, value=None, **more):
 def history(tmp_path, *lines, name="history.jsonl"):
     """Number the lines and give them times, as a recorder does."""
     file = tmp_path / name
-    numbered = [json.dumps({"index": i, "time_ns": i * 1000} | json.loads(text)) for i, text in enumerate(lines)]
+    numbered = [
+        json.dumps({"index": i, "time_ns": i * 1000} | json.loads(text)) for i, text in enumerate(lines)
+    ]
     file.write_text("\n".join(numbered) + "\n")
     return file
 
 
-GOOD = (line(0, "invoke", "write", 1), line(0, "ok", "write", 1), line(1, "invoke", "read"), line(1, "ok", "read", 1))
+GOOD = (
+    line(0, "invoke", "write", 1),
+    line(0, "ok", "write", 1),
+    line(1, "invoke", "read"),
+    line(1, "ok", "read", 1),
+)
 STALE = (
     line(0, "invoke", "write", 1), line(0, "ok", "write", 1), line(0, "invoke", "write", 2), line(0, "ok", "write", 2),
     line(1, "invoke", "read"), line(1, "ok", "read", 1),

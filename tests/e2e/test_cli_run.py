@@ -44,7 +44,12 @@ def test_a_run_of_the_correct_system_is_valid_and_stored(capsys, tmp_path):
     assert result["faults"] >= 4
     assert result["sim_seconds"] > 8
     run_dir = Path(result["run_dir"])
-    assert sorted(p.name for p in run_dir.iterdir()) == ["history.jsonl", "plan.json", "report.txt", "results.json"]
+    assert sorted(p.name for p in run_dir.iterdir()) == [
+        "history.jsonl",
+        "plan.json",
+        "report.txt",
+        "results.json",
+    ]
     history = (run_dir / "history.jsonl").read_bytes()
     assert hashlib.sha256(history).hexdigest() == result["history_sha256"]
     assert json.loads((run_dir / "results.json").read_text())["valid"] is True
@@ -135,10 +140,12 @@ def test_replay_of_an_edited_plan_follows_the_edit_and_says_where_it_parts(capsy
         (["replay", "/nonexistent"], 254, "/nonexistent: no such directory"),
     ],
 )
-def test_mistakes_get_one_sentence_and_the_right_exit_code(capsys, tmp_path, monkeypatch, args, code, sentence):
+def test_mistakes_get_one_sentence_and_the_right_exit_code(
+    capsys, tmp_path, monkeypatch, args, code, sentence
+):
     """Thing, value and remedy; no traceback; nothing is left in the store."""
     monkeypatch.chdir(tmp_path)
-    got, out, err = splitbrain(capsys, *args)
+    got, _, err = splitbrain(capsys, *args)
     assert got == code
     assert sentence in err
     assert "Traceback" not in err

@@ -87,7 +87,10 @@ def test_plans_survive_storing(tmp_path):
         (lambda p: p[: len(p) // 2], "mend the file"),
         (lambda p: json.dumps(json.loads(p) | {"version": 99}), "version 99"),
         (lambda p: json.dumps(json.loads(p) | {"nodes": []}), "at least one"),
-        (lambda p: json.dumps(json.loads(p) | {"ops": [{"at_us": 1, "worker": 77, "f": "read"}]}), "worker 77"),
+        (
+            lambda p: json.dumps(json.loads(p) | {"ops": [{"at_us": 1, "worker": 77, "f": "read"}]}),
+            "worker 77",
+        ),
         (lambda p: json.dumps(json.loads(p) | {"nodes": ["x1", "x2", "x3", "x4", "x5"]}), "x1"),
     ],
 )

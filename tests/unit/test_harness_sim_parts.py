@@ -6,7 +6,7 @@ import pytest
 
 from harness.seeds import Streams
 from harness.sim.disk import DiskParams, SimDisk
-from harness.sim.host import SimHost
+from harness.sim.host import HostTimer, SimHost
 from harness.sim.loop import SimLoop
 from harness.sim.network import NetworkParams, SimNetwork
 from nemesis.target import HEALTHY, LinkRule, Ruleset
@@ -200,9 +200,10 @@ def test_a_paused_process_gets_everything_later_in_order():
 def test_a_timer_cancelled_by_the_first_event_after_a_pause_does_not_run():
     """Events that piled up run one after the other, not all at once."""
     loop, _, host, log = make_host()
-    second = None
-    host.call_later(10, lambda: second.cancel())
-    second = host.call_later(20, log.append, "cancelled")
+    timers: list[HostTimer] = []
+    timers: list[HostTimer] = []
+    host.call_later(10, lambda: [timer.cancel() for timer in timers])
+    timers.append(host.call_later(20, log.append, "cancelled"))
     host.pause()
     loop.run_forever()
     host.resume()
