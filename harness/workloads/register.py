@@ -6,9 +6,9 @@ Theory of operation
     `ops_per_key` operations and a fresh one takes its place: checking costs grow with the length of one key's
     history and with the operations of unknown outcome in it, so many short histories are cheaper than a long one.
 
-    Half of the operations are reads; writes and cas share the rest. Without `unique_values`, values are 0 to 4, so
-    that a cas often finds what it expects. With it every written value is new, and a cas expects one of the values
-    that were most recently planned for its key; a lost or stale write then cannot hide behind an equal value.
+    Half of the operations are reads; writes and cas share the rest. A cas expects one of the values that were most
+    recently planned for its key, so that it often finds it. Without `unique_values`, values are drawn from 0 to 19;
+    with it every written value is new: a lost or stale write can then never hide behind an equal value.
 
     After healing, every key is read once more by some worker.
 """
@@ -22,8 +22,8 @@ from harness.config import Config
 from harness.seeds import Streams, below, between, pick
 from harness.workloads.base import OpTuple
 
-VALUES = 5  # small domain: values 0 to 4
-RECENT = 3  # how far back a cas on unique values looks
+VALUES = 20  # 0 to 19; few enough that values repeat, enough that a wrong one is seldom right by chance
+RECENT = 3  # how far back a cas looks for what it expects
 
 
 class RegisterWorkload:
@@ -93,21 +93,18 @@ class _Values:
     def __init__(self, *, unique: bool, rng: random.Random) -> None:
         self._unique = unique
         self._rng = rng
-        self._next = 0
+        self._count = 0
         self._recent: dict[str, list[int]] = {}
 
     def write(self, key: str) -> int:
-        if not self._unique:
-            return below(self._rng, VALUES)
-        self._next += 1
+        self._count += 1
+        value = self._count if self._unique else below(self._rng, VALUES)
         recent = self._recent.setdefault(key, [])
-        recent.append(self._next)
+        recent.append(value)
         del recent[:-RECENT]
-        return self._next
+        return value
 
     def cas(self, key: str) -> list[int | None]:
-        if not self._unique:
-            return [below(self._rng, VALUES), below(self._rng, VALUES)]
         recent = self._recent.get(key)
         expected = pick(self._rng, recent) if recent else None
         return [expected, self.write(key)]
