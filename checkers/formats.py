@@ -1,0 +1,332 @@
+"""Reading and writing histories: our JSON lines, EDN, and the logs of Jepsen tests.
+
+Rules of this module
+    1. ``jsonl`` is the format that splitbrain writes, one `Op` a line, after a header line that may name
+       the model; docs/history-format.md has it in full.
+    2. ``edn`` is a vector or list of maps with ``:process :type :f :value`` (and ``:key``, ``:time``,
+       ``:error``), or one map a line. ``jepsen-log`` is a log with lines
+       ``INFO  jepsen.util - PROCESS<tab>:type<tab>:f<tab>value``; its other lines are not ours.
+    3. In those two the order of the lines is the order of events (their times are of several clocks), and
+       a failed ``:cas`` without an ``:error`` was refused because the value differed.
+    4. The last line of a ``jsonl`` may be cut off where its writer was killed: what stands before it is
+       read, and a note says so. Any other fault is a `HistoryError` with the line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checkers.edn import EdnError, read_forms
+from checkers.history import History, HistoryError, Op, OpType
+
+FORMATS = ("jsonl", "edn", "jepsen-log")
+
+_SNIFF_BYTES = 65_536
+_LOG_LINE = re.compile(r"^INFO\s+jepsen\.util - (\S+)\t(:\S+)\t(:\S+)(?:\t(.*))?$", re.MULTILINE)
+_TYPES: dict[str, OpType] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
+
+_encoder = msgspec.json.Encoder()
+_op_decoder = msgspec.json.Decoder(Op)
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """First line of a ``jsonl`` history, where there is one.
+
+    Attributes:
+        splitbrain: the word ``history``.
+        version: of the format; 1.
+        model: name of the model to check with, or None.
+        initial: the object's value before the history.
+    """
+
+    splitbrain: str
+    version: int = 1
+    model: str | None = None
+    initial: Any = None
+
+
+class _Line(msgspec.Struct, frozen=True, gc=False):
+    """A line whose writer left out what order already says."""
+
+    process: int | str
+    type: OpType
+    f: str
+    index: int = -1
+    time_ns: int = -1
+    key: Any = None
+    value: Any = None
+    error: str | None = None
+    node: str | None = None
+
+
+_header_decoder = msgspec.json.Decoder(Header)
+_line_decoder = msgspec.json.Decoder(_Line)
+
+
+def encode_op(op: Op) -> bytes:
+    r"""One line of a ``jsonl`` history, with its newline: what a run appends as it goes on.
+
+    >>> encode_op(Op(0, 5, 1, "invoke", "read", key="x"))
+    b'{"index":0,"time_ns":5,"process":1,"type":"invoke","f":"read","key":"x"}\n'
+    """
+    return _encoder.encode(op) + b"\n"
+
+
+def encode_header(model: str | None = None, initial: Any = None) -> bytes:
+    r"""The first line of a ``jsonl`` history, with its newline.
+
+    >>> encode_header("etcd-register")
+    b'{"splitbrain":"history","version":1,"model":"etcd-register"}\n'
+    """
+    fields: dict[str, Any] = {"splitbrain": "history", "version": 1, "model": model, "initial": initial}
+    return _encoder.encode({name: value for name, value in fields.items() if value is not None}) + b"\n"
+
+
+def read_history(path: str | Path, format: str = "auto") -> History:  # noqa: A002  (the word of the documentation)
+    """The history stored in a file.
+
+    Args:
+        path: file to read.
+        format: ``jsonl``, ``edn``, ``jepsen-log``, or ``auto`` to look at the file.
+
+    Raises:
+        HistoryError: for a file that is missing, or is no history, or has a fault; one sentence that names
+            the file, the place and the remedy.
+    """
+    source = str(path)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise HistoryError(
+            f"{source}: cannot be read ({error.strerror}): give the path of a history"
+        ) from None
+    return parse_history(data, format, source)
+
+
+def parse_history(data: bytes, format: str = "auto", source: str = "history") -> History:  # noqa: A002
+    """The history in the bytes of a file; see `read_history`. ``source`` is its name in messages."""
+    if not data.strip():
+        raise HistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
+    if format == "auto":
+        format = _sniff(data, source)  # noqa: A001
+    reader = _READERS.get(format)
+    if reader is None:
+        raise HistoryError(f"{source}: unknown format {format!r}: use auto, {', '.join(FORMATS)}")
+    return reader(data, source)
+
+
+def _sniff(data: bytes, source: str) -> str:
+    head = data[:_SNIFF_BYTES]
+    if b"\0" in head:
+        raise HistoryError(f"{source}: is a binary file, not a history: give one of {', '.join(FORMATS)}")
+    text = head.decode("utf-8", "replace")
+    if _LOG_LINE.search(text):
+        return "jepsen-log"
+    body = re.sub(r"\A(?:\s|;[^\n]*)*", "", text)
+    if re.match(r'\{\s*"', body):
+        return "jsonl"
+    if re.match(r"(?:#_\s*\S+\s*)*[\[(]?\s*(?:#[\w.]+\s*)?\{\s*:", body) or re.match(r"[\[(]\s*[\])]", body):
+        return "edn"
+    raise HistoryError(
+        f"{source}: does not look like a history: it should be JSON lines, EDN maps or the log of a "
+        "Jepsen test "
+        "(see docs/history-format.md), or name the format"
+    )
+
+
+# -- JSON lines ------------------------------------------------------------------------------------------
+
+
+def _read_jsonl(data: bytes, source: str) -> History:
+    header, body, first_line = _split_header(data, source)
+    notes: tuple[str, ...] = ()
+    if body and not body.endswith(b"\n"):
+        body, notes = _drop_cut_line(body, first_line, source)
+    try:
+        lines: list[Op] = _op_decoder.decode_lines(body)
+        timed = any(op.time_ns for op in lines)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        lines, timed = _read_lenient(body, first_line, source)
+    return History(
+        lines,
+        source=source,
+        timed=timed,
+        model=header.model,
+        initial=header.initial,
+        format="jsonl",
+        notes=notes,
+    )
+
+
+def _split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
+    """The header, the lines after it, and the number of the first of them."""
+    none = Header("history")
+    end = data.find(b"\n")
+    first = data if end < 0 else data[:end]
+    if b'"splitbrain"' not in first:
+        return none, data, 1
+    try:
+        header = _header_decoder.decode(first)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if b'"process"' in first:  # an operation that happens to hold the word
+            return none, data, 1
+        raise HistoryError(f"{source}: line 1 is no header: {error}: see docs/history-format.md") from None
+    if header.splitbrain != "history" or header.version != 1:
+        raise HistoryError(
+            f"{source}: line 1 announces {header.splitbrain!r} version {header.version}: this "
+            "splitbrain reads "
+            "'history' version 1"
+        )
+    return header, b"" if end < 0 else data[end + 1 :], 2
+
+
+def _drop_cut_line(body: bytes, first_line: int, source: str) -> tuple[bytes, tuple[str, ...]]:
+    """Without the last line, and a note, where that line is no whole JSON value."""
+    start = body.rfind(b"\n") + 1
+    try:
+        msgspec.json.decode(body[start:])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        number = first_line + body.count(b"\n")
+        note = (
+            f"{source}: line {number} is cut off (its writer was stopped); the {number - first_line} "
+            "whole lines "
+            "before it were checked"
+        )
+        return body[:start], (note,)
+    return body, ()
+
+
+def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], bool]:
+    """Line by line, for a file that leaves out index or time_ns, or has a fault: then to say where."""
+    lines: list[Op] = []
+    untimed = 0
+    for number, raw in enumerate(body.splitlines(), first_line):
+        if not raw.strip():
+            continue
+        try:
+            line = _line_decoder.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _bad_line(source, number, raw, error) from None
+        untimed += line.time_ns < 0
+        lines.append(
+            Op(
+                line.index if line.index >= 0 else len(lines),
+                max(line.time_ns, 0),
+                line.process,
+                line.type,
+                line.f,
+                line.key,
+                line.value,
+                line.error,
+                line.node,
+            )
+        )
+    if 0 < untimed < len(lines):
+        raise HistoryError(
+            f"{source}: {untimed} of {len(lines)} lines have no time_ns: give it on all lines or none"
+        )
+    return lines, not untimed and any(op.time_ns for op in lines)
+
+
+def _bad_line(source: str, number: int, raw: bytes, error: Exception) -> HistoryError:
+    found = re.search(r"\(byte (\d+)\)", str(error))
+    column = f", column {int(found.group(1)) + 1}" if found else ""
+    reason = re.sub(r"\s*\(byte \d+\)", "", str(error)).replace(" - at `$.", " at `")
+    text = raw[:60].decode("utf-8", "replace")
+    return HistoryError(
+        f"{source}: line {number}{column} is no line of a history ({reason}): {text!r}; correct or remove it"
+    )
+
+
+# -- EDN and Jepsen logs ---------------------------------------------------------------------------------
+
+
+def _read_edn(data: bytes, source: str) -> History:
+    text = _text(data, source)
+    lines: list[Op] = []
+    try:
+        for form in _edn_maps(text):
+            if not isinstance(form, dict):
+                raise HistoryError(
+                    f"{source}: operation {len(lines)} is {str(form)[:40]!r}: an EDN history is made of maps"
+                )
+            lines.append(_edn_op(form, len(lines), source))
+    except EdnError as error:
+        raise HistoryError(f"{source}: {error}: correct the EDN there") from None
+    return History(lines, source=source, bare_mismatch=True, format="edn")
+
+
+def _edn_maps(text: str) -> Iterator[Any]:
+    for form in read_forms(text):
+        if isinstance(form, list):
+            yield from form
+        else:
+            yield form
+
+
+def _edn_op(form: dict[Any, Any], place: int, source: str) -> Op:
+    values = {str(name).removeprefix(":"): value for name, value in form.items()}
+    for name in ("process", "type", "f"):
+        if name not in values:
+            raise HistoryError(
+                f"{source}: operation {place} has no :{name}: each map needs :process, :type and :f"
+            )
+    return _foreign_op(values, place, source)
+
+
+def _foreign_op(values: dict[str, Any], place: int, source: str) -> Op:
+    kind = str(values["type"]).removeprefix(":")
+    if kind not in _TYPES:
+        raise HistoryError(
+            f"{source}: operation {place} has the type {kind!r}: use one of {', '.join(_TYPES)}"
+        )
+    process = values["process"]
+    index, error, time_ns = values.get("index"), values.get("error"), values.get("time")
+    return Op(
+        index=index if type(index) is int else place,
+        time_ns=time_ns if type(time_ns) is int else 0,
+        process=process if type(process) is int else str(process).removeprefix(":"),
+        type=_TYPES[kind],
+        f=str(values["f"]).removeprefix(":"),
+        key=values.get("key"),
+        value=values.get("value"),
+        error=None if error is None else str(error),
+    )
+
+
+def _read_jepsen_log(data: bytes, source: str) -> History:
+    lines: list[Op] = []
+    for match in _LOG_LINE.finditer(_text(data, source)):
+        process, kind, f, value = match.groups()
+        try:
+            parsed = next(read_forms(value or "nil"), None)
+        except EdnError:
+            parsed = value
+        number: int | str = int(process) if re.fullmatch(r"\d+", process) else process
+        lines.append(
+            _foreign_op({"process": number, "type": kind, "f": f, "value": parsed}, len(lines), source)
+        )
+    if not lines:
+        raise HistoryError(
+            f"{source}: has no line 'INFO  jepsen.util - PROCESS :type :f value': name its format"
+        )
+    return History(lines, source=source, bare_mismatch=True, format="jepsen-log")
+
+
+def _text(data: bytes, source: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise HistoryError(f"{source}: byte {error.start} is not UTF-8: a history is a text file") from None
+
+
+_READERS: dict[str, Callable[[bytes, str], History]] = {
+    "jsonl": _read_jsonl,
+    "edn": _read_edn,
+    "jepsen-log": _read_jepsen_log,
+}

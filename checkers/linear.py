@@ -1,0 +1,208 @@
+"""Linearizability: the check as a whole, from a history to a verdict.
+
+Rules of this module
+    1. Objects that are independent by the model (keys) are checked apart: a history is linearizable iff
+       each of its objects is (Herlihy and Wing 1990, locality).
+    2. Every yes is verified (`checkers.witness`), every no is explained (`checkers.explain`), and what
+       runs out of its budget is ``unknown`` and says how far it got.
+    3. A fault in a checker or in a user's model is ``unknown`` with the error, never a pass. A history
+       that cannot be paired, or has operations that the model does not know, is a `HistoryError`.
+
+>>> from checkers.history import Op
+>>> history = History.of([
+...     Op(0, 10, 0, "invoke", "write", value=1), Op(1, 20, 0, "ok", "write", value=1),
+...     Op(2, 30, 1, "invoke", "read"), Op(3, 40, 1, "ok", "read", value=2),
+... ])
+>>> check_linearizable(history, model_by_name("register", initial=0)).valid
+'invalid'
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from checkers.history import History, HistoryError, Op, Operation
+from checkers.models import Model, by_key, misfit, model_by_name, uses_mismatch
+from checkers.problem import Problem, compile_problem
+from checkers.search import Levels, Meter, Outcome, search
+from checkers.values import show
+from checkers.verdict import Verdict
+from checkers.witness import WitnessError, replay, verify
+
+_FIRST_PASS_CONFIGURATIONS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a check may use before it answers ``unknown``.
+
+    Attributes:
+        configurations: how many configurations may be expanded, over all keys.
+        bytes_max: how many bytes remembered configurations may take, by estimate.
+        seconds: how long it may take; the one bound that depends on the machine.
+    """
+
+    configurations: int = 5_000_000
+    bytes_max: int = 1 << 30
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("configurations", "bytes_max", "seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"budget {name} is {getattr(self, name)}: give a number above 0")
+
+
+def check_linearizable(
+    history: History | Iterable[Op], model: Model | str, *, budget: Budget | None = None
+) -> Verdict:
+    """Whether the history could have come from one correct object that does one thing at a time.
+
+    Args:
+        history: a history, or its lines.
+        model: what a correct object does; a name stands for that model with the history's initial value.
+        budget: what the check may use.
+
+    Returns:
+        A verdict that names the model and the algorithm; invalid ones hold a counterexample.
+
+    Raises:
+        HistoryError: where the lines do not pair, or hold operations that the model does not know.
+        ValueError: for an unknown name of a model.
+    """
+    if not isinstance(history, History):
+        history = History.of(history)
+    if isinstance(model, str):
+        model = model_by_name(model, history.initial)
+    groups = _groups(history, model)
+    try:
+        return _Check(history, model, groups, budget or Budget()).run()
+    except (MemoryError, RecursionError, WitnessError) as error:
+        return _crashed(history, model, groups, error)
+    except Exception as error:  # noqa: BLE001  (rule 3: a crash is never a pass)
+        return _crashed(history, model, groups, error)
+
+
+def _groups(history: History, model: Model) -> dict[Hashable, list[Operation]]:
+    """Operations that count for the model, by object, in the order of first calls."""
+    split, keep_mismatch = by_key(model), uses_mismatch(model)
+    groups: dict[Hashable, list[Operation]] = {}
+    for operation in history.operations:
+        if operation.status == "mismatch" and not keep_mismatch:
+            continue
+        problem = misfit(model, operation)
+        if problem is not None:
+            where = f"{history.source}: " if history.source else ""
+            raise HistoryError(f"{where}index {operation.invoke_index}: {problem}: choose another model")
+        groups.setdefault(operation.key if split else None, []).append(operation)
+    return groups
+
+
+def _crashed(
+    history: History, model: Model, groups: dict[Hashable, list[Operation]], error: BaseException
+) -> Verdict:
+    return Verdict(
+        valid="unknown",
+        model=model.name,
+        algorithm="none",
+        operations=sum(map(len, groups.values())),
+        keys=len(groups),
+        cause=f"the check failed with {type(error).__name__}: {error}; a fault of the model or of splitbrain",
+        notes=history.notes,
+    )
+
+
+class _Check:
+    """One run of `check_linearizable`: its groups, its budget and what it has found."""
+
+    def __init__(
+        self, history: History, model: Model, groups: dict[Hashable, list[Operation]], budget: Budget
+    ) -> None:
+        self.history = history
+        self.model = model
+        self.groups = groups
+        self.budget = budget
+        self.deadline_s = time.monotonic() + budget.seconds
+        self.spent = 0
+        self.algorithms: list[str] = []
+        self.failing: dict[Hashable, Outcome] = {}
+        self.undecided: dict[Hashable, Outcome] = {}
+
+    def run(self) -> Verdict:
+        for key in self.groups:
+            self._check(key, _FIRST_PASS_CONFIGURATIONS)
+        for key in list(self.undecided):
+            if self.spent < self.budget.configurations and time.monotonic() < self.deadline_s:
+                self._check(key, self.budget.configurations)
+        valid = "invalid" if self.failing else "unknown" if self.undecided else "valid"
+        return Verdict(
+            valid=valid,  # type: ignore[arg-type]
+            model=self.model.name,
+            algorithm="+".join(self.algorithms) or "none",
+            operations=sum(map(len, self.groups.values())),
+            keys=len(self.groups),
+            configurations=self.spent,
+            cause=self._cause() if valid == "unknown" else None,
+            failing_keys=tuple(show(key, 40) for key in self.groups if key in self.failing),
+            unknown_keys=tuple(show(key, 40) for key in self.groups if key in self.undecided),
+            evidence=self._evidence(),
+            notes=self.history.notes,
+        )
+
+    def _check(self, key: Hashable, configurations: int) -> None:
+        left = self.budget.configurations - self.spent
+        meter = Meter(min(left, configurations), self.budget.bytes_max, self.deadline_s)
+        problem = compile_problem(self.groups[key], self.model)
+        outcome = search(problem, meter)
+        self.spent += meter.used
+        self.undecided.pop(key, None)
+        if outcome.valid is None:
+            self.undecided[key] = outcome
+            return
+        if outcome.algorithm not in self.algorithms:
+            self.algorithms.append(outcome.algorithm)
+        if outcome.valid:
+            verify(replay(problem, Levels(problem), outcome.trail), self.groups[key], self.model)
+        else:
+            self.failing[key] = outcome
+
+    def _evidence(self) -> tuple[str, ...]:
+        if not self.failing:
+            return ()
+        from checkers.explain import explain  # noqa: PLC0415  (loads networkx; a valid history needs none)
+
+        key, outcome = next(iter(self.failing.items()))
+        return tuple(
+            explain(self.groups[key], self.model, key if by_key(self.model) else None, outcome.level)
+        )
+
+    def _cause(self) -> str:
+        key, outcome = next(iter(self.undecided.items()))
+        problem = compile_problem(self.groups[key], self.model)
+        return _how_far(problem, outcome, key if by_key(self.model) else None, self.budget)
+
+
+def _how_far(problem: Problem, outcome: Outcome, key: Hashable, budget: Budget) -> str:
+    """Says what ran out, what is proved, where it is hard and what to lower."""
+    levels = Levels(problem)
+    level = min(outcome.level, len(levels.rets) - 1)
+    returning = problem.operations[levels.rets[level]]
+    pending = len(levels.pending[level])
+    infos = sum(
+        1
+        for place, bit in enumerate(levels.bit)
+        if not bit and problem.call[place] < problem.ret[levels.rets[level]]
+    )
+    amount = {
+        "configurations": f"{budget.configurations} configurations",
+        "bytes": f"{budget.bytes_max >> 20} MiB of configurations",
+        "seconds": f"{budget.seconds:g} s",
+    }[outcome.cause or "configurations"]
+    where = "" if key is None else f" on key {show(key, 40)}"
+    return (
+        f"ran out of its budget of {amount}{where}; linearizable up to completion {outcome.level} of {len(levels.rets)} "
+        f"(index {returning.complete_index}), where {pending} operations are open and {infos} earlier "
+        "ones never "
+        "returned: raise the budget, or run fewer clients or fewer operations per key"
+    )

@@ -1,0 +1,190 @@
+"""Which operation of a register must come before which, and the shortest cycle of such steps in words.
+
+Rules of this module
+    1. Every edge is forced, with its reason, by the operations given; so a cycle is a proof.
+    2. Values that more than one operation writes give no edge: nobody knows whose value was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import networkx as nx
+
+from checkers.history import Operation
+from checkers.models import Model, RegisterCode, register_code
+from checkers.values import show
+
+#: The node of the initial value; operations are named by `Operation.invoke_index`.
+INITIAL = -1
+_NODES_MAX = 40
+_LINES_MAX = 9
+
+
+@dataclass(slots=True)
+class _Facts:
+    """Who writes what and who saw whose value, of operations that certainly took effect."""
+
+    graph: nx.DiGraph = field(default_factory=nx.DiGraph)
+    #: (reader, writer whose value it saw)
+    saw: list[tuple[int, int]] = field(default_factory=list)
+    writers: list[int] = field(default_factory=list)
+
+    def edge(self, before: int, after: int, text: str, because: tuple[tuple[int, int], ...] = ()) -> bool:
+        if before == after or self.graph.has_edge(before, after):
+            return False
+        self.graph.add_edge(before, after, text=text, because=because)
+        return True
+
+
+def contradiction(core: Sequence[Operation], shown: Sequence[Operation], model: Model) -> list[str]:
+    """The shortest cycle that the operations force, in words; no lines where there is none.
+
+    Args:
+        core: operations that together are impossible; those without ``ret`` may never have happened.
+        shown: the firm ones of them and those whose values they saw.
+        model: only registers (`checkers.models.register_code`) have such a graph.
+    """
+    known = {operation.invoke_index for operation in shown}
+    nodes = [operation for operation in core if operation.invoke_index in known]
+    codes = {operation.invoke_index: register_code(model, operation) for operation in core}
+    if len(nodes) > _NODES_MAX or any(code is None for code in codes.values()):
+        return []
+    plain: dict[int, RegisterCode] = {index: code for index, code in codes.items() if code is not None}
+    unwritten = _unwritten(nodes, plain, model)
+    if unwritten:
+        return unwritten
+    facts = _facts(nodes, plain, model)
+    for _ in range(_NODES_MAX * _NODES_MAX):
+        cycle = _shortest_cycle(facts.graph)
+        if cycle:
+            return _tell(facts.graph, cycle)
+        if not _saturate(facts):
+            break
+    return []
+
+
+def _new_value(code: RegisterCode) -> list[Hashable]:
+    """The value that it writes, as a list of one or none."""
+    return [code[-1]] if code[0] in {"write", "cas"} else []
+
+
+def _seen_value(code: RegisterCode) -> list[Hashable]:
+    return [code[1]] if code[0] in {"read", "cas"} and len(code) > 1 else []
+
+
+def _unwritten(nodes: Sequence[Operation], codes: dict[int, RegisterCode], model: Model) -> list[str]:
+    """A firm operation that saw a value which nobody ever wrote."""
+    written = {value for code in codes.values() for value in _new_value(code)} | {model.initial()}
+    for operation in nodes:
+        for value in _seen_value(codes[operation.invoke_index]):
+            if operation.ret is not None and value not in written:
+                text = f"nothing called before [{operation.invoke_index}] returned writes {show(value, 40)}, "
+                return [text + f"and the initial value is {show(model.initial(), 40)}"]
+    return []
+
+
+def _facts(nodes: Sequence[Operation], codes: dict[int, RegisterCode], model: Model) -> _Facts:
+    facts = _Facts()
+    writer_of: dict[Hashable, list[int]] = {model.initial(): [INITIAL]}
+    for index, code in codes.items():
+        for value in _new_value(code):
+            writer_of.setdefault(value, []).append(index)
+    firm = [operation for operation in nodes if operation.ret is not None]
+    certain = {operation.invoke_index for operation in firm}
+    for operation in firm:
+        index = operation.invoke_index
+        for value in _seen_value(codes[index]):
+            writers = writer_of.get(value, [])
+            if len(writers) == 1 and writers[0] != index:
+                facts.saw.append((index, writers[0]))
+                certain.add(writers[0])
+    _real_time(facts, firm, [operation for operation in nodes if operation.invoke_index in certain])
+    facts.writers = [index for index in sorted(certain - {INITIAL}) if _new_value(codes[index])]
+    for index in facts.writers:
+        facts.edge(INITIAL, index, f"the initial value comes before [{index}]")
+    for reader, writer in facts.saw:
+        facts.edge(writer, reader, f"{_name(writer)} comes before [{reader}], which saw its value")
+    return facts
+
+
+def _real_time(facts: _Facts, firm: Sequence[Operation], certain: Sequence[Operation]) -> None:
+    for before in firm:
+        a = before.invoke_index
+        assert before.ret is not None, "firm operations returned"
+        for after in certain:
+            b = after.invoke_index
+            if before.ret < after.call:
+                facts.edge(a, b, f"[{a}] comes before [{b}]: it returned before [{b}] was called")
+
+
+def _saturate(facts: _Facts) -> bool:
+    """One round of the two rules of forced order, the easier one first; whether it found an edge."""
+    reach = {node: nx.descendants(facts.graph, node) for node in facts.graph}
+    pairs = [
+        (reader, writer, other)
+        for reader, writer in facts.saw
+        for other in facts.writers
+        if other not in (reader, writer)
+    ]
+    found = False
+    for reader, writer, other in pairs:
+        if other in reach.get(writer, ()):
+            text = (
+                f"[{reader}] comes before [{other}]: it saw the value of {_name(writer)}, "
+                f"and [{other}], which comes after {_name(writer)}, replaces that"
+            )
+            found |= facts.edge(reader, other, text, _path(facts.graph, writer, other))
+    for reader, writer, other in [] if found else pairs:
+        if reader in reach.get(other, ()):
+            text = (
+                f"[{other}] comes before {_name(writer)}: [{reader}] saw the value of {_name(writer)}, "
+                f"which [{other}], coming before [{reader}], would have replaced"
+            )
+            found |= facts.edge(other, writer, text, _path(facts.graph, other, reader))
+    return found
+
+
+def _path(graph: nx.DiGraph, source: int, target: int) -> tuple[tuple[int, int], ...]:
+    return tuple(pairwise(nx.shortest_path(graph, source, target)))
+
+
+def _shortest_cycle(graph: nx.DiGraph) -> list[tuple[int, int]]:
+    best: list[tuple[int, int]] = []
+    for before, after in sorted(graph.edges):
+        if nx.has_path(graph, after, before):
+            cycle = [(before, after), *_path(graph, after, before)]
+            if not best or len(cycle) < len(best):
+                best = cycle
+    return best
+
+
+def _tell(graph: nx.DiGraph, cycle: Sequence[tuple[int, int]]) -> list[str]:
+    """The steps of the cycle, each after those that it rests on."""
+    told: dict[tuple[int, int], None] = {}
+    for edge in cycle:
+        for step in _with_reasons(graph, edge, set()):
+            told.setdefault(step)
+    lines = [f"  {graph.edges[edge]['text']}" for edge in told]
+    ring = " before ".join(_name(before) for before, _ in cycle)
+    tail = f"which is a circle: {ring} before {_name(cycle[0][0])}"
+    if len(lines) > _LINES_MAX:
+        lines = [*lines[: _LINES_MAX - 1], f"  and {len(lines) - _LINES_MAX + 1} steps more"]
+    return ["because", *lines, tail]
+
+
+def _with_reasons(
+    graph: nx.DiGraph, edge: tuple[int, int], done: set[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    if edge in done:
+        return
+    done.add(edge)
+    for reason in graph.edges[edge]["because"]:
+        yield from _with_reasons(graph, reason, done)
+    yield edge
+
+
+def _name(node: int) -> str:
+    return "the initial value" if node == INITIAL else f"[{node}]"
