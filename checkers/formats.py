@@ -160,6 +160,7 @@ def _read_jsonl(data: bytes, source: str) -> History:
         initial=header.initial,
         format="jsonl",
         notes=notes,
+        truncated=bool(notes),
     )
 
 

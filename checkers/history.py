@@ -124,6 +124,7 @@ class History:
         initial: the header's initial value, None where there is none.
         format: ``jsonl``, ``edn``, ``jepsen-log``, or ``memory``.
         notes: sentences about what the reader had to leave out; they belong into the verdict.
+        truncated: the file ends in the middle of a line, which was left out: its writer was stopped.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class History:
         initial: Any = None,
         format: str = "memory",  # noqa: A002  (the word of the documentation)
         notes: tuple[str, ...] = (),
+        truncated: bool = False,
     ) -> None:
         self.lines = lines
         self.source = source
@@ -146,6 +148,7 @@ class History:
         self.initial = initial
         self.format = format
         self.notes = notes
+        self.truncated = truncated
 
     @classmethod
     def of(cls, lines: Iterable[Op], *, model: str | None = None, initial: Any = None) -> History:

@@ -42,6 +42,7 @@ ONE_WAY_PROBABILITY = 0.4
 TOPOLOGIES: tuple[Topology, ...] = ("halves", "one", "minority-third", "majorities-ring", "bridge", "leader")
 # Leaders twice: most of what can be lost was promised by a leader.
 KILL_AIMS: tuple[Aim, ...] = ("leader", "one", "leader", "minority", "majority", "all")
+STORM_AIMS: tuple[Aim, ...] = ("majority", "all", "minority", "majority")
 PAUSE_AIMS: tuple[Aim, ...] = ("leader", "one", "leader", "minority", "majority")
 LINK_AIMS: tuple[Aim, ...] = ("all", "one", "leader", "minority")
 
@@ -55,6 +56,7 @@ class FaultKind:
         summary: one line for `--help`.
         draw: an endless sequence of faults.
         draw_flap: faults for bursts of short ones in quick succession; none where that makes no sense.
+        draw_storm: faults for storms, which are over before anybody has noticed; likewise.
         nodes_min: fewer nodes than this and the fault means nothing.
     """
 
@@ -62,6 +64,7 @@ class FaultKind:
     summary: str
     draw: DrawFaults
     draw_flap: DrawFaults | None = None
+    draw_storm: DrawFaults | None = None
     nodes_min: int = 1
 
 
@@ -182,9 +185,10 @@ FAULTS: Mapping[str, FaultKind] = _registry(
         FaultKind("latency", "messages take 5 to 300 ms longer, with jitter", _draw_latencies, nodes_min=2),
         FaultKind(
             "kill",
-            "processes die (SIGKILL) and start again: leaders, one, a minority, a majority, all",
+            "processes die (SIGKILL) and start again: leaders, one, a minority, a majority, all; also in storms",
             _draw_kills(KILL_AIMS),
             draw_flap=_draw_kills(("leader",)),
+            draw_storm=_draw_kills(STORM_AIMS),
         ),
         FaultKind("pause", "processes stand still (SIGSTOP) and run on", _draw_pauses(PAUSE_AIMS)),
         FaultKind("loss", "messages are lost, 5 to 40 % of them", _draw_losses, nodes_min=2),
@@ -203,7 +207,8 @@ FAULTS: Mapping[str, FaultKind] = _registry(
         ),
         FaultKind("kill-leader", "the leader of the moment dies; also in bursts", _draw_kills(("leader",)),
                   draw_flap=_draw_kills(("leader",))),
-        FaultKind("kill-all", "all processes die at once", _draw_kills(("all",))),
+        FaultKind("kill-all", "all processes die at once; also in storms", _draw_kills(("all",)),
+                  draw_storm=_draw_kills(("all",))),
         FaultKind("pause-leader", "the leader of the moment stands still", _draw_pauses(("leader",))),
     )
 )  # fmt: skip

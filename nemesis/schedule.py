@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,10 +35,20 @@ from nemesis.kinds import FaultKind, kind
 Stream = Callable[[str], Random]
 
 INTERVAL_MS = 9_000.0
-EPISODES = ("single", "single", "single", "burst")
-FLAP_COUNTS = (2, 4)
-FLAP_LENGTHS_MS = (150.0, 800.0)
-FLAP_GAPS_MS = (150.0, 700.0)
+EPISODES = ("single", "single", "burst", "storm")
+
+
+class Series(NamedTuple):
+    """Several faults in quick succession: how many, how long each, and the gap before each."""
+
+    counts: tuple[int, int]
+    lengths_ms: tuple[float, float]
+    gaps_ms: tuple[float, float]
+
+
+# A flap outlives the election that it causes; a storm is over before it.
+FLAPS = Series(counts=(2, 4), lengths_ms=(150.0, 800.0), gaps_ms=(150.0, 700.0))
+STORM = Series(counts=(4, 8), lengths_ms=(5.0, 60.0), gaps_ms=(80.0, 320.0))
 LENGTH_MS_MIN = 100.0
 
 
@@ -137,12 +148,15 @@ def _events(
     one: FaultKind, nodes: Sequence[str], end_ms: float, mean_ms: float, random: Random
 ) -> Iterator[FaultEvent]:
     singles = one.draw(nodes, random)
-    flaps = one.draw_flap(nodes, random) if one.draw_flap else None
+    flaps = one.draw_flap(nodes, random) if one.draw_flap else singles
+    storms = one.draw_storm(nodes, random) if one.draw_storm else flaps
     now_ms, number = 0.0, 0
     for episode in deck(random, EPISODES):
         now_ms += mean_ms * uniform(random, 0.2, 0.8)
-        if episode == "burst" and flaps:
-            faults, times = flaps, _burst(random, mean_ms)
+        if episode == "storm" and one.draw_storm:
+            faults, times = storms, _series(STORM, random, mean_ms)
+        elif episode != "single" and one.draw_flap:
+            faults, times = flaps, _series(FLAPS, random, mean_ms)
         else:
             faults, times = singles, _single(random, mean_ms)
         for gap_ms, length_ms in times:
@@ -164,13 +178,13 @@ def _single(random: Random, mean_ms: float) -> list[tuple[float, float]]:
     return [(0.0, max(LENGTH_MS_MIN, mean_ms * uniform(random, 0.1, 0.8)))]
 
 
-def _burst(random: Random, mean_ms: float) -> list[tuple[float, float]]:
+def _series(series: Series, random: Random, mean_ms: float) -> list[tuple[float, float]]:
     """Some short faults: the gap before each, and its length."""
-    count = integer(random, *FLAP_COUNTS)
+    count = integer(random, *series.counts)
     # Never longer than an episode of this run should take, however short the run.
-    scale = min(1.0, mean_ms / (count * (FLAP_LENGTHS_MS[1] + FLAP_GAPS_MS[1])))
+    scale = min(1.0, mean_ms / (count * (series.lengths_ms[1] + series.gaps_ms[1])))
     return [
-        (scale * uniform(random, *FLAP_GAPS_MS), scale * uniform(random, *FLAP_LENGTHS_MS))
+        (scale * uniform(random, *series.gaps_ms), scale * uniform(random, *series.lengths_ms))
         for _ in range(count)
     ]
 

@@ -11,9 +11,17 @@ from harness.systems.base import System
 CLUSTERS = ("sim",)
 
 
+def require(kind: str) -> None:
+    """Refuse a kind of cluster that there is not.
+
+    Raises:
+        ConfigError: names the kinds that there are.
+    """
+    if kind not in CLUSTERS:
+        raise ConfigError(f"unknown cluster {kind!r}; known: {', '.join(CLUSTERS)}")
+
+
 def make_cluster(plan: Plan, system: System) -> Cluster:
     """A cluster for the plan, not opened yet."""
-    kind = plan.config.cluster
-    if kind == "sim":
-        return SimCluster(plan, system)
-    raise ConfigError(f"unknown cluster {kind!r}; known: {', '.join(CLUSTERS)}")
+    require(plan.config.cluster)
+    return SimCluster(plan, system)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from checkers import Budget, History, check_linearizable, default_model, model_by_name, read_history
+from checkers import Budget, History, Model, check_linearizable, default_model, model_by_name, read_history
 from harness import store
 from harness.errors import EXIT_BAD_INPUT, ConfigError
 from harness.judge import EXIT_CODES, JSON_VALID
@@ -61,22 +61,18 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_BAD_INPUT if cut_short else EXIT_CODES[verdict.valid]
 
 
-def _model(args: argparse.Namespace, history: History) -> tuple[Any, str]:
+def _model(args: argparse.Namespace, history: History) -> tuple[Model, str]:
     """The model, and a sentence about where it comes from if the user did not name it."""
-    if args.model is None and args.initial is None:
-        return default_model(history)
-    name = args.model
-    if name is None:
-        name = default_model(history)[0].name
-    options: dict[str, Any] = {}
+    name, why = (args.model, "") if args.model is not None else default_model(history)
+    initial = history.initial
     if args.initial is not None:
         try:
-            options["initial"] = json.loads(args.initial)
+            initial = json.loads(args.initial)
         except json.JSONDecodeError:
             raise ConfigError(
                 f"--initial {args.initial!r} is not JSON; give a number, null, or a quoted string"
             ) from None
     try:
-        return model_by_name(name, **options), ""
+        return model_by_name(name, initial), why
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from harness import config as configs
 from harness import plan as plans
-from harness import report, store, systems
+from harness import clusters, report, store, systems
 from harness.errors import ConfigError
 from harness.execute import Execution, execute, unknown_bug
 from harness.judge import EXIT_CODES
@@ -78,6 +78,7 @@ def main(args: argparse.Namespace) -> int:
     if options["faults"] is not None:
         options["faults"] = [name for name in options["faults"] if name != "none"]
     config = configs.load(args.config, options)
+    clusters.require(config.cluster)
     system = systems.by_name(config.system)
     if config.bug is not None and config.bug not in system.bugs:
         raise ConfigError(unknown_bug(config.bug, system.bugs))

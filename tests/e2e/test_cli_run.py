@@ -165,7 +165,7 @@ def test_an_unwritable_store_is_named(capsys, tmp_path):
 def test_a_run_too_short_to_test_anything_is_unknown(capsys, tmp_path):
     """A kind of operation that never succeeded makes a verdict worthless, never valid."""
     code, result, _ = run_json(
-        capsys, tmp_path, "--seed", "1", "--time-limit", "0.05", "--rate", "40", "--fault", "none"
+        capsys, tmp_path, "--seed", "1", "--time-limit", "0.004", "--rate", "40", "--fault", "none"
     )
     assert code == 2
     assert result["valid"] == "unknown"

@@ -71,11 +71,20 @@ def test_json_and_back_is_the_same_plan():
     assert events == schedule.decode(schedule.encode(events))
 
 
-def test_a_minute_has_some_twenty_to_forty_events():
+def test_a_minute_has_some_twenty_to_sixty_events():
     counts = [len(plan(seed)) for seed in range(100)]
     assert min(counts) >= 18
-    assert max(counts) <= 42
-    assert 24 <= sum(counts) / len(counts) <= 34
+    assert max(counts) <= 64
+    assert 30 <= sum(counts) / len(counts) <= 50
+
+
+def test_storms_hit_within_an_election():
+    """Several kills of a majority or minority, each over within 60 ms, the next within 320 ms."""
+    kills = [event for event in plan(1, kinds=["kill"], duration_ms=120_000)]
+    short = [event for event in kills if event.stop_ms - event.start_ms <= 60]
+    assert len(short) >= 4
+    gaps = [b.start_ms - a.stop_ms for a, b in zip(short, short[1:], strict=False)]
+    assert sum(80 <= gap <= 320 for gap in gaps) >= 3
 
 
 def test_intensity_makes_events_more_frequent():
@@ -258,7 +267,14 @@ def test_shuffles_are_fair():
 
 
 GOLDEN = [
-    ("kill-1", 2473, 6655, "minority", ("n2",)),
-    ("kill-2", 9589, 13354, "all", ("n2", "n3", "n1")),
-    ("kill-3", 15976, 16781, "leader", ("n3",)),
+    ("kill-1", 2763, 2922, "leader", ("n2",)),
+    ("kill-2", 3205, 3906, "leader", ("n3",)),
+    ("kill-3", 4482, 5244, "leader", ("n2",)),
+    ("kill-4", 5448, 5911, "leader", ("n2",)),
+    ("kill-5", 7131, 9699, "minority", ("n1",)),
+    ("kill-6", 11574, 12599, "one", ("n3",)),
+    ("kill-7", 15653, 15674, "majority", ("n3", "n1")),
+    ("kill-8", 15864, 15903, "minority", ("n3",)),
+    ("kill-9", 16180, 16219, "majority", ("n2", "n1")),
+    ("kill-10", 16459, 16479, "all", ("n3", "n1", "n2")),
 ]
