@@ -127,7 +127,7 @@ class History:
         truncated: the file ends in the middle of a line, which was left out: its writer was stopped.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all but the first by name, each with a default)
         self,
         lines: Sequence[Op],
         *,

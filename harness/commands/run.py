@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from harness import clusters, report, store, systems
 from harness import config as configs
 from harness import plan as plans
-from harness import clusters, report, store, systems
 from harness.errors import ConfigError
 from harness.execute import Execution, execute, unknown_bug
 from harness.judge import EXIT_CODES
