@@ -202,7 +202,6 @@ def _how_far(problem: Problem, outcome: Outcome, key: Hashable, budget: Budget) 
     where = "" if key is None else f" on key {show(key, 40)}"
     return (
         f"ran out of its budget of {amount}{where}; linearizable up to completion {outcome.level} of "
-        f"{len(levels.rets)} (index {returning.complete_index}), where {pending} operations are open and {infos} earlier "
-        "ones never "
-        "returned: raise the budget, or run fewer clients or fewer operations per key"
+        f"{len(levels.rets)} (index {returning.complete_index}), where {pending} operations are open and "
+        f"{infos} earlier ones never returned: raise the budget, or run fewer clients or fewer operations per key"
     )
