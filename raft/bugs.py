@@ -34,8 +34,7 @@ from raft.node import Node
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bug:
-    """One seeded bug: what is wrong, what it can break, what it takes, who had it, and the classes that have
-    it."""  # TOO LONG
+    """One seeded bug: what is wrong, what it breaks and needs, who had it, and the classes that have it."""
 
     name: str
     summary: str
