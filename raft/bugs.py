@@ -24,8 +24,9 @@ from typing import Any
 
 from raft.api import NotLeader, Request, Response
 from raft.core import AppendEntries, Candidate, Core, Entry, Leader, Message, RequestVote, VoteReply
+from raft.core.progress import Progress
 from raft.core.quorum import majority
-from raft.core.records import SaveHardState
+from raft.core.records import Saved, SaveHardState
 from raft.core.roles import Follower
 from raft.core.types import Index, NodeId, Term
 from raft.kv import KeyValue
@@ -34,7 +35,7 @@ from raft.node import Node
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bug:
-    """One seeded bug: what is wrong, what it can break, what it takes, who had it, and where it sits."""
+    """One seeded bug: what is wrong, what it breaks and needs, who had it, and the classes that have it."""
 
     name: str
     summary: str
@@ -136,6 +137,10 @@ class _TermNotPersisted(Core):
     def _hard_state(self) -> SaveHardState | None:
         return None
 
+    def _restored_term(self, saved: Saved) -> Term:
+        del saved
+        return 0
+
 
 class _DuplicateVoteCounted(Core):
     __slots__ = ()
@@ -191,8 +196,8 @@ class _VoteTwice(Core):
 class _CommitPriorTerm(Core):
     """Counts replicas of old entries.
 
-    As systems with this bug do, it neither opens a term with a no-op nor waits for an entry of its own before
-    it reads; and entries travel one by one, as they do in the paper's figure.
+    What would hide that is gone too: entries travel one by one, so that a new leader's no-op does not arrive
+    together with what it was elected with, and reads wait for the latter only.
     """
 
     __slots__ = ()
@@ -201,14 +206,15 @@ class _CommitPriorTerm(Core):
         del index
         return True
 
-    def _open_term(self) -> None:
-        """Nothing."""
-
-    def _can_read(self) -> bool:
+    def _replicate(self, peer: NodeId, progress: Progress) -> bool:
+        if progress.next_index > min(self.log.last_index, progress.match_index + 1) or progress.probe_sent:
+            return False
+        self._send_append(peer, progress, 1)
         return True
 
-    def _batch_max(self) -> int:
-        return 1
+    def _can_read(self) -> bool:
+        inherited, _ = self.log.last_not_above(self.log.last_index, self.term - 1)
+        return self.commit_index >= inherited
 
 
 class _AckBeforeMajority(Core):
@@ -232,6 +238,9 @@ class _QuorumOneShort(Core):
 class _QuorumEvenOffByOne(Core):
     __slots__ = ()
 
+    def _election_won(self, role: Candidate) -> bool:
+        return 2 * len(role.granted) >= len(self.voters)
+
     def _quorum_index(self, role: Leader) -> Index:
         matches = sorted((role.progress[voter].match_index for voter in self.voters), reverse=True)
         return matches[(len(matches) + 1) // 2 - 1]
@@ -244,19 +253,12 @@ class _TruncateWithoutConflict(Core):
         return prev_index + 1 if entries else None
 
 
-class _AckOwnLastIndex(Core):
-    __slots__ = ()
-
-    def _acked_index(self, append: AppendEntries) -> Index:
-        del append
-        return self.log.last_index
-
-
 class _FollowerCommitsUnchecked(Core):
     __slots__ = ()
 
-    def _follow_commit(self, append: AppendEntries) -> None:
+    def _on_append_entries(self, append: AppendEntries) -> None:
         self.commit_index = max(self.commit_index, min(append.commit_index, self.log.last_index))
+        super()._on_append_entries(append)
 
 
 class _StaleSuffixRetained(Core):
@@ -344,7 +346,7 @@ _ALL = (
     ),
     Bug(
         name="term-not-persisted",
-        summary="the term is not written down: a restarted node falls back to the term of its last entry",
+        summary="the term is not written down: a restarted node begins again at 0",
         breaks=("SB", "LW"),
         needs=("R", "P"),
         reference="bakwc/PySyncObj#201; wenweihu86/raft-java#57",
@@ -424,8 +426,8 @@ _ALL = (
     ),
     Bug(
         name="quorum-even-off-by-one",
-        summary="half of an even number of nodes counts as a majority",
-        breaks=("LW",),
+        summary="half of an even number of nodes elects and commits",
+        breaks=("SB", "LW"),
         needs=("P", "E"),
         reference="hashicorp/raft 163a55f",
         core=_QuorumEvenOffByOne,
@@ -439,16 +441,8 @@ _ALL = (
         core=_TruncateWithoutConflict,
     ),
     Bug(
-        name="ack-own-last-index",
-        summary="a follower acknowledges its own last index instead of what the message proved",
-        breaks=("LW", "DV"),
-        needs=("P",),
-        reference="microsoft/CCF#6016; apache/ratis#1519",
-        core=_AckOwnLastIndex,
-    ),
-    Bug(
         name="follower-commits-unchecked",
-        summary="a follower commits up to its own last index, beyond what the message proved",
+        summary="a follower takes over the commit index before it knows that the logs agree",
         breaks=("DV",),
         needs=("P",),
         reference="Figure 2, AppendEntries rule 5",

@@ -71,8 +71,7 @@ class Base:
         self.now_us = now_us
 
         self.log = Log(saved.entries)
-        # A term is saved before the entries that bear it, but a log is worth believing too.
-        self.term: Term = max(saved.hard_state.term, self.log.last_term)
+        self.term: Term = self._restored_term(saved)
         self.voted_for = saved.hard_state.voted_for if self.term == saved.hard_state.term else None
         self.commit_index: Index = (
             0  # volatile: relearned from the leader, or by committing an entry as leader
@@ -98,6 +97,10 @@ class Base:
         self.term = term
         self.voted_for = None
         self._unsaved_hard_state = True
+
+    def _restored_term(self, saved: Saved) -> Term:
+        """The term a restarted node is in; no entry is ever saved ahead of its term."""
+        return saved.hard_state.term
 
     def _record_vote(self, candidate: NodeId) -> None:
         """Gives the only vote of this term (Election Safety, section 5.2)."""

@@ -52,13 +52,9 @@ class Replication(Base):
         while progress.next_index <= self.log.last_index and progress.may_send(
             self.options.inflight_entries_max
         ):
-            self._send_append(peer, progress, self._batch_max())
+            self._send_append(peer, progress, self.options.entries_per_append_max)
             sent = True
         return sent
-
-    def _batch_max(self) -> int:
-        """How many entries one message carries at most."""
-        return self.options.entries_per_append_max
 
     def _send_append(self, peer: NodeId, progress: Progress, count_max: int) -> None:
         assert isinstance(self.role, Leader)
