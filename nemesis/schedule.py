@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from nemesis.draws import deck, integer, uniform
+from nemesis.draws import deck, integer, log_uniform, uniform
 from nemesis.faults import FAULT_TYPES, Fault, FaultError, check, name_of
 from nemesis.kinds import FaultKind, kind
 
@@ -46,9 +46,10 @@ class Series(NamedTuple):
     gaps_ms: tuple[float, float]
 
 
-# A flap outlives the election that it causes; a storm is over before it.
+# A flap outlives the election that it causes. The strokes of a storm are over before it; most of them hit an
+# election, and some leave time to see what came of it.
 FLAPS = Series(counts=(2, 4), lengths_ms=(150.0, 800.0), gaps_ms=(150.0, 700.0))
-STORM = Series(counts=(4, 8), lengths_ms=(5.0, 60.0), gaps_ms=(80.0, 320.0))
+STORM = Series(counts=(4, 8), lengths_ms=(5.0, 60.0), gaps_ms=(80.0, 1500.0))
 LENGTH_MS_MIN = 100.0
 
 
@@ -164,13 +165,14 @@ def _events(
             if stop_ms > end_ms:
                 return
             number += 1
-            yield FaultEvent(
+            event = FaultEvent(
                 id=f"{one.name}-{number}",
                 start_ms=int(start_ms),
                 stop_ms=max(int(stop_ms), int(start_ms) + 1),
                 fault=next(faults),
             )
-            now_ms = stop_ms
+            yield event
+            now_ms = max(stop_ms, float(event.stop_ms))  # whole milliseconds must not overlap either
 
 
 def _single(random: Random, mean_ms: float) -> list[tuple[float, float]]:
@@ -184,7 +186,7 @@ def _series(series: Series, random: Random, mean_ms: float) -> list[tuple[float,
     # Never longer than an episode of this run should take, however short the run.
     scale = min(1.0, mean_ms / (count * (series.lengths_ms[1] + series.gaps_ms[1])))
     return [
-        (scale * uniform(random, *series.gaps_ms), scale * uniform(random, *series.lengths_ms))
+        (scale * log_uniform(random, *series.gaps_ms), scale * uniform(random, *series.lengths_ms))
         for _ in range(count)
     ]
 
