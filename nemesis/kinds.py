@@ -7,6 +7,7 @@ Rules of this module
     3. A fault is drawn with names in it. Only the leader is left open (see `nemesis.faults`).
 
 >>> from random import Random
+from typing import NamedTuple
 >>> faults = FAULTS["kill"].draw(("n1", "n2", "n3"), Random(3))
 >>> [(fault.aim, fault.nodes) for fault in (next(faults), next(faults))]
 [('leader', ('n2',)), ('majority', ('n2', 'n1'))]
@@ -18,6 +19,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from nemesis.draws import chance, deck, log_uniform, pick, shuffled, uniform
 from nemesis.faults import (
@@ -47,6 +49,29 @@ PAUSE_AIMS: tuple[Aim, ...] = ("leader", "one", "leader", "minority", "majority"
 LINK_AIMS: tuple[Aim, ...] = ("all", "one", "leader", "minority")
 
 
+class Series(NamedTuple):
+    """Several faults in quick succession: how many, how long each, and the gap before each."""
+
+    counts: tuple[int, int]
+    lengths_ms: tuple[float, float]
+    gaps_ms: tuple[float, float]
+
+
+# A flap outlives the election that it causes.
+FLAPS = Series(counts=(2, 4), lengths_ms=(150.0, 800.0), gaps_ms=(150.0, 700.0))
+# The strokes of a crash storm are over before it; most of them hit an election, some leave time to see what came of it.
+CRASHES = Series(counts=(4, 8), lengths_ms=(5.0, 60.0), gaps_ms=(80.0, 1500.0))
+# A hunt cuts off a leader for about as long as it takes to elect the next one, and then at once that one.
+HUNT = Series(counts=(4, 10), lengths_ms=(130.0, 300.0), gaps_ms=(1.0, 1.0))
+
+
+class Storm(NamedTuple):
+    """Faults in a series that has a rhythm of its own."""
+
+    draw: DrawFaults
+    series: Series
+
+
 @dataclass(frozen=True, slots=True)
 class FaultKind:
     """One name behind `--fault`.
@@ -56,7 +81,7 @@ class FaultKind:
         summary: one line for `--help`.
         draw: an endless sequence of faults.
         draw_flap: faults for bursts of short ones in quick succession; none where that makes no sense.
-        draw_storm: faults for storms, which are over before anybody has noticed; likewise.
+        storm: what a storm of this kind is; likewise.
         nodes_min: fewer nodes than this and the fault means nothing.
     """
 
@@ -64,7 +89,7 @@ class FaultKind:
     summary: str
     draw: DrawFaults
     draw_flap: DrawFaults | None = None
-    draw_storm: DrawFaults | None = None
+    storm: Storm | None = None
     nodes_min: int = 1
 
 
@@ -180,6 +205,7 @@ FAULTS: Mapping[str, FaultKind] = _registry(
             "the network falls apart, in all topologies by turns; leaders also in bursts",
             draw_partitions(TOPOLOGIES),
             draw_flap=_cut_leader,
+            storm=Storm(_cut_leader, HUNT),
             nodes_min=2,
         ),
         FaultKind("latency", "messages take 5 to 300 ms longer, with jitter", _draw_latencies, nodes_min=2),
@@ -188,7 +214,7 @@ FAULTS: Mapping[str, FaultKind] = _registry(
             "processes die (SIGKILL) and start again: leaders, one, a minority, a majority, all; also in storms",
             _draw_kills(KILL_AIMS),
             draw_flap=_draw_kills(("leader",)),
-            draw_storm=_draw_kills(STORM_AIMS),
+            storm=Storm(_draw_kills(STORM_AIMS), CRASHES),
         ),
         FaultKind("pause", "processes stand still (SIGSTOP) and run on", _draw_pauses(PAUSE_AIMS)),
         FaultKind("loss", "messages are lost, 5 to 40 % of them", _draw_losses, nodes_min=2),
@@ -203,12 +229,13 @@ FAULTS: Mapping[str, FaultKind] = _registry(
             "the leader of the moment alone or in a minority; also in bursts",
             draw_partitions(("leader",)),
             draw_flap=_cut_leader,
+            storm=Storm(_cut_leader, HUNT),
             nodes_min=2,
         ),
         FaultKind("kill-leader", "the leader of the moment dies; also in bursts", _draw_kills(("leader",)),
                   draw_flap=_draw_kills(("leader",))),
         FaultKind("kill-all", "all processes die at once; also in storms", _draw_kills(("all",)),
-                  draw_storm=_draw_kills(("all",))),
+                  storm=Storm(_draw_kills(("all",)), CRASHES)),
         FaultKind("pause-leader", "the leader of the moment stands still", _draw_pauses(("leader",))),
     )
 )  # fmt: skip

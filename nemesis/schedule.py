@@ -24,32 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
-from typing import NamedTuple
 
 import msgspec
 
 from nemesis.draws import deck, integer, log_uniform, uniform
 from nemesis.faults import FAULT_TYPES, Fault, FaultError, check, name_of
-from nemesis.kinds import FaultKind, kind
+from nemesis.kinds import FLAPS, FaultKind, Series, kind
 
 Stream = Callable[[str], Random]
 
 INTERVAL_MS = 9_000.0
 EPISODES = ("single", "single", "burst", "storm")
-
-
-class Series(NamedTuple):
-    """Several faults in quick succession: how many, how long each, and the gap before each."""
-
-    counts: tuple[int, int]
-    lengths_ms: tuple[float, float]
-    gaps_ms: tuple[float, float]
-
-
-# A flap outlives the election that it causes. The strokes of a storm are over before it; most of them hit an
-# election, and some leave time to see what came of it.
-FLAPS = Series(counts=(2, 4), lengths_ms=(150.0, 800.0), gaps_ms=(150.0, 700.0))
-STORM = Series(counts=(4, 8), lengths_ms=(5.0, 60.0), gaps_ms=(80.0, 1500.0))
 LENGTH_MS_MIN = 100.0
 
 
@@ -150,12 +135,12 @@ def _events(
 ) -> Iterator[FaultEvent]:
     singles = one.draw(nodes, random)
     flaps = one.draw_flap(nodes, random) if one.draw_flap else singles
-    storms = one.draw_storm(nodes, random) if one.draw_storm else flaps
+    storms = one.storm.draw(nodes, random) if one.storm else flaps
     now_ms, number = 0.0, 0
     for episode in deck(random, EPISODES):
         now_ms += mean_ms * uniform(random, 0.2, 0.8)
-        if episode == "storm" and one.draw_storm:
-            faults, times = storms, _series(STORM, random, mean_ms)
+        if episode == "storm" and one.storm:
+            faults, times = storms, _series(one.storm.series, random, mean_ms)
         elif episode != "single" and one.draw_flap:
             faults, times = flaps, _series(FLAPS, random, mean_ms)
         else:

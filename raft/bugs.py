@@ -24,7 +24,6 @@ from typing import Any
 
 from raft.api import NotLeader, Request, Response
 from raft.core import AppendEntries, Candidate, Core, Entry, Leader, Message, RequestVote, VoteReply
-from raft.core.progress import Progress
 from raft.core.quorum import majority
 from raft.core.records import Saved, SaveHardState
 from raft.core.roles import Follower
@@ -196,8 +195,9 @@ class _VoteTwice(Core):
 class _CommitPriorTerm(Core):
     """Counts replicas of old entries.
 
-    What would hide that is gone too: entries travel one by one, so that a new leader's no-op does not arrive
-    together with what it was elected with, and reads wait for the latter only.
+    What would hide that is gone too, as it was in the systems that had the bug: a new leader appends no entry
+    of its own term until a client asks for one, reads wait only for what it was elected with, and writers
+    (`_WaitsForApply`) wait for their entry across a change of leader, as etcd's do.
     """
 
     __slots__ = ()
@@ -206,15 +206,19 @@ class _CommitPriorTerm(Core):
         del index
         return True
 
-    def _replicate(self, peer: NodeId, progress: Progress) -> bool:
-        if progress.next_index > min(self.log.last_index, progress.match_index + 1) or progress.probe_sent:
-            return False
-        self._send_append(peer, progress, 1)
-        return True
+    def _open_term(self) -> None:
+        pass
 
     def _can_read(self) -> bool:
         inherited, _ = self.log.last_not_above(self.log.last_index, self.term - 1)
         return self.commit_index >= inherited
+
+
+class _WaitsForApply(Node):
+    def _give_up_requests(self) -> None:
+        waiting, self._proposals = self._proposals, {}
+        super()._give_up_requests()
+        self._proposals = waiting
 
 
 class _AckBeforeMajority(Core):
@@ -407,6 +411,7 @@ _ALL = (
         needs=("P", "C"),
         reference="logcabin/logcabin#44; bakwc/PySyncObj#169; canonical/raft#220; Figure 8",
         core=_CommitPriorTerm,
+        node=_WaitsForApply,
     ),
     Bug(
         name="ack-before-majority",
