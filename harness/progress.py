@@ -47,6 +47,7 @@ class PlainProgress:
             f"{now_s:7.1f} s of {self._plan.config.time_limit_s:g} s  {_counts(recorder)}  faults in force: {faults}",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
 

@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     recorded = _read(run_dir / store.HISTORY)
     new_dir = store.create(Path(args.store) if args.store else run_dir.resolve().parent, plan)
     console = Console(stderr=args.json)
-    console.print(f"[bold]seed {plan.seed}[/]: replaying {run_dir}", highlight=False)
+    console.print(f"[bold]seed {plan.seed}[/]: replaying {run_dir}", highlight=False, soft_wrap=True)
     execution = run_with_progress(plan, new_dir, console)
     print_summary(execution, console)
     replayed = _read(new_dir / store.HISTORY)

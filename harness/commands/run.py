@@ -20,6 +20,7 @@ from harness.execute import Execution, execute, unknown_bug
 from harness.judge import EXIT_CODES
 from harness.plan import Plan
 from harness.progress import LiveProgress, PlainProgress
+from nemesis.kinds import FAULTS
 
 NAME = "run"
 HELP = "run a workload against a cluster under faults, and judge what was recorded"
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--fault", action="append", metavar="NAME", dest="faults",
-        help=f"a kind of fault, repeatable; none for no faults (default {', '.join(d.faults)})",
+        help=f"a kind of fault, repeatable: none, {', '.join(FAULTS)} (default {', '.join(d.faults)})",
     )  # fmt: skip
     add("--seed", type=int, metavar="N", help="root of every random choice (default: a fresh one, printed)")
     add("--bug", metavar="NAME", help="run the system with a seeded bug, see `splitbrain bugs`")
@@ -85,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
     plan = plans.draw(config)
     run_dir = store.create(Path(config.store), plan)
     console = Console(stderr=args.json)
-    console.print(_headline(plan), highlight=False)
+    console.print(_headline(plan), highlight=False, soft_wrap=True)
     execution = run_with_progress(plan, run_dir, console)
     print_summary(execution, console)
     if args.json:
@@ -123,13 +124,14 @@ def print_summary(execution: Execution, console: Console) -> None:
     console.print()
     for check in execution.checks:
         for line in check.lines:
-            console.print(f"  {line}" if check.valid != "valid" else line, highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print()
     console.print(
         f"[{STYLES[verdict]}]{verdict.upper()}[/]  {result['ops']} ops: {result['ok']} ok, {result['fail']} fail, "
         f"{result['info']} info; {result['faults']} faults; {result['sim_seconds']:.1f} s simulated in "
         f"{result['wall_seconds']:.1f} s",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(f"stored in {result['run_dir']}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"[bold]seed {result['seed']}[/]", highlight=False)
