@@ -173,9 +173,10 @@ class _Check:
         from checkers.explain import explain  # noqa: PLC0415  (loads networkx; a valid history needs none)
 
         key, outcome = next(iter(self.failing.items()))
-        return tuple(
-            explain(self.groups[key], self.model, key if by_key(self.model) else None, outcome.level)
-        )
+        try:
+            return tuple(explain(self.groups[key], self.model, key if by_key(self.model) else None, outcome))
+        except Exception as error:  # noqa: BLE001  (the verdict stands, even if it cannot be explained)
+            return (f"the counterexample could not be made: {type(error).__name__}: {error}",)
 
     def _cause(self) -> str:
         key, outcome = next(iter(self.undecided.items()))
@@ -201,7 +202,8 @@ def _how_far(problem: Problem, outcome: Outcome, key: Hashable, budget: Budget) 
     }[outcome.cause or "configurations"]
     where = "" if key is None else f" on key {show(key, 40)}"
     return (
-        f"ran out of its budget of {amount}{where}; linearizable up to completion {outcome.level} of {len(levels.rets)} "
+        f"ran out of its budget of {amount}{where}; linearizable up to completion {outcome.level} of "
+        f"{len(levels.rets)} "
         f"(index {returning.complete_index}), where {pending} operations are open and {infos} earlier "
         "ones never "
         "returned: raise the budget, or run fewer clients or fewer operations per key"

@@ -159,7 +159,10 @@ def test_a_budget_that_runs_out_is_unknown_and_says_how_far():
     verdict = check_linearizable(FINE, "register", budget=Budget(configurations=1))
     assert verdict.valid == "unknown"
     assert verdict.to_json()["valid"] == "unknown"
-    assert "ran out of its budget of 1 configurations; linearizable up to completion 1 of 3 (index 3)" in verdict.cause
+    assert (
+        "ran out of its budget of 1 configurations; linearizable up to completion 1 of 3 (index 3)"
+        in verdict.cause
+    )
     with pytest.raises(ValueError, match="budget seconds is 0"):
         Budget(seconds=0)
 
