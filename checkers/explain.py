@@ -34,6 +34,7 @@ from typing import Any, cast
 
 import msgspec
 
+from checkers.clash import clashing
 from checkers.history import Operation
 from checkers.models import Effect, Inconsistent, Model, State, effect_of
 from checkers.order_graph import contradiction
@@ -46,7 +47,10 @@ _CHECKS_MAX = 1_500
 _CONFIGURATIONS_PER_CHECK = 3_000
 _CONFIGURATIONS_TOTAL = 60_000
 _BYTES_MAX = 1 << 28
+_SEARCHED_MAX = 4_000
 _STATES_MAX = 6
+#: A history of fewer completions is told from its start.
+_SHORT_LEVELS = 12
 _WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 255)
 _OPERATIONS_SHOWN = 9
 _EARLIER_SHOWN = 2
@@ -139,12 +143,40 @@ def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcom
     ][:LINES_MAX]
 
 
+def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) -> list[str]:
+    """The counterexample for a register that `checkers.zones` found impossible.
+
+    The search finds where a short history fails. A long one is cut down first: whoever sees the same value
+    is kept together, since any part with the writers of all that it sees must be linearizable too.
+    """
+    if len(operations) <= _SEARCHED_MAX:
+        outcome = _failed_search(operations, model)
+        if outcome is not None:
+            return explain(operations, model, key, outcome)
+    part = clashing(operations, model)
+    outcome = _failed_search(part, model) if part else None
+    if outcome is None:
+        return [
+            "the blocks of two values clash (see checkers.zones), but the search for a small part ran out"
+        ]
+    lines = explain(part, model, key, outcome)
+    where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
+    first = f"{where}these of its {len(operations)} operations alone are impossible (model {model.name})"
+    return [first, *(line for line in lines[1:] if not line.startswith("no order is possible"))]
+
+
+def _failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
+    meter = Meter(_CONFIGURATIONS_TOTAL, _BYTES_MAX, time.monotonic() + 3600)
+    outcome = search(compile_problem(operations, model), meter)
+    return outcome if outcome.valid is False else None
+
+
 def _window(
     problem: Problem, levels: Levels, outcome: Outcome, model: Model, impossible: _Impossible
 ) -> _Window:
     """The shortest window, or the whole history up to the failing completion."""
     last = problem.ret[levels.rets[outcome.level]]
-    for size in _WINDOWS:
+    for size in _WINDOWS if outcome.level >= _SHORT_LEVELS else ():
         level = outcome.level - size
         states = outcome.recent.get(level, ())
         if level <= 0 or not 0 < len(states) <= _STATES_MAX:
