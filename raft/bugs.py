@@ -85,10 +85,33 @@ class _Unguarded(Core):
         """Goes on."""
 
 
+class _NoCheckQuorum(Core):
+    """As most systems that had a bug of reads were: a leader that is cut off never notices."""
+
+    __slots__ = ()
+
+    def _lost_contact(self, role: Leader) -> bool:
+        del role
+        return False
+
+
+class _NoPreVote(Core):
+    """As most systems that had a bug of votes were: every timeout is a new term, whoever leads."""
+
+    __slots__ = ()
+
+    def _asks_first(self) -> bool:
+        return False
+
+    def _withholds_vote(self, request: RequestVote) -> bool:
+        del request
+        return False
+
+
 # -- reads -----------------------------------------------------------------------------------------
 
 
-class _StaleRead(Core):
+class _StaleRead(_NoCheckQuorum):
     __slots__ = ()
 
     def _confirmed_seq(self, role: Leader) -> int:
@@ -102,7 +125,7 @@ class _ReadBeforeOwnCommit(Core):
         return True
 
 
-class _ReadRoundReused(Core):
+class _ReadRoundReused(_NoCheckQuorum):
     __slots__ = ()
 
     def _next_seq(self, role: Leader) -> int:
@@ -110,7 +133,7 @@ class _ReadRoundReused(Core):
         return 1
 
 
-class _ReadQuorumShort(Core):
+class _ReadQuorumShort(_NoCheckQuorum):
     __slots__ = ()
 
     def _confirmed_seq(self, role: Leader) -> int:
@@ -142,14 +165,14 @@ class _TermNotPersisted(Core):
         return 0
 
 
-class _DuplicateVoteCounted(Core):
+class _DuplicateVoteCounted(_NoPreVote):
     __slots__ = ()
 
     def _count_vote(self, role: Candidate, voter: NodeId) -> None:
         role.granted.append(voter)
 
 
-class _StaleVoteReplyCounted(Core):
+class _StaleVoteReplyCounted(_NoPreVote):
     __slots__ = ()
 
     def _on_older_term(self, message: Message) -> None:
@@ -159,14 +182,14 @@ class _StaleVoteReplyCounted(Core):
             super()._on_older_term(message)
 
 
-class _UptodateWrongOrder(Core):
+class _UptodateWrongOrder(_NoPreVote):
     __slots__ = ()
 
     def _up_to_date(self, last_index: Index, last_term: Term) -> bool:
         return (last_index, last_term) >= (self.log.last_index, self.log.last_term)
 
 
-class _UptodateSkipped(Core):
+class _UptodateSkipped(_NoPreVote):
     __slots__ = ()
 
     def _up_to_date(self, last_index: Index, last_term: Term) -> bool:
@@ -174,7 +197,7 @@ class _UptodateSkipped(Core):
         return True
 
 
-class _VoteClearedSameTerm(Core):
+class _VoteClearedSameTerm(_NoPreVote):
     __slots__ = ()
 
     def _become_follower(self, term: Term, leader: NodeId | None) -> None:
@@ -183,7 +206,7 @@ class _VoteClearedSameTerm(Core):
         super()._become_follower(term, leader)
 
 
-class _VoteTwice(Core):
+class _VoteTwice(_NoPreVote):
     __slots__ = ()
 
     def _may_grant(self, request: RequestVote) -> bool:
@@ -193,7 +216,7 @@ class _VoteTwice(Core):
 # -- replication and commitment --------------------------------------------------------------------
 
 
-class _CommitPriorTerm(Core):
+class _CommitPriorTerm(_NoPreVote):
     """Counts replicas of old entries.
 
     What would hide that is gone too: entries travel one by one, so that a new leader's no-op does not arrive

@@ -137,6 +137,7 @@ class World:
         self.disks = {name: Disk(self, name) for name in self.names}
         self.nodes: dict[str, Node] = {}
         self._node_class, self._options = node, options
+        self._classes: dict[str, type[Node]] = {}
         self._hosts: dict[str, _Host] = {}
         self._heap: list[tuple[int, int, _Call]] = []
         self._scheduled = 0
@@ -147,6 +148,12 @@ class World:
 
     # -- faults ------------------------------------------------------------------------------------
 
+    def add(self, name: str, node: type[Node]) -> Node:
+        """A node that was not there before, of a class of its own; it has to be made a member."""
+        self.disks[name] = Disk(self, name)
+        self._classes[name] = node
+        return self.start(name)
+
     def start(self, name: str) -> Node:
         """Starts a node from what its disk holds."""
         host = _Host(self, name, self.disks[name])
@@ -154,7 +161,7 @@ class World:
         def observe(event: str, **fields: Any) -> None:
             self.trace.append((self.now_us, name, event, fields))
 
-        node = self._node_class(name, self.names, host, self._options, observe)
+        node = self._classes.get(name, self._node_class)(name, self.names, host, self._options, observe)
         self._hosts[name], self.nodes[name] = host, node
         if self.on_start:
             self.on_start(name)

@@ -28,7 +28,7 @@ def core_of(*terms, term=None, vote=None, names=NAMES, random=lambda: 0.5, optio
 
 
 def settle(core):
-    """Steps the node's own held messages as if the disk were instant; returns the others', and the records."""
+    """Steps the node's held messages as if the disk were instant; returns others' messages, and records."""
     messages, records = [], []
     while (ready := core.ready()) is not None:
         records += ready.records
