@@ -85,20 +85,17 @@ class _Unguarded(Core):
         """Goes on."""
 
 
-class _NoCheckQuorum(Core):
-    """As most systems that had a bug of reads were: a leader that is cut off never notices."""
+class _AsInThePaper(Core):
+    """Without PreVote, CheckQuorum and stickiness, as most of the systems were that had these bugs.
+
+    With them such a bug is still there, and harder to reach.
+    """
 
     __slots__ = ()
 
     def _lost_contact(self, role: Leader) -> bool:
         del role
         return False
-
-
-class _NoPreVote(Core):
-    """As most systems that had a bug of votes were: every timeout is a new term, whoever leads."""
-
-    __slots__ = ()
 
     def _asks_first(self) -> bool:
         return False
@@ -111,7 +108,7 @@ class _NoPreVote(Core):
 # -- reads -----------------------------------------------------------------------------------------
 
 
-class _StaleRead(_NoCheckQuorum):
+class _StaleRead(_AsInThePaper):
     __slots__ = ()
 
     def _confirmed_seq(self, role: Leader) -> int:
@@ -125,7 +122,7 @@ class _ReadBeforeOwnCommit(Core):
         return True
 
 
-class _ReadRoundReused(_NoCheckQuorum):
+class _ReadRoundReused(_AsInThePaper):
     __slots__ = ()
 
     def _next_seq(self, role: Leader) -> int:
@@ -133,7 +130,7 @@ class _ReadRoundReused(_NoCheckQuorum):
         return 1
 
 
-class _ReadQuorumShort(_NoCheckQuorum):
+class _ReadQuorumShort(_AsInThePaper):
     __slots__ = ()
 
     def _confirmed_seq(self, role: Leader) -> int:
@@ -165,14 +162,14 @@ class _TermNotPersisted(Core):
         return 0
 
 
-class _DuplicateVoteCounted(_NoPreVote):
+class _DuplicateVoteCounted(_AsInThePaper):
     __slots__ = ()
 
     def _count_vote(self, role: Candidate, voter: NodeId) -> None:
         role.granted.append(voter)
 
 
-class _StaleVoteReplyCounted(_NoPreVote):
+class _StaleVoteReplyCounted(_AsInThePaper):
     __slots__ = ()
 
     def _on_older_term(self, message: Message) -> None:
@@ -182,14 +179,14 @@ class _StaleVoteReplyCounted(_NoPreVote):
             super()._on_older_term(message)
 
 
-class _UptodateWrongOrder(_NoPreVote):
+class _UptodateWrongOrder(_AsInThePaper):
     __slots__ = ()
 
     def _up_to_date(self, last_index: Index, last_term: Term) -> bool:
         return (last_index, last_term) >= (self.log.last_index, self.log.last_term)
 
 
-class _UptodateSkipped(_NoPreVote):
+class _UptodateSkipped(_AsInThePaper):
     __slots__ = ()
 
     def _up_to_date(self, last_index: Index, last_term: Term) -> bool:
@@ -197,7 +194,7 @@ class _UptodateSkipped(_NoPreVote):
         return True
 
 
-class _VoteClearedSameTerm(_NoPreVote):
+class _VoteClearedSameTerm(_AsInThePaper):
     __slots__ = ()
 
     def _become_follower(self, term: Term, leader: NodeId | None) -> None:
@@ -206,7 +203,7 @@ class _VoteClearedSameTerm(_NoPreVote):
         super()._become_follower(term, leader)
 
 
-class _VoteTwice(_NoPreVote):
+class _VoteTwice(_AsInThePaper):
     __slots__ = ()
 
     def _may_grant(self, request: RequestVote) -> bool:
@@ -216,7 +213,7 @@ class _VoteTwice(_NoPreVote):
 # -- replication and commitment --------------------------------------------------------------------
 
 
-class _CommitPriorTerm(_NoPreVote):
+class _CommitPriorTerm(_AsInThePaper):
     """Counts replicas of old entries.
 
     What would hide that is gone too: entries travel one by one, so that a new leader's no-op does not arrive
