@@ -23,8 +23,6 @@ Rules of this module
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -43,12 +41,11 @@ from raft.core import (
     TruncateFrom,
     replay,
 )
+from raft.framing import HEADER_BYTES, frame, unframe
 
-_HEADER = struct.Struct("<II")  # length of the body, checksum of the length and the body
 _SEGMENT_MAGIC = b"raft-wal 1\n"
 _CHECKPOINT_MAGIC = b"raft-chk 1\n"
 _SNAPSHOT_MAGIC = b"raft-snapshot 1\n"
-_FRAME_BYTES_MAX = 1 << 30
 _REMEDY = "Restore the directory, or remove this node from the cluster and add it again with an empty one"
 
 
@@ -95,36 +92,6 @@ class _SnapshotMark(msgspec.Struct, frozen=True, array_like=True, tag=5):
 _Stored = SaveHardState | TruncateFrom | SaveEntries | _SnapshotMark
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[_Stored]).decode
-
-
-def frame(body: bytes) -> bytes:
-    """Wraps a body with its length and checksum.
-
-    >>> frame(b"abc")[8:]
-    b'abc'
-    """
-    length = len(body).to_bytes(4, "little")
-    return _HEADER.pack(len(body), zlib.crc32(body, zlib.crc32(length))) + body
-
-
-def unframe(data: bytes, at: int) -> tuple[bytes, int] | None:
-    """The body of the frame at a place and the place after it; None if there is no intact frame.
-
-    >>> unframe(frame(b"abc"), 0)
-    (b'abc', 11)
-    >>> unframe(frame(b"abc")[:-1], 0) is None
-    True
-    """
-    if at + _HEADER.size > len(data):
-        return None
-    length, checksum = _HEADER.unpack_from(data, at)
-    start, end = at + _HEADER.size, at + _HEADER.size + length
-    if not 0 < length <= _FRAME_BYTES_MAX or end > len(data):
-        return None
-    body = data[start:end]
-    if zlib.crc32(body, zlib.crc32(length.to_bytes(4, "little"))) != checksum:
-        return None
-    return body, end
 
 
 class Wal:
@@ -294,7 +261,7 @@ class Wal:
 
 def _intact_frame_after(data: bytes, at: int) -> int | None:
     """Where an intact frame begins behind a broken one, if there is any."""
-    places = range(at + 1, len(data) - _HEADER.size)
+    places = range(at + 1, len(data) - HEADER_BYTES)
     return next((place for place in places if unframe(data, place) is not None), None)
 
 
