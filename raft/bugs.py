@@ -84,10 +84,30 @@ class _Unguarded(Core):
         """Goes on."""
 
 
+class _AsInThePaper(Core):
+    """Without PreVote, CheckQuorum and stickiness, as most of the systems were that had these bugs.
+
+    With them such a bug is still there, and harder to reach.
+    """
+
+    __slots__ = ()
+
+    def _lost_contact(self, role: Leader) -> bool:
+        del role
+        return False
+
+    def _asks_first(self) -> bool:
+        return False
+
+    def _withholds_vote(self, request: RequestVote) -> bool:
+        del request
+        return False
+
+
 # -- reads -----------------------------------------------------------------------------------------
 
 
-class _StaleRead(Core):
+class _StaleRead(_AsInThePaper):
     __slots__ = ()
 
     def _confirmed_seq(self, role: Leader) -> int:
@@ -101,7 +121,7 @@ class _ReadBeforeOwnCommit(Core):
         return True
 
 
-class _ReadRoundReused(Core):
+class _ReadRoundReused(_AsInThePaper):
     __slots__ = ()
 
     def _next_seq(self, role: Leader) -> int:
@@ -109,7 +129,7 @@ class _ReadRoundReused(Core):
         return 1
 
 
-class _ReadQuorumShort(Core):
+class _ReadQuorumShort(_AsInThePaper):
     __slots__ = ()
 
     def _confirmed_seq(self, role: Leader) -> int:
@@ -141,14 +161,14 @@ class _TermNotPersisted(Core):
         return 0
 
 
-class _DuplicateVoteCounted(Core):
+class _DuplicateVoteCounted(_AsInThePaper):
     __slots__ = ()
 
     def _count_vote(self, role: Candidate, voter: NodeId) -> None:
         role.granted.append(voter)
 
 
-class _StaleVoteReplyCounted(Core):
+class _StaleVoteReplyCounted(_AsInThePaper):
     __slots__ = ()
 
     def _on_older_term(self, message: Message) -> None:
@@ -158,14 +178,14 @@ class _StaleVoteReplyCounted(Core):
             super()._on_older_term(message)
 
 
-class _UptodateWrongOrder(Core):
+class _UptodateWrongOrder(_AsInThePaper):
     __slots__ = ()
 
     def _up_to_date(self, last_index: Index, last_term: Term) -> bool:
         return (last_index, last_term) >= (self.log.last_index, self.log.last_term)
 
 
-class _UptodateSkipped(Core):
+class _UptodateSkipped(_AsInThePaper):
     __slots__ = ()
 
     def _up_to_date(self, last_index: Index, last_term: Term) -> bool:
@@ -173,7 +193,7 @@ class _UptodateSkipped(Core):
         return True
 
 
-class _VoteClearedSameTerm(Core):
+class _VoteClearedSameTerm(_AsInThePaper):
     __slots__ = ()
 
     def _become_follower(self, term: Term, leader: NodeId | None) -> None:
@@ -182,7 +202,7 @@ class _VoteClearedSameTerm(Core):
         super()._become_follower(term, leader)
 
 
-class _VoteTwice(Core):
+class _VoteTwice(_AsInThePaper):
     __slots__ = ()
 
     def _may_grant(self, request: RequestVote) -> bool:
@@ -192,7 +212,7 @@ class _VoteTwice(Core):
 # -- replication and commitment --------------------------------------------------------------------
 
 
-class _CommitPriorTerm(Core):
+class _CommitPriorTerm(_AsInThePaper):
     """Counts replicas of old entries.
 
     What would hide that is gone too, as it was in the systems that had the bug: a new leader appends no entry

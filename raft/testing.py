@@ -137,6 +137,7 @@ class World:
         self.disks = {name: Disk(self, name) for name in self.names}
         self.nodes: dict[str, Node] = {}
         self._node_class, self._options = node, options
+        self._classes: dict[str, type[Node]] = {}
         self._hosts: dict[str, _Host] = {}
         self._heap: list[tuple[int, int, _Call]] = []
         self._scheduled = 0
@@ -147,6 +148,12 @@ class World:
 
     # -- faults ------------------------------------------------------------------------------------
 
+    def add(self, name: str, node: type[Node]) -> Node:
+        """A node that was not there before, of a class of its own; it has to be made a member."""
+        self.disks[name] = Disk(self, name)
+        self._classes[name] = node
+        return self.start(name)
+
     def start(self, name: str) -> Node:
         """Starts a node from what its disk holds."""
         host = _Host(self, name, self.disks[name])
@@ -154,7 +161,7 @@ class World:
         def observe(event: str, **fields: Any) -> None:
             self.trace.append((self.now_us, name, event, fields))
 
-        node = self._node_class(name, self.names, host, self._options, observe)
+        node = self._classes.get(name, self._node_class)(name, self.names, host, self._options, observe)
         self._hosts[name], self.nodes[name] = host, node
         if self.on_start:
             self.on_start(name)
@@ -277,6 +284,7 @@ class Owner:
         self.attempt = 0
         self.maybe = False  # an attempt of the request under way may have taken effect
         self.ops = 0
+        self.stopped = False
         self.target = world.names[0]
         self.world.later(self.random.randrange(pause_us), self._next)
 
@@ -291,6 +299,8 @@ class Owner:
 
     def _finished(self) -> None:
         self.ops += 1
+        if self.stopped:
+            return
         self.world.later(self.random.randrange(2 * self.pause_us), self._next)
 
     def _ask(
@@ -404,7 +414,8 @@ class Disturber:
             return
         actions = (self._calm, self._split, self._split, self._isolate_leader, self._one_way)
         others = (self._kill_some, self._kill_some, self._pause_leader, self._weather)
-        self.random.choice(actions + others)()
+        rare = (self._hand_over, self._change_members)
+        self.random.choice(actions + others + rare)()
         self._later(self._next)
 
     def _calm(self) -> None:
@@ -455,6 +466,15 @@ class Disturber:
         self.world.duplication = self.random.choice((0.0, 0.02, 0.2))
         self.world.delay_us = self.random.choice(((500, 2_000), (500, 30_000), (5_000, 100_000)))
 
+    def _hand_over(self) -> None:
+        self.world.nodes[self._leader()].transfer(self.random.choice(self.world.names))
+
+    def _change_members(self) -> None:
+        names = list(self.world.names)
+        self.random.shuffle(names)
+        cut = self.random.randrange(len(names) // 2 + 1, len(names) + 1)
+        self.world.nodes[self._leader()].change_config(names[:cut], names[cut : self.random.randrange(6)])
+
     def _leader(self) -> str:
         try:
             return self.world.leader()
@@ -462,9 +482,12 @@ class Disturber:
             return self.random.choice(self.world.names)
 
 
-def storm(node: type[Node], seed: int, *, seconds: int = 20, size: int = 5, clients: int = 10) -> Storm:
+def storm(
+    node: type[Node], seed: int, *, seconds: int = 20, size: int = 5, options: Options = DEFAULTS
+) -> Storm:
     """Runs a cluster under random faults and owners as clients; checks invariants after every event."""
-    world = World(size, seed, node=node)
+    clients = 10
+    world = World(size, seed, node=node, options=options)
     invariants = Invariants()
     result = Storm(world, [], [])
     floor = {f"k{number}": 0 for number in range(clients)}
@@ -484,7 +507,10 @@ def storm(node: type[Node], seed: int, *, seconds: int = 20, size: int = 5, clie
     disturber = Disturber(world)
     world.run(ms=seconds * 1000)
     disturber.stop()
-    world.run(ms=3000)
+    world.run(ms=1500)
+    for owner in owners:
+        owner.stopped = True
+    world.run(ms=1500)
     result.ops = sum(owner.ops for owner in owners)
     return result
 
