@@ -91,6 +91,10 @@ class SimCluster:
         """The clients' links."""
         return SimTransport(self)
 
+    def deaths(self) -> list[str]:
+        """Uncaught exceptions of nodes."""
+        return [panic for host in self.hosts.values() for panic in host.panics]
+
     def facts(self) -> dict[str, Any]:
         """Counts of messages and events."""
         network = self.network

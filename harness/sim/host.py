@@ -5,18 +5,20 @@ Theory of operation
     that reaches the process (messages, requests, timers, finished syncs) passes through `_run`:
     - of a process that was killed: dropped (each process has an incarnation number, and a late event carries it);
     - of a paused one: queued, as the kernel queues bytes for a stopped process, and run in order at `resume`;
-    - otherwise: called at once.
+    - otherwise: called at once. An exception that the process does not catch ends it, as it would end a real one:
+      the host is dead until it is started again, and the panic is kept for the results.
 """
 
 from __future__ import annotations
 
 import random
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from harness.sim.disk import SimDisk
-from harness.sim.loop import SimLoop
+from harness.sim.loop import US_PER_S, SimLoop
 from harness.sim.network import SimNetwork
 
 INBOX_MAX = (
@@ -65,7 +67,7 @@ class HostTimer:
         if host.paused:
             host.queue(self.fire)
         else:
-            self.callback(*self.args)
+            host.guard(self.callback, *self.args)
 
 
 class SimHost:
@@ -89,6 +91,7 @@ class SimHost:
         self.process: Process | None = None
         self._network = network
         self._factory = factory
+        self.panics: list[str] = []
         self._inbox: deque[Callable[[], None]] = deque()
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
@@ -127,7 +130,7 @@ class SimHost:
         if self.process is None:
             self.incarnation += 1
             self.process = self._factory(self)
-            self.process.start()
+            self.guard(self.process.start)
 
     def kill(self) -> None:
         """The process is gone at once, with all that it had not synced; does nothing if none runs."""
@@ -156,6 +159,18 @@ class SimHost:
         while waiting and self.incarnation == incarnation:
             waiting.popleft()()
 
+    def guard(self, call: Callable[..., None], *args: Any) -> None:
+        """Run code of the process; an exception is the end of the process."""
+        try:
+            call(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it dies of
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self.panics.append(
+                f"{self.name} died of {error!r} at {self.loop.now_us / US_PER_S:.3f} s in {place.name}, line "
+                f"{place.lineno} of {place.filename.rpartition('/')[2]}"
+            )
+            self.kill()
+
     def queue(self, event: Callable[[], None]) -> None:
         """Keep an event until the process runs on."""
         if len(self._inbox) < INBOX_MAX:
@@ -172,9 +187,9 @@ class SimHost:
         if process is None:
             return
         if self.paused:
-            self.queue(lambda: process.on_message(src, message))
+            self.queue(lambda: self.guard(process.on_message, src, message))
         else:
-            process.on_message(src, message)
+            self.guard(process.on_message, src, message)
 
     def deliver_request(self, request: Any, reply: Callable[[Any], None]) -> None:
         """A client's request has arrived; the caller has looked at `alive`."""
@@ -182,6 +197,6 @@ class SimHost:
         if process is None:
             return
         if self.paused:
-            self.queue(lambda: process.on_request(request, reply))
+            self.queue(lambda: self.guard(process.on_request, request, reply))
         else:
-            process.on_request(request, reply)
+            self.guard(process.on_request, request, reply)

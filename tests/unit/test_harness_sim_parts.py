@@ -221,3 +221,19 @@ def test_kill_start_pause_resume_are_idempotent():
     assert not host.paused
     host.resume()
     assert log == ["start"]
+
+
+def test_an_uncaught_exception_is_the_end_of_the_process_and_is_kept():
+    """A panic kills the node, loses what was not synced, and is told; the node can be started again."""
+    loop, network, host, log = make_host()
+    host.disk.write(["record"])
+    host.call_later(10, lambda: 1 // 0)
+    host.call_later(20, log.append, "never")
+    loop.run_forever()
+    assert not host.alive
+    assert len(host.panics) == 1
+    assert "a died of ZeroDivisionError" in host.panics[0]
+    host.start()
+    network.send("b", "a", "again")
+    loop.run_forever()
+    assert log == ["start", "start", "again"]
