@@ -2,7 +2,7 @@
 
 Rules of this module
     1. A link blocked by any fault is blocked.
-    2. Delays and jitters add; probabilities combine as independent chances.
+    2. Delays and jitters add; probabilities combine as independent chances; the lowest rate wins.
     3. A link left healthy is not named, so that equal states are equal values; links come in sorted order.
 """
 
@@ -19,7 +19,7 @@ def combine(one: LinkRule, other: LinkRule) -> LinkRule:
     """Both rules on one link.
 
     >>> combine(LinkRule(delay_ms=20, loss=0.5), LinkRule(delay_ms=5, loss=0.5))
-    LinkRule(blocked=False, delay_ms=25, jitter_ms=0.0, loss=0.75, duplicate=0.0)
+    LinkRule(blocked=False, delay_ms=25, jitter_ms=0.0, loss=0.75, ...)
     """
     return LinkRule(
         blocked=one.blocked or other.blocked,
@@ -27,6 +27,9 @@ def combine(one: LinkRule, other: LinkRule) -> LinkRule:
         jitter_ms=one.jitter_ms + other.jitter_ms,
         loss=either(one.loss, other.loss),
         duplicate=either(one.duplicate, other.duplicate),
+        reorder=either(one.reorder, other.reorder),
+        corrupt=either(one.corrupt, other.corrupt),
+        rate_kbit=min(filter(None, (one.rate_kbit, other.rate_kbit)), default=0.0),
     )
 
 

@@ -29,6 +29,10 @@ class LinkRule:
         jitter_ms: uniform extra delay in [0, jitter_ms]; reorders messages where the transport allows it.
         loss: probability in [0, 1] that a message is lost.
         duplicate: probability in [0, 1] that a message arrives twice.
+        reorder: probability in [0, 1] that a message skips the delay and so overtakes those before it.
+        corrupt: probability in [0, 1] that a message arrives with a bit flipped; with TCP or UDP their
+            checksum turns that into a loss.
+        rate_kbit: no more than this passes per second, in kilobits; 0 is no limit.
     """
 
     blocked: bool = False
@@ -36,6 +40,9 @@ class LinkRule:
     jitter_ms: float = 0.0
     loss: float = 0.0
     duplicate: float = 0.0
+    reorder: float = 0.0
+    corrupt: float = 0.0
+    rate_kbit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
