@@ -78,21 +78,36 @@ def needs_queue(rule: LinkRule) -> bool:
     )
 
 
-def state(rules: Ruleset, node: str, peers: Mapping[str, str]) -> State:
-    """The part of a ruleset that is done on this node.
+def state(rules: Ruleset, node: str, peers: Mapping[str, str], *, blocks: bool = False) -> State:
+    """The part of a ruleset that is done on this node; blocked links only where tc cannot block.
 
     >>> state(Ruleset({("n1", "n2"): LinkRule(loss=0.5)}), "n2", {"n1": "10.0.0.1", "n2": "10.0.0.2"}).peers
     {'10.0.0.1': LinkRule(blocked=False, ..., loss=0.5, ...)}
     """
     arriving = {peers[src]: rule for (src, dst), rule in rules.links.items() if dst == node}
-    return State({address: rule for address, rule in arriving.items() if needs_queue(rule)})
+    return State(
+        {
+            address: rule
+            for address, rule in arriving.items()
+            if needs_queue(rule) or (blocks and rule.blocked)
+        }
+    )
 
 
-def chain(queues: Mapping[str, int]) -> str:
-    """Input for `iptables-restore --noflush`: our chain, whole, with one rule per address."""
+def chain(verdicts: Mapping[str, int | None]) -> str:
+    """Input for `iptables-restore --noflush`: our chain, whole, one rule per address: its queue, or drop.
+
+    >>> print(chain({"10.0.0.1": 23296, "10.0.0.2": None}), end="")
+    *mangle
+    :SPLITBRAIN - [0:0]
+    -A SPLITBRAIN ! -i lo -s 10.0.0.1 -j NFQUEUE --queue-num 23296 --queue-bypass
+    -A SPLITBRAIN ! -i lo -s 10.0.0.2 -j DROP
+    COMMIT
+    """
     lines = [
-        f"-A {CHAIN} ! -i lo -s {address} -j NFQUEUE --queue-num {number} --queue-bypass"
-        for address, number in queues.items()
+        f"-A {CHAIN} ! -i lo -s {address} -j "
+        + ("DROP" if number is None else f"NFQUEUE --queue-num {number} --queue-bypass")
+        for address, number in verdicts.items()
     ]
     return "\n".join(("*mangle", f":{CHAIN} - [0:0]", *lines, "COMMIT", ""))
 
@@ -297,29 +312,32 @@ class Daemon:
                     f"{address}: the queue duplicates IPv4 packets only; use a kernel with netem"
                 )
             self._numbers.setdefault(address, FIRST_QUEUE + len(self._numbers))
-        queues = {address: self._numbers[address] for address in state.peers}
-        self._queue.set_rules({queues[address]: rule for address, rule in state.peers.items()})
-        self._write_chain(queues)
+        queues = {
+            address: self._numbers[address] for address, rule in state.peers.items() if not rule.blocked
+        }
+        self._queue.set_rules({number: state.peers[address] for address, number in queues.items()})
+        self._write_chain({address: queues.get(address) for address in state.peers})
 
-    def _write_chain(self, queues: Mapping[str, int]) -> None:
-        if not queues:
+    def _write_chain(self, verdicts: Mapping[str, int | None]) -> None:
+        if not verdicts:
             if self._has_rules:
                 _run(["sh", "-c", heal_script()])
             self._has_rules = False
             return
         self._has_rules = True
-        for tool, version in (("iptables", 4), ("ip6tables", 6)):
-            mine = {
-                address: number for address, number in queues.items() if (":" in address) == (version == 6)
-            }
-            if not mine and tool == "ip6tables":
-                continue
-            _run([f"{tool}-restore", "-w", "--noflush"], chain(mine))
-            jump = ["PREROUTING", "-j", CHAIN]
-            with contextlib.suppress(QueueError):
-                _run([tool, "-w", "-t", "mangle", "-C", *jump])
-                continue
-            _run([tool, "-w", "-t", "mangle", "-A", *jump])
+        for tool, colon in (("iptables", False), ("ip6tables", True)):
+            mine = {address: number for address, number in verdicts.items() if (":" in address) == colon}
+            if not colon or mine or any(":" in address for address in self._numbers):
+                _run([f"{tool}-restore", "-w", "--noflush"], chain(mine))
+                self._jump(tool)
+
+    @staticmethod
+    def _jump(tool: str) -> None:
+        jump = ["PREROUTING", "-j", CHAIN]
+        with contextlib.suppress(QueueError):  # it is there already
+            _run([tool, "-w", "-t", "mangle", "-C", *jump])
+            return
+        _run([tool, "-w", "-t", "mangle", "-A", *jump])
 
 
 def _run(argv: Iterable[str], stdin: str = "") -> None:
@@ -342,7 +360,7 @@ def _run(argv: Iterable[str], stdin: str = "") -> None:
 
 
 def main() -> int:
-    """`python -m nemesis.nfqueue [SEED]`."""
+    """`python -m nemesis.nfqueue [SEED]`, or with `--check` only to see whether it could."""
 
     def stop(_signal: int, _frame: object) -> None:
         raise SystemExit(0)
@@ -350,6 +368,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
+        if sys.argv[1:] == ["--check"]:
+            queue = Queue(Random())
+            queue.set_rules({FIRST_QUEUE - 1: LinkRule(duplicate=1.0)})
+            queue.close()
+            return 0
         with contextlib.suppress(PermissionError):  # on a busy machine a late verdict is a longer delay
             os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
         daemon = Daemon(Random(sys.argv[1] if len(sys.argv) > 1 else "splitbrain"))
