@@ -16,7 +16,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -141,21 +141,39 @@ def choose(abilities: Abilities) -> Backend:
     return Backend(blocked, "tc" if has_tree else None, shapes, {k: v for k, v in reasons.items() if v})
 
 
-def fields_of(rule: LinkRule) -> tuple[str, ...]:
-    """The fields in which a rule differs from a healthy link."""
-    return tuple(name for name in NETWORK_FIELDS if getattr(rule, name))
+def needs(fault: Fault, nodes: Sequence[str]) -> tuple[str, ...]:
+    """What a cluster must be able to do for this fault: fields of a `LinkRule`, `kill`, `pause`, `clock`.
+
+    >>> from nemesis.faults import Latency
+    >>> needs(Latency(aim="one", nodes=("n1",), delay_ms=5), ("n1", "n2"))
+    ('delay_ms',)
+    """
+    effect = resolve(fault, nodes)
+    rules = effect.rules.links.values()
+    wanted = [name for name in NETWORK_FIELDS if any(getattr(rule, name) for rule in rules)]
+    wanted += ["kill"] * bool(effect.killed) + ["pause"] * bool(effect.paused)
+    return (*wanted, *["clock"] * bool(effect.skews_ms))
 
 
-def check_faults(faults: Iterable[Fault], nodes: tuple[str, ...], backend: Backend) -> None:
-    """Refuses faults that the backend has no means for."""
+def check_supported(
+    faults: Iterable[Fault], nodes: Sequence[str], supported: Container[str], reasons: Mapping[str, str]
+) -> None:
+    """Refuses faults that a cluster cannot do, before the run; `reasons` may say why not."""
     for fault in faults:
-        for rule in resolve(fault, nodes).rules.links.values():
-            for name in fields_of(rule):
-                if backend.means(name) is None:
-                    raise FaultError(
-                        f"fault {name_of(fault)!r} needs {name} and this machine cannot do it "
-                        f"({backend.reason(name)}); leave the fault out or run with --cluster sim"
-                    )
+        for name in needs(fault, nodes):
+            if name not in supported:
+                reason = f" ({reasons[name]})" if reasons.get(name) else ""
+                raise FaultError(
+                    f"fault {name_of(fault)!r} needs {name!r}, which this cluster cannot do{reason}; "
+                    "leave the fault out or take another cluster"
+                )
+
+
+def check_faults(faults: Iterable[Fault], nodes: Sequence[str], backend: Backend) -> None:
+    """Refuses network faults that the backend has no means for; the rest is the business of the cluster."""
+    supported = [name for name in NETWORK_FIELDS if backend.means(name)]
+    reasons = {name: backend.reason(name) for name in NETWORK_FIELDS}
+    check_supported(faults, nodes, (*supported, "kill", "pause", "clock"), reasons)
 
 
 def only(rules: Ruleset, names: Iterable[str]) -> Ruleset:

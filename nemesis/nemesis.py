@@ -7,7 +7,7 @@ Rules of this module
     3. A node held by several faults is released when the last of them heals. Killed weighs more than paused:
        a paused node that is killed is dead, and one that is started while a pause still holds it is paused.
     4. Healing is idempotent. `heal_all` does not trust what was believed before: it heals the network,
-       resumes and starts every node, each whatever becomes of the others.
+       resumes and starts every node and sets its clock right, each whatever becomes of the others.
     5. What a target could not do is a `NemesisError` with the fault named, returned and kept in `errors`.
        It never ends the run and never disappears.
     6. One change at a time: concurrent injections and heals wait for each other.
@@ -29,7 +29,7 @@ import msgspec
 from nemesis.faults import Effect, FaultError, name_of, resolve, wants_leader
 from nemesis.rules import compose
 from nemesis.schedule import FaultEvent
-from nemesis.target import HEALTHY, Ruleset, Target
+from nemesis.target import HEALTHY, ClockTarget, Ruleset, Target
 
 State = Literal["running", "paused", "down", "unknown"]
 
@@ -93,6 +93,7 @@ class Nemesis:
         self._target = target
         self._in_force: dict[str, tuple[FaultEvent, Effect]] = {}
         self._states: dict[str, State] = dict.fromkeys(target.nodes, "running")
+        self._skews_ms: dict[str, float | None] = dict.fromkeys(target.nodes, 0.0)
         self._network: Ruleset | None = HEALTHY
         self._lock = asyncio.Lock()
 
@@ -131,6 +132,8 @@ class Nemesis:
             self._in_force.clear()
             self._network = None
             self._states = dict.fromkeys(self._target.nodes, "unknown")
+            if isinstance(self._target, ClockTarget):
+                self._skews_ms = dict.fromkeys(self._target.nodes, None)
             await self._settle(None)
             return self._errors(first_error)
 
@@ -153,6 +156,7 @@ class Nemesis:
         await asyncio.gather(
             self._settle_network(event, compose(effect.rules for effect in effects)),
             *(self._settle_node(event, node, wanted(node, effects)) for node in self._target.nodes),
+            *(self._settle_clock(event, node, skew_ms(node, effects)) for node in self._target.nodes),
         )
 
     async def _settle_network(self, event: FaultEvent | None, rules: Ruleset) -> None:
@@ -170,6 +174,19 @@ class Nemesis:
         done = [await self._ask(event, verb, node, self._verb(verb, node)) for verb in verbs]
         if all(done):
             self._states[node] = state
+
+    async def _settle_clock(self, event: FaultEvent | None, node: str, offset_ms: float) -> None:
+        if self._skews_ms[node] == offset_ms:
+            return
+        self._skews_ms[node] = None
+        if await self._ask(event, "set_clock", node, lambda: self._set_clock(node, offset_ms)):
+            self._skews_ms[node] = offset_ms
+
+    async def _set_clock(self, node: str, offset_ms: float) -> None:
+        if isinstance(self._target, ClockTarget):
+            await self._target.set_clock(node, offset_ms)
+        elif offset_ms:
+            raise FaultError("this cluster cannot shift clocks; leave the fault 'clock' out")
 
     def _verb(self, verb: str, node: str) -> Callable[[], Awaitable[None]]:
         verbs = {
@@ -212,3 +229,8 @@ def wanted(node: str, effects: Sequence[Effect]) -> State:
     if any(node in effect.paused for effect in effects):
         return "paused"
     return "running"
+
+
+def skew_ms(node: str, effects: Sequence[Effect]) -> float:
+    """How far ahead the clock of a node should be: offsets in force add."""
+    return sum(effect.skews_ms.get(node, 0.0) for effect in effects)

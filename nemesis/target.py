@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Link = tuple[str, str]
 
@@ -79,3 +79,11 @@ class Target(Protocol):
 
     async def resume(self, node: str) -> None:
         """Let it run on (SIGCONT)."""
+
+
+@runtime_checkable
+class ClockTarget(Protocol):
+    """A cluster that can also shift the wall clocks of its nodes."""
+
+    async def set_clock(self, node: str, offset_ms: float) -> None:
+        """Make the node's wall clock this far ahead of the true time, or behind it below zero."""
