@@ -38,6 +38,7 @@ from nemesis.target import LinkRule, Ruleset
 HANDLE = "5b:"
 FIRST_CLASS = 0x10
 RATE_UNLIMITED = "10gbit"
+RATE_BIT_MIN = 8  # htb counts bytes; a rate below one is refused
 # netem drops what it cannot hold; at 300 ms and 300 MB/s of full frames this many are under way.
 NETEM_LIMIT_PACKETS = 100_000
 
@@ -109,7 +110,7 @@ def _match(address: str) -> str:
 
 
 def _class_options(rule: LinkRule) -> str:
-    rate = f"{rule.rate_kbit:g}kbit" if rule.rate_kbit else RATE_UNLIMITED
+    rate = f"{max(RATE_BIT_MIN, round(rule.rate_kbit * 1000))}bit" if rule.rate_kbit else RATE_UNLIMITED
     return f"htb rate {rate} quantum 60000"
 
 
@@ -127,9 +128,14 @@ def _leaf_options(rule: LinkRule) -> str:
         ("corrupt", rule.corrupt),
     ):
         if probability:
-            words.append(f"{name} {probability * 100:.7g}%")
+            words.append(f"{name} {_plain(probability * 100)}%")
     return " ".join(words)
 
 
 def _ms(value_ms: float) -> str:
-    return f"{value_ms:.7g}ms"
+    return f"{_plain(value_ms)}ms"
+
+
+def _plain(value: float) -> str:
+    """The number without an exponent, which tc would not read everywhere."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
