@@ -87,7 +87,7 @@ class Netns:
         self.device = DEVICE
         self.client_address = f"{SUBNET}.254"
         self._rootless = os.geteuid() != 0 if rootless is None else rootless
-        self._directory = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX))
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY_PREFIX}{os.getpid()}-"))
         self._holder = self._start_holder(nodes)
 
     def command(self, node: str | None, argv: Sequence[str]) -> list[str]:
@@ -128,7 +128,7 @@ class Netns:
         if missing:
             self._directory.rmdir()
             raise NetnsError(
-                f"not found: {', '.join(missing)}; on Debian: apt-get install iproute2 util-linux"
+                f"{', '.join(missing)} not found; on Debian: apt-get install iproute2 util-linux"
             )
         user = ["--user", "--map-root-user"] if self._rootless else []
         script = _HOLDER.format(subnet=SUBNET, device=DEVICE)
@@ -185,8 +185,11 @@ def sweep() -> list[str]:
 
 
 def _is_abandoned(directory: Path) -> bool:
-    """No process names the directory any more: the holder has it on its command line."""
+    """Neither the process that made it, whose number is in its name, nor a holder lives any more."""
+    maker = directory.name.removeprefix(DIRECTORY_PREFIX).partition("-")[0]
     name = str(directory).encode()
+    if Path(f"/proc/{maker}").exists():
+        return False
     return not any(name in _read(Path(f"/proc/{pid}/cmdline")).split(b"\0") for pid in _pids())
 
 
