@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from nemesis.door import Door
 from nemesis.faults import FaultError
 
 OWNER_VARIABLE = "SPLITBRAIN_OWNER"
@@ -88,6 +90,7 @@ class Netns:
         self.client_address = f"{SUBNET}.254"
         self._rootless = os.geteuid() != 0 if rootless is None else rootless
         self._directory = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY_PREFIX}{os.getpid()}-"))
+        self._door: Door | None = None
         self._holder = self._start_holder(nodes)
 
     def command(self, node: str | None, argv: Sequence[str]) -> list[str]:
@@ -107,11 +110,20 @@ class Netns:
             raise NetnsError(f"{' '.join(argv)} in {node or 'the clients'} failed: {done.stderr.strip()}")
         return done.stdout
 
+    def socket(self) -> socket.socket:
+        """A TCP socket on the clients' side, for this process to connect to a node."""
+        if self._door is None:
+            self._door = Door(lambda argv: self.command(None, argv))
+        return self._door.socket()
+
     def close(self) -> None:
         """Kills what still runs inside and lets the kernel remove the rest. May be called twice."""
         if self._holder.poll() is None:
             for pid in self._inhabitants():
                 _kill(pid)
+        if self._door is not None:
+            self._door.close()
+            self._door = None
         self._end_holder()
         shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -23,7 +23,7 @@ import msgspec
 from nemesis import backend as backends
 from nemesis import nfqueue, tc
 from nemesis.backend import SHAPES, Backend, only
-from nemesis.target import HEALTHY, Ruleset
+from nemesis.target import HEALTHY, Link, Ruleset
 
 ANSWER_S_MAX = 30.0
 
@@ -95,6 +95,36 @@ class Network:
             # The filters of the others name the old address.
             await _all(self._heal(other) for other in self._present())
         await self.apply(self._rules)
+
+    async def evidence(self) -> dict[Link, int]:
+        """How many packets met each link that is blocked or shaped now, since it is; zero: it never bit.
+
+        Links that only have a rate are not counted.
+        """
+        sick = [link for link, rule in self._rules.links.items() if rule.blocked or tc.needs_netem(rule)]
+        counts = dict.fromkeys(sick, 0)
+        results = await asyncio.gather(*(self._met(node) for node in self._present()))
+        for link, count in (pair for result in results for pair in result.items()):
+            if link in counts:
+                counts[link] += count
+        return counts
+
+    async def _met(self, node: str) -> dict[Link, int]:
+        """What met the leaves of tc on the way out of a node, and our chain on the way in."""
+        counts: dict[Link, int] = {}
+        if self._has_tree[node]:
+            device = await self._device(node)
+            said = await self._reach.run(node, ["tc", "-s", "-j", "qdisc", "show", "dev", device])
+            for peer, count in tc.met(said, node, self._addresses).items():
+                counts[node, peer] = count
+        name_of = {address: name for name, address in self._addresses.items()}
+        if node in self._written and self._written[node][1].peers:
+            for tool in ("iptables", "ip6tables"):
+                script = f"{tool} -w -t mangle -nvxL {nfqueue.CHAIN} 2>/dev/null || true"
+                for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
+                    if address in name_of:
+                        counts[name_of[address], node] = count
+        return counts
 
     async def heal(self) -> None:
         """Removes every rule of ours from every node."""

@@ -123,6 +123,22 @@ def heal_script() -> str:
     )
 
 
+def met(said: str) -> dict[str, int]:
+    r"""How many packets from each address met our chain, from `iptables -nvxL SPLITBRAIN`.
+
+    >>> met("pkts bytes target prot opt in out source dest\n 7 99 DROP 0 -- !lo * 10.0.0.1 0.0.0.0/0\n")
+    {'10.0.0.1': 7}
+    """
+    counts: dict[str, int] = {}
+    for line in said.splitlines():
+        words = line.split()
+        # The source is the first address of a row; ip6tables has one column less before it.
+        addresses = [word for word in words if ":" in word or word.count(".") == 3]
+        if addresses and words[0].isdigit():
+            counts[addresses[0]] = int(words[0])
+    return counts
+
+
 class Queue:
     """The packets that wait, and the netlink socket they come from."""
 

@@ -33,9 +33,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
 from nemesis.target import LinkRule, Ruleset
 
 HANDLE = "5b:"
+SICK_LEAVES = ("blackhole", "netem")
 FIRST_CLASS = 0x10
 RATE_UNLIMITED = "10gbit"
 RATE_BIT_MIN = 8  # htb counts bytes; a rate below one is refused
@@ -93,6 +96,29 @@ def heal_script(device: str) -> str:
         f"  tc qdisc del dev {device} root\n"
         "fi\n"
     )
+
+
+def met(said: str, node: str, peers: Peers) -> dict[str, int]:
+    """How many packets to each peer a sick leaf has met, from `tc -s -j qdisc show`.
+
+    >>> met('[{"kind": "blackhole", "parent": "5b:10", "packets": 0, "drops": 7}]', "a", {"a": "", "b": ""})
+    {'b': 7}
+    """
+    peer_of = {classid: peer for classid, peer, _ in _classes(node, peers)}
+    counts: dict[str, int] = {}
+    for qdisc in msgspec.json.decode(said, type=list[_Counted]):
+        if qdisc.parent in peer_of and qdisc.kind in SICK_LEAVES:
+            counts[peer_of[qdisc.parent]] = qdisc.packets + qdisc.drops
+    return counts
+
+
+class _Counted(msgspec.Struct):
+    """What `tc -s -j` says of one qdisc, as far as it matters here."""
+
+    kind: str
+    parent: str = ""
+    packets: int = 0
+    drops: int = 0
 
 
 def _classes(node: str, peers: Peers) -> Iterator[tuple[str, str, str]]:

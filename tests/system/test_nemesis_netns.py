@@ -90,6 +90,24 @@ def test_closing_twice_is_closing_once(rootless):
     net.close()
 
 
+def test_this_process_gets_sockets_of_the_clients_side(rootless):
+    echo = "import socket; s = socket.create_server(('', 7000)); print('up', flush=True); c, a = s.accept(); "
+    echo += "c.sendall(a[0].encode())"
+    with Netns(["n1"], rootless=rootless) as net:
+        server = subprocess.Popen(
+            net.command("n1", [sys.executable, "-c", echo]), stdout=subprocess.PIPE, text=True
+        )
+        assert server.stdout.readline() == "up\n"
+        with net.socket() as one, net.socket() as other:
+            one.settimeout(5)
+            one.connect((net.addresses["n1"], 7000))
+            assert one.recv(100).decode() == net.client_address
+            with pytest.raises(OSError, match="refused"):
+                other.connect((net.addresses["n1"], 7001))
+        server.wait(5)
+        server.stdout.close()
+
+
 def test_a_failed_command_names_it_and_what_it_said(rootless):
     with (
         Netns(["n1"], rootless=rootless) as net,

@@ -248,10 +248,13 @@ def test_a_partition_stops_new_and_open_connections_and_nothing_else(lab, backen
     run(lab, backend, script)
 
 
-def test_one_direction_only(lab, backend):
+def test_one_direction_only_and_what_met_it_is_counted(lab, backend):
     async def script(network):
-        await network.apply(cut(("n1", "n2")))
+        await network.apply(Ruleset({**cut(("n1", "n2")).links, ("n2", "n3"): LinkRule(delay_ms=1)}))
+        assert await network.evidence() == {("n1", "n2"): 0, ("n2", "n3"): 0}
         assert lab.lost("n1", "n2") == 10
+        assert lab.lost("n2", "n3", 5) == 0
+        assert await network.evidence() == {("n1", "n2"): 10, ("n2", "n3"): 5}
         assert lab.lost("n2", "n1") == 0
         await network.apply(cut(("n2", "n1")))
         assert lab.lost("n1", "n2") == 0
