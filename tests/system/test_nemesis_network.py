@@ -22,10 +22,11 @@ from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network, NetworkError
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 NODES = ("n1", "n2", "n3")
 GIVE_UP_S = 0.7
+SETTLE_ROUNDS = 6
 
 # Runs on each node: echoes over TCP, counts datagrams by sender, and answers commands, a line of JSON each.
 AGENT = r"""
@@ -152,8 +153,14 @@ class Lab:
         """How many of some datagrams from src to dst did not arrive."""
         self[dst].heard(self.address(src))
         self[src].send(self.address(dst), count, 0.001)
-        time.sleep(0.15)
-        return count - len(self[dst].heard(self.address(src)))
+        heard = []
+        for _ in range(SETTLE_ROUNDS):  # more than enough for what arrives at all, even on a busy machine
+            time.sleep(0.05)
+            more = self[dst].heard(self.address(src))
+            heard += more
+            if len(heard) >= count and not more:
+                break
+        return count - len(heard)
 
     def reaches(self, src, dst):
         """Whether a new connection can be opened and used."""
@@ -289,7 +296,7 @@ def test_latency_is_what_was_asked_for_and_only_there(lab, backend):
         slow = lab.pings_ms("n1", "slow")
         print(f"asked for 50 ms, round trips min {slow[0]:.2f} median {statistics.median(slow):.2f} ms")
         assert 50 <= slow[0] < 52, "the least disturbed round trip"
-        assert statistics.median(slow) < 60, "and what a busy machine adds is bounded"
+        assert statistics.median(slow) < 75, "and what a busy machine adds is bounded"
         assert lab.pings_ms("n1", "fast")[0] < 5
         assert lab.pings_ms(None, "client")[0] < 5
         await network.apply(
