@@ -142,7 +142,7 @@ def choose(abilities: Abilities) -> Backend:
 
 
 def needs(fault: Fault, nodes: Sequence[str]) -> tuple[str, ...]:
-    """What a cluster must be able to do for this fault: fields of a `LinkRule`, `kill`, `pause`, `clock`.
+    """What a cluster must do for this fault: fields of a `LinkRule`, `kill`, `pause`, `clock`, `disk`.
 
     >>> from nemesis.faults import Latency
     >>> needs(Latency(aim="one", nodes=("n1",), delay_ms=5), ("n1", "n2"))
@@ -152,7 +152,8 @@ def needs(fault: Fault, nodes: Sequence[str]) -> tuple[str, ...]:
     rules = effect.rules.links.values()
     wanted = [name for name in NETWORK_FIELDS if any(getattr(rule, name) for rule in rules)]
     wanted += ["kill"] * bool(effect.killed) + ["pause"] * bool(effect.paused)
-    return (*wanted, *["clock"] * bool(effect.skews_ms))
+    wanted += ["clock"] * bool(effect.skews_ms) + ["disk"] * bool(effect.disks)
+    return tuple(wanted)
 
 
 def check_supported(
@@ -173,7 +174,7 @@ def check_faults(faults: Iterable[Fault], nodes: Sequence[str], backend: Backend
     """Refuses network faults that the backend has no means for; the rest is the business of the cluster."""
     supported = [name for name in NETWORK_FIELDS if backend.means(name)]
     reasons = {name: backend.reason(name) for name in NETWORK_FIELDS}
-    check_supported(faults, nodes, (*supported, "kill", "pause", "clock"), reasons)
+    check_supported(faults, nodes, (*supported, "kill", "pause", "clock", "disk"), reasons)
 
 
 def only(rules: Ruleset, names: Iterable[str]) -> Ruleset:

@@ -31,7 +31,7 @@ import msgspec
 
 from nemesis import grudges
 from nemesis.grudges import Grudge
-from nemesis.target import HEALTHY, Link, LinkRule, Ruleset
+from nemesis.target import HEALTHY, HEALTHY_DISK, DiskRule, Link, LinkRule, Ruleset
 
 Topology = Literal["halves", "one", "minority-third", "majorities-ring", "bridge", "leader", "custom"]
 Hearing = Literal["none", "deaf", "mute"]
@@ -209,8 +209,31 @@ class ClockSkew(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="clock
             raise FaultError(f"clock: offset_ms is {self.offset_ms:g}; it must be a number of milliseconds")
 
 
+class Disk(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="disk"):
+    """The disks of the nodes are slow to sync, fail to sync or are full.
+
+    A node may well stop when its disk fails, and should; it is started again when the fault heals.
+    """
+
+    sync_delay_ms: float = 0.0
+    sync_error: float = 0.0
+    write_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_not_negative("disk", "sync_delay_ms", self.sync_delay_ms)
+        _require_probability("disk", self.sync_error, "sync_error")
+        _require_probability("disk", self.write_error, "write_error")
+        if self.rule() == HEALTHY_DISK:
+            raise FaultError("disk: nothing is wrong with it; give sync_delay_ms, sync_error or write_error")
+
+    def rule(self) -> DiskRule:
+        """What is wrong with each disk concerned."""
+        return DiskRule(self.sync_delay_ms, self.sync_error, self.write_error)
+
+
 LinkFault: TypeAlias = Latency | Loss | Duplicate | Reorder | Corrupt | Rate
-Fault: TypeAlias = Partition | LinkFault | Kill | Pause | ClockSkew
+Fault: TypeAlias = Partition | LinkFault | Kill | Pause | ClockSkew | Disk
 FAULT_TYPES: tuple[type[_Fault], ...] = get_args(Fault)
 
 
@@ -224,6 +247,7 @@ class Effect:
         killed: nodes whose process is dead while it is in force.
         paused: nodes whose process stands still while it is in force.
         skews_ms: how far the clock of a node is ahead while it is in force.
+        disks: what is wrong with the disk of a node while it is in force.
         details: the same as JSON, for the record: who was hit, who was leader, the grudge.
     """
 
@@ -232,6 +256,7 @@ class Effect:
     killed: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
     skews_ms: Mapping[str, float] = field(default_factory=dict)
+    disks: Mapping[str, DiskRule] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -254,6 +279,8 @@ def resolve(fault: Fault, cluster: Sequence[str], leader: str | None = None) -> 
             return _resolve_process(fault, cluster, leader)
         case ClockSkew():
             return _resolve_clock(fault, cluster, leader)
+        case Disk():
+            return _resolve_disk(fault, cluster, leader)
         case Latency() | Loss() | Duplicate() | Reorder() | Corrupt() | Rate():
             return _resolve_degrading(fault, cluster, leader)
     assert_never(fault)
@@ -328,6 +355,20 @@ def _resolve_clock(fault: ClockSkew, cluster: Sequence[str], leader: str | None)
     return Effect(
         description=f"clock {fault.aim}: {' '.join(hit)} {fault.offset_ms:+g} ms",
         skews_ms=dict.fromkeys(hit, fault.offset_ms),
+        details=_details(fault, hit, leader),
+    )
+
+
+def _resolve_disk(fault: Disk, cluster: Sequence[str], leader: str | None) -> Effect:
+    hit = _aimed_at(fault, cluster, leader)
+    troubles = (
+        f"sync +{fault.sync_delay_ms:g} ms" if fault.sync_delay_ms else "",
+        f"sync fails {fault.sync_error:.0%}" if fault.sync_error else "",
+        f"full {fault.write_error:.0%}" if fault.write_error else "",
+    )
+    return Effect(
+        description=f"disk {fault.aim}: {' '.join(hit)} {', '.join(filter(None, troubles))}",
+        disks=dict.fromkeys(hit, fault.rule()),
         details=_details(fault, hit, leader),
     )
 
@@ -408,6 +449,6 @@ def _require_above_zero(what: str, name: str, value: float) -> None:
         raise FaultError(f"{what}: {name} is {value:g}; it must be a number above 0")
 
 
-def _require_probability(what: str, value: float) -> None:
+def _require_probability(what: str, value: float, name: str = "probability") -> None:
     if not 0 <= value <= 1:
-        raise FaultError(f"{what}: probability is {value:g}; it must lie between 0 and 1")
+        raise FaultError(f"{what}: {name} is {value:g}; it must lie between 0 and 1")

@@ -24,6 +24,7 @@ from nemesis.faults import (
     Aim,
     ClockSkew,
     Corrupt,
+    Disk,
     Duplicate,
     Fault,
     FaultError,
@@ -151,6 +152,19 @@ def _draw_clocks(nodes: Nodes, random: Random) -> Iterator[Fault]:
         yield ClockSkew(aim=aim, nodes=_draw_aim(aim, nodes, random), offset_ms=sign * offset_ms)
 
 
+def _draw_disks(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    troubles = deck(random, ("slow", "failing", "full"))
+    for aim in deck(random, PAUSE_AIMS):
+        hit, trouble = _draw_aim(aim, nodes, random), next(troubles)
+        amount = uniform(random, 0, 1)
+        if trouble == "slow":
+            yield Disk(aim=aim, nodes=hit, sync_delay_ms=round(5 * 100**amount, 1))
+        elif trouble == "failing":
+            yield Disk(aim=aim, nodes=hit, sync_error=round(0.05 + 0.95 * amount, 2))
+        else:
+            yield Disk(aim=aim, nodes=hit, write_error=1.0)
+
+
 def _draw_reorderings(nodes: Nodes, random: Random) -> Iterator[Fault]:
     for aim in deck(random, LINK_AIMS):
         probability = round(uniform(random, 0.1, 0.5), 2)
@@ -225,6 +239,7 @@ FAULTS: Mapping[str, FaultKind] = _registry(
         FaultKind("corrupt", "messages arrive damaged, 1 to 20 % of them", _draw_corruptions, nodes_min=2),
         FaultKind("rate", "links pass 32 to 4000 kbit/s", _draw_rates, nodes_min=2),
         FaultKind("clock", "wall clocks jump by 10 ms to 5 min, either way, and back", _draw_clocks),
+        FaultKind("disk", "disks are slow to sync by 5 to 500 ms, fail to sync, or are full", _draw_disks),
         _partition_kind("partition-halves", "two halves, drawn anew each time", "halves", 2),
         _partition_kind("partition-one", "one node alone", "one", 2),
         _partition_kind("partition-minority", "less than a third of the nodes alone", "minority-third", 2),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nemesis.target import Link, LinkRule, Ruleset
+from nemesis.target import DiskRule, Link, LinkRule, Ruleset
 
 HEALTHY_LINK = LinkRule()
 
@@ -30,6 +30,15 @@ def combine(one: LinkRule, other: LinkRule) -> LinkRule:
         reorder=either(one.reorder, other.reorder),
         corrupt=either(one.corrupt, other.corrupt),
         rate_kbit=min(filter(None, (one.rate_kbit, other.rate_kbit)), default=0.0),
+    )
+
+
+def combine_disks(one: DiskRule, other: DiskRule) -> DiskRule:
+    """Both rules on one disk."""
+    return DiskRule(
+        sync_delay_ms=one.sync_delay_ms + other.sync_delay_ms,
+        sync_error=either(one.sync_error, other.sync_error),
+        write_error=either(one.write_error, other.write_error),
     )
 
 

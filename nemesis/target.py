@@ -55,6 +55,24 @@ class Ruleset:
 HEALTHY = Ruleset()
 
 
+@dataclass(frozen=True, slots=True)
+class DiskRule:
+    """What is wrong with the disk of a node; the defaults are a healthy one.
+
+    Attributes:
+        sync_delay_ms: each fsync takes this much longer.
+        sync_error: probability in [0, 1] that an fsync fails (EIO); what it should have synced is not.
+        write_error: probability in [0, 1] that a write fails because the disk is full (ENOSPC).
+    """
+
+    sync_delay_ms: float = 0.0
+    sync_error: float = 0.0
+    write_error: float = 0.0
+
+
+HEALTHY_DISK = DiskRule()
+
+
 class Target(Protocol):
     """A cluster as the nemesis sees it."""
 
@@ -87,3 +105,11 @@ class ClockTarget(Protocol):
 
     async def set_clock(self, node: str, offset_ms: float) -> None:
         """Make the node's wall clock this far ahead of the true time, or behind it below zero."""
+
+
+@runtime_checkable
+class DiskTarget(Protocol):
+    """A cluster that can also make the disks of its nodes slow, failing or full."""
+
+    async def set_disk(self, node: str, rule: DiskRule) -> None:
+        """Make the node's disk exactly this."""

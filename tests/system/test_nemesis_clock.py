@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from nemesis import clock
+from nemesis import clock, shim
 
 pytestmark = pytest.mark.system
 
@@ -28,7 +28,7 @@ for line in sys.stdin:
 def library(tmp_path):
     if not (shutil.which("cc") or shutil.which("gcc")):
         pytest.skip("no C compiler; on Debian: apt-get install gcc libc6-dev")
-    return clock.build(tmp_path)
+    return shim.build("clock", tmp_path)
 
 
 def ask(process):
@@ -43,7 +43,7 @@ def test_the_clock_jumps_while_the_process_runs_and_waiting_does_not(library, tm
     clock.write_offset(file, 0)
     with subprocess.Popen(
         [sys.executable, "-c", PROCESS],
-        env=os.environ | clock.environment(library, file),
+        env=os.environ | shim.preload([library]) | clock.environment(file),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -86,7 +86,7 @@ def test_all_ways_to_ask_agree(library, tmp_path, offset_ms):
     clock.write_offset(file, offset_ms)
     said = subprocess.run(
         [program],
-        env=os.environ | clock.environment(library, file),
+        env=os.environ | shim.preload([library]) | clock.environment(file),
         check=True,
         capture_output=True,
         text=True,
@@ -112,14 +112,14 @@ def test_without_a_file_the_clock_is_true(library):
 
 def test_the_library_is_built_once(library, tmp_path):
     before = library.stat().st_mtime_ns
-    assert clock.build(tmp_path) == library
+    assert shim.build("clock", tmp_path) == library
     assert library.stat().st_mtime_ns == before
 
 
 def test_without_a_compiler_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(clock.ClockError, match="apt-get install gcc"):
-        clock.build(tmp_path)
+    with pytest.raises(shim.ShimError, match=r"the fault 'clock' needs a C compiler.*apt-get install gcc"):
+        shim.build("clock", tmp_path)
 
 
 def test_offsets_are_written_in_place(tmp_path):

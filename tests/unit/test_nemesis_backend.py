@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from nemesis.backend import Backend, check_faults, choose, needs, only, parse, probe_script
-from nemesis.faults import ClockSkew, Corrupt, FaultError, Kill, Latency, Partition, Pause, Rate
+from nemesis.faults import ClockSkew, Corrupt, Disk, FaultError, Kill, Latency, Partition, Pause, Rate
 from nemesis.rules import combine, compose
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
@@ -67,6 +67,7 @@ def test_needs():
     assert needs(Corrupt(aim="one", nodes=("n1",), probability=0.1), NODES) == ("corrupt",)
     assert needs(Kill(aim="one", nodes=("n1",)), NODES) == ("kill",)
     assert needs(Pause(aim="one", nodes=("n1",)), NODES) == ("pause",)
+    assert needs(Disk(aim="one", nodes=("n1",), write_error=1), NODES) == ("disk",)
     assert needs(ClockSkew(aim="one", nodes=("n1",), offset_ms=1), NODES) == ("clock",)
 
 

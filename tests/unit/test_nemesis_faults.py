@@ -7,6 +7,7 @@ from nemesis.faults import (
     FAULT_TYPES,
     ClockSkew,
     Corrupt,
+    Disk,
     Duplicate,
     Fault,
     FaultError,
@@ -23,7 +24,7 @@ from nemesis.faults import (
     resolve,
     wants_leader,
 )
-from nemesis.target import LinkRule
+from nemesis.target import DiskRule, LinkRule
 
 CLUSTER = ("n1", "n2", "n3", "n4", "n5")
 
@@ -38,6 +39,7 @@ EXAMPLES = [
     Corrupt(aim="one", nodes=("n3",), probability=0.25),
     Rate(aim="one", nodes=("n3",), rate_kbit=64),
     ClockSkew(aim="leader", nodes=("n3",), offset_ms=-250.5),
+    Disk(aim="one", nodes=("n3",), sync_delay_ms=5, sync_error=0.5, write_error=1),
     Kill(aim="leader", nodes=("n3", "n4")),
     Pause(aim="minority", nodes=("n3", "n4")),
 ]
@@ -170,6 +172,10 @@ def test_loss_and_duplicates_are_probabilities_of_the_link():
         (lambda: Rate(aim="one", nodes=("a",), rate_kbit=0), "rate_kbit is 0; it must be a number above 0"),
         (lambda: Rate(aim="one", nodes=("a",), rate_kbit=float("inf")), "rate_kbit is inf"),
         (lambda: Corrupt(aim="one", nodes=("a",), probability=2), "corrupt: probability is 2"),
+        (lambda: Disk(aim="one", nodes=("a",)), "disk: nothing is wrong with it; give sync_delay_ms"),
+        (lambda: Disk(aim="one", nodes=("a",), sync_error=2), "disk: sync_error is 2"),
+        (lambda: Disk(aim="one", nodes=("a",), write_error=-1), "disk: write_error is -1"),
+        (lambda: Disk(aim="one", nodes=("a",), sync_delay_ms=-1), "disk: sync_delay_ms is -1"),
         (lambda: ClockSkew(aim="one", nodes=("a",), offset_ms=float("nan")), "offset_ms is nan"),
         (lambda: ClockSkew(aim="one", nodes=("a",), offset_ms=float("-inf")), "offset_ms is -inf"),
         (lambda: Loss(aim="one", nodes=("a",), probability=1.5), "probability is 1.5"),
@@ -206,12 +212,13 @@ def test_descriptions_and_details():
         "corrupt one: n3 25%",
         "rate one: n3 64 kbit/s",
         "clock leader: n1 -250.5 ms",
+        "disk one: n3 sync +5 ms, sync fails 50%, full 100%",
         "kill leader: n1 n4",
         "pause minority: n3 n4",
     ]
     assert ["leader" in effect.details for effect in effects] == [
         *(False, False, False, False, False, True),
-        *(False, False, False, True, True, False),
+        *(False, False, False, True, False, True, False),
     ]
 
 
@@ -224,6 +231,12 @@ def test_reordering_needs_a_delay_to_overtake():
 def test_a_clock_is_shifted_on_the_nodes_hit():
     effect = resolve(ClockSkew(aim="leader", nodes=("n3", "n4"), offset_ms=250), CLUSTER, "n5")
     assert effect.skews_ms == {"n5": 250, "n4": 250}
+
+
+def test_a_disk_is_broken_on_the_nodes_hit():
+    effect = resolve(Disk(aim="leader", nodes=("n3",), write_error=0.5), CLUSTER, "n5")
+    assert effect.disks == {"n5": DiskRule(write_error=0.5)}
+    assert effect.description == "disk leader: n5 full 50%"
 
 
 def test_a_plan_is_checked_against_the_nodes():
