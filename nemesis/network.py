@@ -238,10 +238,11 @@ class CommandReach:
         return conversation
 
     async def _start(self, node: str, argv: Sequence[str]) -> asyncio.subprocess.Process:
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            *self._command(node, argv), stdin=pipe, stdout=pipe, stderr=pipe
-        )
+        pipe, command = asyncio.subprocess.PIPE, self._command(node, argv)
+        try:
+            return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+        except OSError as error:
+            raise NetworkError(f"{command[0]}, by which {node} is reached, did not start: {error}") from error
 
 
 class _ProcessConversation:

@@ -102,6 +102,12 @@ def test_exactly_one_bit_behind_the_header_is_flipped(data, where):
     assert difference.bit_count() == 1
 
 
+def test_the_first_and_the_last_bit_can_be_hit():
+    before = ip_packet(17, b"\0\0")
+    assert packet.with_bit_flipped(before, 0.0)[20:] == b"\x01\0"
+    assert packet.with_bit_flipped(before, 1.0)[20:] == b"\0\x80"
+
+
 def test_nothing_behind_the_header_nothing_flipped():
     assert packet.with_bit_flipped(ip_packet(17, b""), 0.5) == ip_packet(17, b"")
     assert packet.with_bit_flipped(b"", 0.5) == b""

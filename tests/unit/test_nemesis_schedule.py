@@ -212,6 +212,12 @@ def test_a_plan_edited_wrongly_is_refused(text, sentence):
         schedule.decode(text)
 
 
+def test_faults_are_listed_only_where_a_name_is_wrong():
+    with pytest.raises(FaultError) as caught:
+        schedule.decode('[{"id":"a","start_ms":0,"stop_ms":5,"fault":{"fault":"kill","aim":"one"}}]')
+    assert str(caught.value).endswith("missing required field `nodes` - at `$[0].fault`")
+
+
 def test_the_plan_in_the_documentation_is_one():
     page = Path(__file__).parents[2] / "docs" / "faults.md"
     (example,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
