@@ -83,6 +83,15 @@ def test_a_copy_has_a_checksum_that_verifies(data, wrong):
             assert good[26:28] != b"\0\0"
 
 
+@pytest.mark.parametrize(("protocol", "head", "place", "written"), [(17, 8, 6, 0xFFFF), (6, 20, 16, 0)])
+def test_a_checksum_of_zero_means_none_in_udp_only(protocol, head, place, written):
+    """The two bytes of data that bring the sum to zero: the checksum of the packet without them."""
+    empty = packet.with_checksum(ip_packet(protocol, bytes(head) + b"\0\0"))
+    needed = empty[20 + place : 22 + place]
+    good = packet.with_checksum(ip_packet(protocol, bytes(head) + needed))
+    assert int.from_bytes(good[20 + place : 22 + place], "big") == written
+
+
 def test_what_cannot_be_copied_is_left_alone():
     assert packet.with_checksum(ip_packet(1, bytes(8))) == b""
     assert packet.with_checksum(ip_packet(17, bytes(8), fragment=0x2000)) == b""
