@@ -52,7 +52,7 @@ def core(batch: int, seconds: float = 3.0) -> None:
 
 
 def sim(seeds: int = 3) -> None:
-    """The storm of the tests: 5 nodes, 10 clients, partitions, kills, pauses, loss; invariants after every event."""
+    """The storm of the tests: 5 nodes, 10 clients, random faults, invariants after every event."""
     for seed in range(seeds):
         began = time.process_time()
         result = storm(Node, seed, seconds=60)
@@ -132,7 +132,7 @@ def server(seconds: float = 4.0) -> None:
                     "-m",
                     "raft",
                     f"--name=n{i}",
-                    f"--data-dir={Path(directory) / str(i)}",
+                    f"--data-dir={directory}/{i}",
                     *members,
                 ],
                 stderr=subprocess.DEVNULL,

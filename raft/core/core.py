@@ -188,8 +188,10 @@ class Core(Membership, Elections, Reads):
         role = self.role
         if isinstance(role, Leader):
             self._finish_turn_as_leader(role)
-        records = self._take_records()
-        committed = self._take_committed()
+        records: Sequence[Record] = ()
+        if self._unsaved or self._records or self._unsaved_hard_state:
+            records = self._take_records()
+        committed = self._take_committed() if self.commit_index > self._committed_out else ()
         if isinstance(role, Leader):
             if role.read_rounds:
                 self._finish_rounds(role)
@@ -236,7 +238,5 @@ class Core(Membership, Elections, Reads):
     def _take_committed(self) -> Sequence[Entry]:
         first = self._committed_out + 1
         last = min(self.commit_index, self._committed_out + self.options.committed_per_turn_max)
-        if last < first:
-            return ()
         self._committed_out = last
         return self.log.slice(first, last)

@@ -42,7 +42,7 @@ def test_an_unknown_bug_is_named_with_the_known_ones():
 def test_a_bug_overrides_few_methods_and_each_exists_in_what_it_breaks(bug):
     """A bug that overrides a method that was renamed since would silently be none."""
     parts = [(bug.core, Core), (bug.machine, KeyValue), (bug.node, Node)]
-    assert 1 <= sum(part is not None for part, _ in parts) <= 2
+    assert any(part is not None for part, _ in parts)
     for part, base in parts:
         if part is not None:
             own = [name for name, value in vars(part).items() if callable(value)]
