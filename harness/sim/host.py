@@ -11,13 +11,14 @@ Theory of operation
 
 from __future__ import annotations
 
+import errno
 import random
 import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from harness.sim.disk import SimDisk
+from harness.sim.disk import DiskError, SimDisk
 from harness.sim.loop import US_PER_S, SimLoop
 from harness.sim.network import SimNetwork
 
@@ -70,6 +71,10 @@ class HostTimer:
             host.guard(self.callback, *self.args)
 
 
+def _raise_eio() -> None:
+    raise DiskError(errno.EIO, "the simulated disk failed to sync")
+
+
 class SimHost:
     """See the module. Satisfies the Host protocol that nodes are written against, given their storage."""
 
@@ -92,6 +97,8 @@ class SimHost:
         self._network = network
         self._factory = factory
         self.panics: list[str] = []
+        self.disk_deaths = 0
+        self.wall_offset_us = 0
         self._inbox: deque[Callable[[], None]] = deque()
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
@@ -103,6 +110,10 @@ class SimHost:
     def now_us(self) -> int:
         """Monotonic microseconds."""
         return self.loop.now_us
+
+    def wall_us(self) -> int:
+        """The wall clock, which faults may shift; the monotonic one never jumps."""
+        return self.loop.now_us + self.wall_offset_us
 
     def call_later(self, delay_us: int, callback: Callable[..., None], *args: Any) -> HostTimer:
         """Call back once, unless the process dies first."""
@@ -116,7 +127,8 @@ class SimHost:
 
     def sync(self, done: Callable[[], None]) -> None:
         """Sync the disk; `done` runs when the process runs."""
-        self.disk.sync(HostTimer(self, self.incarnation, done, ()).fire)
+        failed = HostTimer(self, self.incarnation, _raise_eio, ())
+        self.disk.sync(HostTimer(self, self.incarnation, done, ()).fire, failed.fire)
 
     # -- what the world does to it ----------------------------------------------------------------------------
 
@@ -163,6 +175,9 @@ class SimHost:
         """Run code of the process; an exception is the end of the process."""
         try:
             call(*args)
+        except DiskError:
+            self.disk_deaths += 1  # asked for: a program that cannot write should stop
+            self.kill()
         except Exception as error:  # noqa: BLE001 - whatever it dies of
             place = traceback.extract_tb(error.__traceback__)[-1]
             self.panics.append(

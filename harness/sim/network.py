@@ -7,6 +7,8 @@ Theory of operation
     that is blocked when a message is sent, or when it would arrive, loses the message: a partition cuts what is
     in flight too, as dropping the queues of a real link does.
 
+    A link with a rate sends one message after the other; what would wait longer than `QUEUE_MAX_US` is dropped.
+
     Clients reach nodes over links of their own, which no fault touches: what a partition cuts is the cluster.
 """
 
@@ -21,6 +23,9 @@ import msgspec
 from harness.seeds import Streams, skewed
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY, LinkRule, Ruleset
+
+HEADERS_BYTES = 66  # Ethernet, IP and TCP around a small message
+QUEUE_MAX_US = 2_000_000  # a slow link drops what would wait longer
 
 
 class NetworkParams(msgspec.Struct, frozen=True):
@@ -46,6 +51,7 @@ class SimNetwork:
         self._rules = HEALTHY
         self._receivers: dict[str, Callable[[str, Any], None]] = {}
         self._rngs: dict[tuple[str, str], random.Random] = {}
+        self._busy_until_us: dict[tuple[str, str], int] = {}
         self.sent = 0
         self.lost = 0
         self.duplicated = 0
@@ -71,22 +77,40 @@ class SimNetwork:
         if rule is None:
             loss, duplicate = params.loss, params.duplicate
         else:
-            loss = 1.0 if rule.blocked else 1.0 - (1.0 - params.loss) * (1.0 - rule.loss)
+            # A corrupted message fails its checksum: for the receiver it is a lost one.
+            healthy = (1.0 - params.loss) * (1.0 - rule.loss) * (1.0 - rule.corrupt)
+            loss = 1.0 if rule.blocked else 1.0 - healthy
             duplicate = 1.0 - (1.0 - params.duplicate) * (1.0 - rule.duplicate)
         if fate < loss:
             self.lost += 1
             return
-        self._loop.schedule(self._delay_us(rng, rule), self._arrive, link, message)
+        queued_us = self._queue_us(link, rule, message) if rule is not None and rule.rate_kbit else 0
+        if queued_us > QUEUE_MAX_US:
+            self.lost += 1
+            return
+        self._loop.schedule(queued_us + self._delay_us(rng, rule), self._arrive, link, message)
         if duplicate > 0 and rng.random() < duplicate:
             self.duplicated += 1
-            self._loop.schedule(self._delay_us(rng, rule), self._arrive, link, message)
+            self._loop.schedule(queued_us + self._delay_us(rng, rule), self._arrive, link, message)
 
     def _delay_us(self, rng: random.Random, rule: LinkRule | None) -> int:
         params = self._params
         delay_us = params.delay_min_us + skewed(rng, params.delay_mean_us)
         if rule is not None and (rule.delay_ms or rule.jitter_ms):
-            delay_us += 1000.0 * (rule.delay_ms + rule.jitter_ms * rng.random())
+            extra_us = 1000.0 * (rule.delay_ms + rule.jitter_ms * rng.random())
+            if not (rule.reorder and rng.random() < rule.reorder):
+                delay_us += extra_us
         return int(delay_us)
+
+    def _queue_us(self, link: tuple[str, str], rule: LinkRule, message: Any) -> int:
+        """How long the message waits for its turn on a slow link, and takes to get onto it."""
+        size_bytes = len(msgspec.msgpack.encode(message)) + HEADERS_BYTES
+        now_us = self._loop.now_us
+        free_us = max(now_us, self._busy_until_us.get(link, 0))
+        done_us = free_us + int(size_bytes * 8 * 1000 / rule.rate_kbit)
+        if done_us - now_us <= QUEUE_MAX_US:
+            self._busy_until_us[link] = done_us
+        return done_us - now_us
 
     def _arrive(self, link: tuple[str, str], message: Any) -> None:
         rule = self._rules.links.get(link)

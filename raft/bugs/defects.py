@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from raft.api import NotLeader, Request, Response
 from raft.core import AppendEntries, Candidate, Core, Entry, Leader, Message, RequestVote, VoteReply
-from raft.core.progress import Progress
 from raft.core.quorum import majority
 from raft.core.records import Saved, SaveHardState
 from raft.core.roles import Follower
@@ -177,8 +176,8 @@ class VoteTwice(AsInThePaper):
 class CommitPriorTerm(AsInThePaper):
     """Counts replicas of old entries.
 
-    What would hide that is gone too: entries travel one by one, so that a new leader's no-op does not arrive
-    together with what it was elected with, and reads wait for the latter only.
+    What would hide that is gone too, as it was in systems that had the bug: a new leader appends no entry of its
+    own term until a client asks for one, and reads wait only for what it was elected with.
     """
 
     __slots__ = ()
@@ -187,11 +186,8 @@ class CommitPriorTerm(AsInThePaper):
         del index
         return True
 
-    def _replicate(self, peer: NodeId, progress: Progress) -> bool:
-        if progress.next_index > min(self.log.last_index, progress.match_index + 1) or progress.probe_sent:
-            return False
-        self._send_append(peer, progress, 1)
-        return True
+    def _open_term(self) -> None:
+        pass
 
     def _can_read(self) -> bool:
         inherited, _ = self.log.last_not_above(self.log.last_index, self.term - 1)
