@@ -188,7 +188,8 @@ class CommitPriorTerm(AsInThePaper):
         return True
 
     def _replicate(self, peer: NodeId, progress: Progress) -> bool:
-        if progress.next_index > min(self.log.last_index, progress.match_index + 1) or progress.probe_sent:
+        waits = progress.probe_sent if progress.probing else progress.next_index > progress.match_index + 1
+        if waits or progress.next_index > self.log.last_index:
             return False
         self._send_append(peer, progress, 1)
         return True
