@@ -187,7 +187,8 @@ class CommitPriorTerm(AsInThePaper):
         return True
 
     def _open_term(self) -> None:
-        pass
+        assert isinstance(self.role, Leader)
+        self.role.progress[self.name].match_index = self.log.last_index
 
     def _can_read(self) -> bool:
         inherited, _ = self.log.last_not_above(self.log.last_index, self.term - 1)
