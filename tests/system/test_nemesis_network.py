@@ -29,7 +29,7 @@ GIVE_UP_S = 0.7
 SETTLE_ROUNDS = 6
 
 # Runs on each node: echoes over TCP, counts datagrams by sender, and answers commands, a line of JSON each.
-AGENT = r"""
+PROBE = r"""
 import json, socket, sys, threading, time
 received = {}
 datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -113,12 +113,12 @@ for line in sys.stdin:
 """
 
 
-class Agent:
+class Probe:
     """The program above, on one node; its commands are methods."""
 
     def __init__(self, net, node):
         self.process = subprocess.Popen(
-            net.command(node, [sys.executable, "-c", AGENT]),
+            net.command(node, [sys.executable, "-c", PROBE]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -144,16 +144,16 @@ class Agent:
 
 
 class Lab:
-    """Three nodes and the clients' side, with an agent on each."""
+    """Three nodes and the clients' side, with a probe on each."""
 
     def __init__(self, *, rootless):
         self.net = Netns(NODES, rootless=rootless)
         self.reach = CommandReach(self.net.command)
-        self.agents = {node: Agent(self.net, node) for node in (*NODES, None)}
+        self.probes = {node: Probe(self.net, node) for node in (*NODES, None)}
         self.abilities = parse(self.net.run("n1", ["sh"], probe_script(sys.executable)))
 
     def __getitem__(self, node):
-        return self.agents[node]
+        return self.probes[node]
 
     def address(self, node):
         return self.net.addresses[node] if node else self.net.client_address
@@ -184,8 +184,8 @@ class Lab:
         return sorted(self[src].ping(name, 5) for _ in range(count))
 
     def close(self):
-        for agent in self.agents.values():
-            agent.stop()
+        for probe in self.probes.values():
+            probe.stop()
         self.net.close()
 
 
