@@ -25,8 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+from checkers.effects import Effect, Inconsistent
 from checkers.history import Operation
-from checkers.models import Effect, Inconsistent, Model, RegisterCode, effect_of, register_code
+from checkers.models import Model, RegisterCode, effect_of, register_code
 
 PURE, OVERWRITE, GENERAL = 0, 1, 2
 _EFFECTS = {Effect.PURE: PURE, Effect.OVERWRITE: OVERWRITE, Effect.GENERAL: GENERAL}
