@@ -1,19 +1,22 @@
 """The general search on compiled code: tables in, an `Outcome` out, in turns as `checkers.search.search`.
 
 Rules of this module
-    1. The model is explored once into a table of states by kinds, up to `CELLS_MAX` cells; an object with
-       more states than that is for the search that asks the model as it goes.
+    1. A register needs no table, whatever the number of its values. Any other model is explored once into
+       a table of states by kinds, up to `CELLS_MAX` cells; an object with more states than that is for the
+       search that asks the model as it goes.
     2. Importing it imports numba; see `checkers.fast`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from checkers import kernel_orders, kernels
+from checkers.models import RegisterCode
 from checkers.problem import GENERAL, NEVER, OVERWRITE, PURE, Problem
 from checkers.search import Meter, Outcome, Trail
 
@@ -23,6 +26,8 @@ _FIRST_SHARE = 100_000
 _SHARE_MAX = 1_000_000
 _INFOS_PER_KIND_MAX = 0x7FFF
 _RECENT_LEVELS = 256
+_NO_VALUE = -2
+_FORMS = {"read": kernels.READS, "write": kernels.WRITES, "cas": kernels.CAS, "differs": kernels.DIFFERS}
 _CAUSES = {-1: "configurations", -2: "bytes", -3: "bytes"}
 
 
@@ -56,6 +61,30 @@ def settle_effects(problem: Problem, table: Any) -> Any:
     return found
 
 
+def register_forms(problem: Problem, forms: Sequence[RegisterCode]) -> Any:
+    """The codes of a register's kinds for `kernels.after`, with its values as numbers of states."""
+    rows = []
+    for form in forms:
+        old = problem.number(form[1]) if len(form) > 1 else _NO_VALUE
+        new = problem.number(form[2]) if len(form) > 2 else _NO_VALUE
+        # A read that says nothing is possible in every state: it differs from what is no state.
+        what = _FORMS[str(form[0])] if len(form) > 1 else kernels.DIFFERS
+        rows.append((what, old, new))
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def _transitions(problem: Problem) -> tuple[Any, Any, Any]:
+    """Table, codes and effects for the kernels."""
+    if problem.forms:
+        effect = np.array(problem.effect, np.int64)
+        return np.zeros((1, 1), np.int32), register_forms(problem, problem.forms), effect
+    table = explore(problem)
+    if table is None:
+        raise TooLarge(f"more than {CELLS_MAX} cells")
+    codes = np.zeros((table.shape[0], 3), np.int64)
+    return table, codes, settle_effects(problem, table)
+
+
 class CompiledSearcher:
     """Both searches over one problem, compiled.
 
@@ -64,10 +93,8 @@ class CompiledSearcher:
     """
 
     def __init__(self, problem: Problem) -> None:
-        table = explore(problem)
-        if table is None:
-            raise TooLarge(f"more than {CELLS_MAX} cells")
         self.problem = problem
+        table, code, effect = _transitions(problem)
         call = np.array(problem.call, np.int64)
         ret = np.array(problem.ret, np.int64)
         kind = np.array(problem.kind, np.int64)
@@ -83,7 +110,7 @@ class CompiledSearcher:
         info_start = np.cumsum([0, *map(len, by_kind.values())])
         self.width = 2 + 2 * max(1, slots + 63 >> 6) + (len(by_kind) + 3 >> 2)
         self.arguments = (
-            rets, slot, slots, start, pending, ret, kind, settle_effects(problem, table), table,
+            rets, slot, slots, start, pending, ret, kind, effect, table, code,
             problem.initial, np.array(list(by_kind), np.int64), info_start, call[places], places,
         )  # fmt: skip
 

@@ -24,6 +24,7 @@ from checkers.kernels import (
     RECENT_LEVELS,
     RECENT_STATES,
     YES,
+    after,
     at_most,
     core_hash,
     expand,
@@ -36,7 +37,7 @@ _Array = Any
 @njit(cache=True, nogil=True)
 def bfs(
     rets: _Array, slot: _Array, slots: int, start: _Array, pending: _Array, ret: _Array, kind: _Array,
-    effect: _Array, table: _Array, initial: int, info_kind: _Array, info_start: _Array, info_call: _Array,
+    effect: _Array, table: _Array, code: _Array, initial: int, info_kind: _Array, info_start: _Array, info_call: _Array,
     info_place: _Array, configurations: int, rows_max: int, trail_max: int,
 ) -> Any:  # fmt: skip
     """Level by level: (answer, level, configurations, last trail, trail_before, trail_op, recent).
@@ -88,7 +89,7 @@ def bfs(
         spent, trail = counters[0], counters[2]
         count = expand(
             level, rows, 0, held, out, 0, out_table, stamp, out_chain, out_dead, nodes, flags, node_table,
-            node_chain, node_dead, rets, slot, start, pending, ret, kind, effect, table, info_kind, info_start,
+            node_chain, node_dead, rets, slot, start, pending, ret, kind, effect, table, code, info_kind, info_start,
             info_call, info_place, words, width, trail_before, trail_op, scratch, best, stamps, counters,
         )  # fmt: skip
         if count == OUT_OF_CONFIGURATIONS and counters[0] <= counters[1]:
@@ -206,7 +207,7 @@ def pairs(visited: _Array, count: int, width: int) -> _Array:
 @njit(cache=True, nogil=True)
 def dfs(
     rets: _Array, slot: _Array, slots: int, start: _Array, pending: _Array, ret: _Array, kind: _Array,
-    effect: _Array, table: _Array, initial: int, info_kind: _Array, info_start: _Array, info_call: _Array,
+    effect: _Array, table: _Array, code: _Array, initial: int, info_kind: _Array, info_start: _Array, info_call: _Array,
     info_place: _Array, configurations: int, rows_max: int, trail_max: int,
 ) -> Any:  # fmt: skip
     """Deep first: as `bfs`, but with the deepest level and with all levels and states as ``recent``."""
@@ -282,7 +283,7 @@ def dfs(
             spent, trail = counters[0], counters[2]
             made = expand(
                 level, pool, row, row + 1, pool, row + 1, none, 0, none, none_dead, nodes, flags, node_table,
-                node_chain, node_dead, rets, slot, start, pending, ret, kind, effect, table, info_kind,
+                node_chain, node_dead, rets, slot, start, pending, ret, kind, effect, table, code, info_kind,
                 info_start, info_call, info_place, words, width, trail_before, trail_op, scratch, best, stamps,
                 counters,
             )  # fmt: skip
@@ -363,7 +364,7 @@ def dfs(
         choice = row + 1
         if observer[level + 1] >= 0:
             for e in range(row + 1, made):
-                if table[observer[level + 1], np.int64(pool[e, 0])] >= 0:
+                if after(table, code, observer[level + 1], np.int64(pool[e, 0])) >= 0:
                     choice = e
                     break
         if choice != made - 1:

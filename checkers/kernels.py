@@ -34,6 +34,9 @@ SIGNS = np.uint64(0x8000800080008000)
 
 YES, NO, OUT_OF_CONFIGURATIONS, OUT_OF_ROWS, OUT_OF_TRAIL = 1, 0, -1, -2, -3
 
+#: What a kind does: the table says it, or it is a register's.
+BY_TABLE, READS, WRITES, CAS, DIFFERS = 0, 1, 2, 3, 4
+
 RECENT_LEVELS, RECENT_STATES = 256, 8
 
 _Array = Any
@@ -156,9 +159,27 @@ def insert(
 
 
 @njit(cache=True, nogil=True)
+def after(table: _Array, code: _Array, kind: Any, state: Any) -> Any:
+    """The state after an operation of that kind, -1 where it is illegal.
+
+    ``code[kind]`` is READS a, WRITES a, CAS a to b or DIFFERS from a; or `BY_TABLE`.
+    """
+    what = code[kind, 0]
+    if what == BY_TABLE:
+        return np.int64(table[kind, state])
+    if what == WRITES:
+        return code[kind, 1]
+    if what == CAS:
+        return code[kind, 2] if state == code[kind, 1] else np.int64(-1)
+    if (state == code[kind, 1]) != (what == DIFFERS):
+        return state
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
 def settle(
     rows: _Array, row: int, words: int, pending: _Array, p0: int, p1: int, slot: _Array, kind: _Array,
-    effect: _Array, table: _Array,
+    effect: _Array, table: _Array, code: _Array,
 ) -> bool:  # fmt: skip
     """R1 and R4; whether a pure operation went in."""
     state = np.int64(rows[row, 0])
@@ -167,7 +188,7 @@ def settle(
         x = pending[p]
         w = 1 + (slot[x] >> 6)
         bit = ONE << np.uint64(slot[x] & 63)
-        if rows[row, w] & bit == 0 and table[kind[x], state] == state:
+        if rows[row, w] & bit == 0 and after(table, code, kind[x], state) == state:
             if effect[kind[x]] == PURE:
                 rows[row, w] |= bit
                 observed = True
@@ -195,10 +216,10 @@ def absorb(
 
 
 @njit(cache=True, nogil=True)
-def wanted(state: Any, watchers: _Array, count: int, table: _Array) -> bool:
+def wanted(state: Any, watchers: _Array, count: int, table: _Array, code: _Array) -> bool:
     """R5."""
     for n in range(count):
-        if table[watchers[n], state] >= 0:
+        if after(table, code, watchers[n], state) >= 0:
             return True
     return False
 
@@ -242,7 +263,7 @@ def expand(
     level: int, source: _Array, r0: int, r1: int, out: _Array, first: int, out_table: _Array, out_stamp: int,
     out_chain: _Array, out_dead: _Array, nodes: _Array, flags: _Array, node_table: _Array, node_chain: _Array,
     node_dead: _Array, rets: _Array, slot: _Array, start: _Array, pending: _Array, ret: _Array, kind: _Array,
-    effect: _Array, table: _Array, info_kind: _Array, info_start: _Array, info_call: _Array,
+    effect: _Array, table: _Array, code: _Array, info_kind: _Array, info_start: _Array, info_call: _Array,
     info_place: _Array, words: int, width: int, trail_before: _Array, trail_op: _Array, scratch: _Array,
     best: _Array, stamps: _Array, counters: _Array,
 ) -> int:  # fmt: skip
@@ -278,7 +299,7 @@ def expand(
             return OUT_OF_CONFIGURATIONS
         for w in range(width + 1):
             nodes[n, w] = source[row, w]
-        settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table)
+        settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
         if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
             flags[n] = 2
             n += 1
@@ -356,21 +377,21 @@ def expand(
                     continue
                 x = info_place[place]
             wrote = effect[k] == OVERWRITE
-            after = np.int64(table[k, state])
-            if after < 0 or (wrote and unseen):
+            then = np.int64(after(table, code, k, state))
+            if then < 0 or (wrote and unseen):
                 continue
             if n >= room:
                 return OUT_OF_CONFIGURATIONS
             for w2 in range(width + 1):
                 nodes[n, w2] = nodes[at, w2]
-            nodes[n, 0] = np.uint64(after)
+            nodes[n, 0] = np.uint64(then)
             if m < p1:
                 nodes[n, w] |= bit
                 nodes[n, w + words] &= ~bit
             absorbed = wrote and absorb(nodes, n, words, pending, p0, p1, slot, kind, effect)
             if (wrote and x != returning) or m >= p1:
-                idle = after == state and not absorbed
-                if idle or not wanted(after, scratch, watching, table):
+                idle = then == state and not absorbed
+                if idle or not wanted(then, scratch, watching, table, code):
                     continue
             if m >= p1:
                 nodes[n, core + (i >> 2)] += ONE << np.uint64(16 * (i & 3))
@@ -388,7 +409,7 @@ def expand(
                     out_dead,
                 )  # fmt: skip
                 continue
-            observed = settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table)
+            observed = settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
             if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
                 flags[n] = 1 if wrote and not observed else 0
                 n += 1
