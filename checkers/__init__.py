@@ -9,10 +9,11 @@ r"""Checkers: pure functions from a history to a verdict, and the history format
 valid: linearizable with model register: 2 operations, zones
 """
 
+from checkers.effects import Effect, Inconsistent
 from checkers.formats import encode_header, encode_op, parse_history, read_history
 from checkers.history import History, HistoryError, Op, Operation
 from checkers.linear import Budget, check_linearizable
-from checkers.models import MODELS, Effect, Inconsistent, Model, default_model, model_by_name
+from checkers.models import MODELS, Model, default_model, model_by_name
 from checkers.verdict import Verdict, merge
 
 __all__ = [

@@ -35,8 +35,9 @@ from typing import Any, cast
 import msgspec
 
 from checkers.clash import clashing
+from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
-from checkers.models import Effect, Inconsistent, Model, State, effect_of
+from checkers.models import Model, effect_of
 from checkers.order_graph import contradiction
 from checkers.problem import Problem, compile_exact, compile_problem
 from checkers.search import Exhausted, Levels, Meter, Outcome, Searcher, search

@@ -9,8 +9,10 @@ Rules of this module
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,15 @@ from typing import Any
 def installed() -> bool:
     """Whether numpy and numba can be imported."""
     return all(importlib.util.find_spec(name) is not None for name in ("numpy", "numba"))
+
+
+def warm() -> bool:
+    """Whether the searches were compiled before on this machine, as far as their cache on disk tells."""
+    folders = [Path(__file__).parent / "__pycache__"]
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        folders.append(Path(chosen))
+    return any(folder.is_dir() and any(folder.rglob("kernel_orders.dfs*.nbi")) for folder in folders)
 
 
 @cache

@@ -19,8 +19,9 @@ Rules of this module
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from checkers import fast
@@ -37,6 +38,7 @@ from checkers.zones import FITS, VIOLATION
 #: From that many lines on histories of registers are read into arrays and checked by compiled code.
 _COLUMNS_LINES = 100_000
 _FIRST_PASS_CONFIGURATIONS = 20_000
+_PLAIN_CONFIGURATIONS = 150_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +163,12 @@ class _Check:
 
     def run(self) -> Verdict:
         left = self._by_zones() if self.columns is not None else list(self.groups)
+        # Where the compiled search is loaded already, it is worth its set-up much earlier.
+        loaded = "checkers.compiled_search" in sys.modules
         for key in left:
-            self._search(key, _FIRST_PASS_CONFIGURATIONS)
+            self._search(key, _FIRST_PASS_CONFIGURATIONS // (10 if loaded else 1))
         for key in list(self.undecided):
-            if self.spent < self.budget.configurations and time.monotonic() < self.deadline_s:
-                self._search(key, self.budget.configurations)
+            self._search_hard(key)
         valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
         return Verdict(
             valid=valid,
@@ -205,12 +208,38 @@ class _Check:
             self.groups[key] = _groups(part, self.model)[key]
         return self.groups[key]
 
-    def _search(self, key: Hashable, configurations: int) -> None:
+    def _search_hard(self, key: Hashable) -> None:
+        """Compiled where that is ready, or where the plain search has gone on for long."""
+        if not fast.installed():
+            self._search(key, self.budget.configurations)
+            return
+        if not fast.warm():
+            self._search(key, _PLAIN_CONFIGURATIONS)
+        if key in self.undecided:
+            self._search(key, self.budget.configurations, by=self._compiled)
+
+    def _compiled(self, problem: Problem, meter: Meter) -> Outcome:
+        began_s = time.monotonic()
+        from checkers import compiled_search  # noqa: PLC0415  (imports numba, and may have to compile)
+
+        compiled_search.ready()
+        # What compiling takes is no fault of the history.
+        meter.deadline_s += time.monotonic() - began_s
+        try:
+            return compiled_search.search(problem, meter)
+        except compiled_search.TooLarge:
+            return search(problem, meter)
+
+    def _search(
+        self, key: Hashable, configurations: int, by: Callable[[Problem, Meter], Outcome] = search
+    ) -> None:
         left = self.budget.configurations - self.spent
+        if left <= 0 or time.monotonic() > self.deadline_s:
+            return
         meter = Meter(min(left, configurations), self.budget.bytes_max, self.deadline_s)
         operations = self._operations(key)
         problem = compile_problem(operations, self.model)
-        outcome = search(problem, meter)
+        outcome = by(problem, meter)
         self.spent += meter.used
         self.undecided.pop(key, None)
         if outcome.valid is None:
