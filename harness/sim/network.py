@@ -46,6 +46,9 @@ class SimNetwork:
         self._rules = HEALTHY
         self._receivers: dict[str, Callable[[str, Any], None]] = {}
         self._rngs: dict[tuple[str, str], random.Random] = {}
+        self.observer: Callable[[str, str, Any], None] | None = (
+            None  # is told src, dst and message of what is lost
+        )
         self.sent = 0
         self.lost = 0
         self.duplicated = 0
@@ -74,7 +77,7 @@ class SimNetwork:
             loss = 1.0 if rule.blocked else 1.0 - (1.0 - params.loss) * (1.0 - rule.loss)
             duplicate = 1.0 - (1.0 - params.duplicate) * (1.0 - rule.duplicate)
         if fate < loss:
-            self.lost += 1
+            self._lose(link, message)
             return
         self._loop.schedule(self._delay_us(rng, rule), self._arrive, link, message)
         if duplicate > 0 and rng.random() < duplicate:
@@ -91,6 +94,11 @@ class SimNetwork:
     def _arrive(self, link: tuple[str, str], message: Any) -> None:
         rule = self._rules.links.get(link)
         if rule is not None and rule.blocked:
-            self.lost += 1
+            self._lose(link, message)
             return
         self._receivers[link[1]](link[0], message)
+
+    def _lose(self, link: tuple[str, str], message: Any) -> None:
+        self.lost += 1
+        if self.observer is not None:
+            self.observer(*link, message)
