@@ -93,11 +93,12 @@ def _open(args: argparse.Namespace) -> ResultsFile:
         raise ConfigError(
             f"cluster is {config.cluster!r}; a sweep runs on sim, where a seed fixes everything"
         )
-    first, last = _seeds(args.seeds or (SEEDS_DEFAULT if args.until is None else SEEDS_UNTIL))
+    first, last = seed_range(args.seeds or (SEEDS_DEFAULT if args.until is None else SEEDS_UNTIL))
     return results.create(Path(config.store), Header(config, first, last, swarm=args.swarm))
 
 
-def _seeds(text: str) -> tuple[int, int]:
+def seed_range(text: str) -> tuple[int, int]:
+    """The seeds that a text such as 0:1000 or 20 names."""
     match = re.fullmatch(r"(?:(\d+):)?(\d+)", text)
     first, last = (int(match[1] or 0), int(match[2])) if match else (0, 0)
     if not first < last <= MAX_SEED:

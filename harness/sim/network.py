@@ -22,6 +22,9 @@ from harness.seeds import Streams, skewed
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
+RETRANSMIT_US = 200_000  # Linux's shortest retransmission time-out; it doubles each time
+RETRANSMISSIONS_MAX = 8
+
 
 class NetworkParams(msgspec.Struct, frozen=True):
     """A healthy link: delay is `delay_min_us` plus a skewed delay of mean `delay_mean_us`."""
@@ -61,13 +64,38 @@ class SimNetwork:
         """Make the network exactly this."""
         self._rules = rules
 
+    def blocked(self, src: str, dst: str) -> bool:
+        """Whether nothing passes from src to dst now."""
+        rule = self._rules.links.get((src, dst))
+        return rule is not None and rule.blocked
+
+    def transit_us(self, src: str, dst: str) -> int:
+        """How long a segment takes that is sent again until it is not lost; for streams of bytes."""
+        link = (src, dst)
+        rng = self._rng(link)
+        rule = self._rules.links.get(link)
+        loss = self._params.loss if rule is None else 1.0 - (1.0 - self._params.loss) * (1.0 - rule.loss)
+        total_us, again_us = self._delay_us(rng, rule), RETRANSMIT_US
+        self.sent += 1
+        for _ in range(RETRANSMISSIONS_MAX):
+            if rng.random() >= loss:
+                break
+            self.lost += 1
+            total_us += again_us
+            again_us *= 2
+        return total_us
+
+    def _rng(self, link: tuple[str, str]) -> random.Random:
+        rng = self._rngs.get(link)
+        if rng is None:
+            rng = self._rngs[link] = self._streams.stream(f"network/{link[0]}->{link[1]}")
+        return rng
+
     def send(self, src: str, dst: str, message: Any) -> None:
         """Send a message; it arrives once, twice or never."""
         self.sent += 1
         link = (src, dst)
-        rng = self._rngs.get(link)
-        if rng is None:
-            rng = self._rngs[link] = self._streams.stream(f"network/{src}->{dst}")
+        rng = self._rng(link)
         rule = self._rules.links.get(link)
         params = self._params
         fate = rng.random()
