@@ -5,7 +5,7 @@ Rules of this module
     2. Buffers grow by factors up to their bound; what was half done when one was too small is done again.
 """
 
-# ruff: noqa: C901, PLR0911, PLR0912, PLR0913, PLR0915, PLR0917, E501
+# ruff: noqa: C901, PLR0911, PLR0912, PLR0913, PLR0915, PLR0917
 # mypy: disable-error-code="misc,arg-type,assignment,no-redef"
 
 from __future__ import annotations
