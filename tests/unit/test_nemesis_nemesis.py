@@ -371,6 +371,7 @@ def test_disks_add_up_and_a_node_that_stopped_of_it_is_started_again():
     target = Books()
     run(script, target)
     assert target.healthy()
+    assert [call[0] for call in target.calls].count("set_disk") == 6, "written when it changes and only then"
     verbs = [call[0] for call in target.calls if call[1] == "n2"]
     assert verbs.index("start") > verbs.index("set_disk", 1), "mended before it is started"
 
