@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis.faults import ClockSkew, Disk, Kill, Latency, Loss, Partition, Pause
@@ -413,6 +413,7 @@ def test_a_cancelled_injection_is_healed_all_the_same():
     assert target.healthy()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(EVENTS), st.booleans()), max_size=12), st.booleans())
 def test_any_sequence_leaves_what_is_in_force_and_heals(steps, at_once):
     """Concurrent or one by one, with calls failing now and then: heal_all mends everything."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import draws, schedule
@@ -109,6 +109,7 @@ def test_intensity_makes_events_more_frequent():
     assert 1.6 < double / usual < 2.4
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(),
     kinds=st.sets(st.sampled_from(list(FAULTS)), min_size=1).map(sorted),
