@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import draws, schedule
@@ -54,6 +54,21 @@ def test_a_seed_means_the_same_plan_for_every_kind():
         for name in FAULTS
     }
     assert digests == DIGESTS
+
+
+def test_bursts_of_a_short_run_are_shorter():
+    """An episode never takes longer than its share of the run, bursts included."""
+    lengths_ms = []
+    for seed in range(40):
+        kills = plan(seed, kinds=["kill"], duration_ms=2_000)
+        lengths_ms += [event.stop_ms - event.start_ms for event in kills if event.fault.aim == "leader"]
+    assert min(lengths_ms) < 150, "the least of a burst at full length"
+    assert max(lengths_ms) <= 600 * 0.8
+
+
+def test_the_quiet_end_is_bounded():
+    last = max(max(event.stop_ms for event in plan(seed, duration_ms=400_000)) for seed in range(40))
+    assert 388_000 < last <= 390_000
 
 
 def test_the_hash_seed_changes_nothing():
@@ -106,6 +121,7 @@ def test_intensity_makes_events_more_frequent():
     assert 1.6 < double / usual < 2.4
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(),
     kinds=st.sets(st.sampled_from(list(FAULTS)), min_size=1).map(sorted),
@@ -260,7 +276,9 @@ def test_a_plan_for_another_cluster_is_refused():
         schedule.check_plan(plan(1), ("n1", "n2", "n3"))
 
 
-@pytest.mark.parametrize("options", [{"intensity": 0}, {"interval_ms": -1}, {"duration_ms": 0}])
+@pytest.mark.parametrize(
+    "options", [{"intensity": 0}, {"interval_ms": -1}, {"duration_ms": 0}, {"intensity": float("inf")}]
+)
 def test_lengths_must_be_above_zero(options):
     with pytest.raises(FaultError, match="needs a number above 0"):
         plan(1, **options)
