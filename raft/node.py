@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from raft.api import Get, NotLeader, Refused, Reply, Request, Unknown
+from raft.api import READS, Get, NotLeader, Range, Refused, Reply, Request, Unknown
 from raft.core import (
     Core,
     Entry,
@@ -63,7 +63,7 @@ class _Proposal(NamedTuple):
 
 
 class _Read(NamedTuple):
-    command: Get
+    command: Get | Range
     reply: Reply
     asked_us: int
 
@@ -147,7 +147,7 @@ class Node:
         """Takes a client's request; `reply` is called once, now or later, unless the node stops before."""
         if self.stopped:
             return
-        if isinstance(request.command, Get):
+        if isinstance(request.command, READS):
             self._read(request.command, reply)
         elif isinstance(self.core.role, Leader):
             self._propose(request, reply)
@@ -188,7 +188,7 @@ class Node:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _read(self, command: Get, reply: Reply) -> None:
+    def _read(self, command: Get | Range, reply: Reply) -> None:
         if len(self._reads) >= self.options.pending_reads_max:
             reply(Refused("too many reads are waiting"))
             return
