@@ -85,7 +85,9 @@ class Txn(msgspec.Struct, frozen=True, array_like=True, tag="txn"):
         """Refuses what no replica could apply, before it is in anybody's log."""
         for kind, _, _ in self.ops:
             if kind not in ("r", "w", "append"):
-                raise ValueError(f'{kind!r} is no operation of a transaction; there are "r", "w" and "append"')
+                raise ValueError(
+                    f'{kind!r} is no operation of a transaction; there are "r", "w" and "append"'
+                )
 
 
 Command: TypeAlias = Get | Put | Cas | Delete | Range | Txn
