@@ -23,7 +23,8 @@ Traces
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 from raft.api import READS, Get, NotLeader, Range, Refused, Reply, Request, Unknown
@@ -71,11 +72,12 @@ class _Read(NamedTuple):
 class Node:
     """One server. Build it, `start` it, and feed it messages and requests; a crashed node is simply dropped.
 
-    `core_class` and `machine_class` are what a seeded bug replaces (see `raft.bugs`).
+    `core_class`, `machine_class` and `forced_options` are what a seeded bug sets (see `raft.bugs`).
     """
 
     core_class: ClassVar[type[Core]] = Core
     machine_class: ClassVar[type[KeyValue]] = KeyValue
+    forced_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class Node:
         self.name = name
         self.members = () if joining else tuple(sorted({*peers, name}))
         self.host = host
-        self.options = options
+        self.options = options = replace(options, **self.forced_options) if self.forced_options else options
         self.observer = observer
         self.machine = self.machine_class(options.sessions_max)
         self.applied_index = 0
