@@ -10,6 +10,7 @@ valid: linearizable with model register: 2 operations, zones
 """
 
 from checkers.effects import Effect, Inconsistent
+from checkers.fast import warm_up
 from checkers.formats import encode_header, encode_op, parse_history, read_history
 from checkers.history import History, HistoryError, Op, Operation
 from checkers.linear import Budget, check_linearizable
@@ -35,4 +36,5 @@ __all__ = [
     "model_by_name",
     "parse_history",
     "read_history",
+    "warm_up",
 ]

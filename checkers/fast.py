@@ -32,6 +32,23 @@ def warm() -> bool:
     return any(folder.is_dir() and any(folder.rglob("kernel_orders.dfs*.nbi")) for folder in folders)
 
 
+def warm_up() -> bool:
+    """Compiles everything that is not yet in the cache on disk, half a minute or so.
+
+    Returns:
+        False where numpy and numba are not installed, and so nothing can be compiled.
+    """
+    if not installed():
+        return False
+    from checkers.compiled_search import ready  # noqa: PLC0415  (rule 1)
+    from checkers.registers import solve, tiny_columns  # noqa: PLC0415
+
+    ready()
+    backend = Compiled()
+    solve(tiny_columns(backend), backend)
+    return True
+
+
 @cache
 def compiled(module: ModuleType, name: str) -> Callable[..., Any]:
     """The function of a module, compiled by numba; the cache on disk lives beside the module."""

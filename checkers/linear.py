@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from checkers import fast
 from checkers.history import History, HistoryError, Op, Operation
@@ -34,6 +35,9 @@ from checkers.values import show
 from checkers.verdict import Validity, Verdict
 from checkers.witness import replay, verify
 from checkers.zones import FITS, VIOLATION
+
+if TYPE_CHECKING:
+    from checkers.columns import KeyParts
 
 #: From that many lines on histories of registers are read into arrays and checked by compiled code.
 _COLUMNS_LINES = 100_000
@@ -134,6 +138,7 @@ class _Check:
         self.undecided: dict[Hashable, Outcome] = {}
         self.groups: dict[Hashable, list[Operation]] = {}
         self.columns: RegisterColumns | None = None
+        self.parts: KeyParts | None = None
         self.backend: Backend = PLAIN
         self._prepare()
 
@@ -201,11 +206,12 @@ class _Check:
 
     def _operations(self, key: Hashable) -> list[Operation]:
         if key not in self.groups:
-            assert self.columns is not None, "groups hold all keys where there are no columns"
-            from checkers.columns import lines_of_key  # noqa: PLC0415
+            if self.parts is None:
+                assert self.columns is not None, "groups hold all keys where there are no columns"
+                from checkers.columns import KeyParts  # noqa: PLC0415  (only for long histories)
 
-            part = lines_of_key(self.history, self.columns, self.columns.keys.index(key))
-            self.groups[key] = _groups(part, self.model)[key]
+                self.parts = KeyParts(self.history, self.columns)
+            self.groups[key] = _groups(self.parts.part(key), self.model)[key]
         return self.groups[key]
 
     def _search_hard(self, key: Hashable) -> None:
