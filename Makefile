@@ -12,7 +12,8 @@ run: $(VENV)/.run       ## a fault-injected run of the reference Raft in the sim
 	$(BIN)/splitbrain run $(ARGS)
 
 test: $(VENV)/.dev      ## the whole test suite; what the machine lacks is skipped and named
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not system" $(ARGS)
+	$(BIN)/python -m pytest -m system $(ARGS) tests/system
 
 quick: $(VENV)/.dev     ## the tests that take seconds
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not system" $(ARGS)

@@ -6,7 +6,7 @@ r"""Checkers: pure functions from a history to a verdict, and the history format
 ...     Op(2, 30, 1, "invoke", "read"), Op(3, 40, 1, "ok", "read", value=1),
 ... ], "register")
 >>> print(*verdict.lines(), sep="\n")
-valid: linearizable with model register: 2 operations, wgl-dfs
+valid: linearizable with model register: 2 operations, zones
 """
 
 from checkers.formats import encode_header, encode_op, parse_history, read_history

@@ -10,30 +10,36 @@ Rules of this module
 
 Theory of operation
     The search fails at an exact completion: everything before it is linearizable, with it nothing is. So
-    only operations called before it matter, and what completed later counts as ``info``. Of these a
-    minimal core is found by giving up chunks, then single operations (ddmin, Zeller and Hildebrandt 2002).
+    only operations called before it matter, and what completed later counts as ``info``.
 
-    For registers the core is put into a graph: A before B because A returned before B was called; a write
-    before the reads that saw its value; and, until nothing more follows, a read before every overwrite
-    that its write precedes, and an overwrite before the write whose reader it precedes. A cycle of forced
-    steps is the contradiction, and the shortest is told. Where there is none (several writes of one value,
-    or another model) the dead ends are told: what the failing operation would have found in every state
-    that can be reached.
+    *The window.* At an earlier completion the search knows every state that any order could have left. From
+    there on only what was called later is firm; what was open there, and what never returned, may or may
+    not still happen. The latest completion from whose states the failing one cannot be reached starts the
+    window: the shortest stretch of the history that cannot be linearized.
+
+    *The core.* Of the window's operations a minimal set is kept by giving up chunks, then single ones
+    (ddmin, Zeller and Hildebrandt 2002).
+
+    *The reason.* For registers the core is put into a graph (`checkers.order_graph`) and the shortest
+    contradiction in it is told. Where there is none (several writes of one value, or another model) the
+    dead ends are told: what the failing operation would have found in every state that can be reached.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import msgspec
 
+from checkers.clash import clashing
 from checkers.history import Operation
-from checkers.models import Effect, Inconsistent, Model, effect_of
+from checkers.models import Effect, Inconsistent, Model, State, effect_of
 from checkers.order_graph import contradiction
-from checkers.problem import compile_exact, compile_problem
-from checkers.search import Exhausted, Levels, Meter, Searcher, search
+from checkers.problem import Problem, compile_exact, compile_problem
+from checkers.search import Exhausted, Levels, Meter, Outcome, Searcher, search
 from checkers.values import show
 
 LINES_MAX = 20
@@ -41,79 +47,171 @@ _CHECKS_MAX = 1_500
 _CONFIGURATIONS_PER_CHECK = 3_000
 _CONFIGURATIONS_TOTAL = 60_000
 _BYTES_MAX = 1 << 28
+_SEARCHED_MAX = 4_000
+_STATES_MAX = 6
+#: A history of fewer completions is told from its start.
+_SHORT_LEVELS = 12
+_WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 255)
 _OPERATIONS_SHOWN = 9
+_EARLIER_SHOWN = 2
 _REASONS_SHOWN = 6
 _VALUE_CHARS = 48
 
 
-def explain(operations: Sequence[Operation], model: Model, key: Hashable, level: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A stretch of the history that cannot be linearized from any of the states at its start.
+
+    Attributes:
+        after: the completion at whose moment it starts, None for the start of the history.
+        starts: every state that any order could have left there.
+        operations: what may happen from then on, in the order of calls.
+    """
+
+    after: Operation | None
+    starts: tuple[State, ...]
+    operations: list[Operation]
+
+
+class _From:
+    """A model that starts in another state."""
+
+    def __init__(self, model: Model, start: State) -> None:
+        self._model = model
+        self._start = start
+        self.name = model.name
+
+    def initial(self) -> State:
+        return self._start
+
+    def step(self, state: Any, operation: Operation, /) -> State | Inconsistent:
+        return self._model.step(state, operation)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class _Impossible:
+    """Whether operations are impossible from every start, within a bounded total of work."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.checks = _CHECKS_MAX
+        self.configurations = _CONFIGURATIONS_TOTAL
+
+    def __call__(self, operations: Sequence[Operation], starts: Sequence[State]) -> bool:
+        return all(self._one(operations, start) for start in starts)
+
+    def _one(self, operations: Sequence[Operation], start: State) -> bool:
+        if self.checks <= 0 or self.configurations <= 0:
+            return False
+        meter = Meter(
+            min(_CONFIGURATIONS_PER_CHECK, self.configurations), _BYTES_MAX, time.monotonic() + 3600
+        )
+        outcome = search(compile_problem(operations, _From(self.model, start)), meter)
+        self.checks -= 1
+        self.configurations -= meter.used
+        return outcome.valid is False
+
+
+def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcome: Outcome) -> list[str]:
     """The counterexample for one object that is not linearizable.
 
     Args:
         operations: those of the object that count for the model, in the order of calls.
         model: the model that they contradict.
         key: the object, None where there is only one.
-        level: `checkers.search.Outcome.level` of the search that said no.
+        outcome: of the search of `checkers.problem.compile_problem` that said no.
 
     Returns:
         At most `LINES_MAX` lines.
     """
-    returns = sorted(o.ret for o in operations if o.ret is not None)
-    failing = next(o for o in operations if o.ret == _failing_return(operations, model, level, returns))
-    window = _prefix(operations, failing)
-    core = _minimal(window, model)
-    by_index = {operation.invoke_index: operation for operation in operations}
-    shown = _with_writers(core, window, model, by_index)
-    lines = [_headline(operations, shown, core, model, key, failing)]
-    cells = [_describe(operation) for operation in shown]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    rows = [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
-    ]
-    lines += [row.rstrip() for row in rows[:_OPERATIONS_SHOWN]]
-    if len(rows) > _OPERATIONS_SHOWN:
-        lines.append(f"  and {len(rows) - _OPERATIONS_SHOWN} more")
-    reasons = contradiction(core, shown, model) or _dead_ends(core, model)
-    return [*lines, *reasons][:LINES_MAX]
-
-
-def _failing_return(operations: Sequence[Operation], model: Model, level: int, returns: Sequence[int]) -> int:
-    """Order number of the completion at which the search failed (it skips operations of no consequence)."""
     problem = compile_problem(operations, model)
-    rets = Levels(problem).rets
-    return problem.ret[rets[min(level, len(rets) - 1)]] if rets else returns[-1]
-
-
-def _prefix(operations: Sequence[Operation], failing: Operation) -> list[Operation]:
-    """What was called before the failing completion; what completed after it is weakened."""
-    assert failing.ret is not None, "a search fails at a completion"
+    levels = Levels(problem)
+    failing = problem.operations[levels.rets[outcome.level]]
+    impossible = _Impossible(model)
+    window = _window(problem, levels, outcome, model, impossible)
+    core = _minimal(window, model, impossible)
+    originals = {operation.invoke_index: operation for operation in operations}
+    firm = [originals[o.invoke_index] for o in core if o.ret is not None]
+    others = _that_write_what_they_saw(firm, core, operations, failing, model)
+    shown = sorted([*firm, *others], key=lambda operation: operation.call)
     return [
-        _weaken(operation) if operation.ret is None or operation.ret > failing.ret else operation
-        for operation in operations
-        if operation.call < failing.ret
-    ]
+        *_headline(window, len(operations), failing, model, key),
+        *_table(shown),
+        *_reasons(window, core, shown, model),
+    ][:LINES_MAX]
+
+
+def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) -> list[str]:
+    """The counterexample for a register that `checkers.zones` found impossible.
+
+    The search finds where a short history fails. A long one is cut down first: whoever sees the same value
+    is kept together, since any part with the writers of all that it sees must be linearizable too.
+    """
+    if len(operations) <= _SEARCHED_MAX:
+        outcome = _failed_search(operations, model)
+        if outcome is not None:
+            return explain(operations, model, key, outcome)
+    part = clashing(operations, model)
+    outcome = _failed_search(part, model) if part else None
+    if outcome is None:
+        return [
+            "the blocks of two values clash (see checkers.zones), but the search for a small part ran out"
+        ]
+    lines = explain(part, model, key, outcome)
+    where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
+    first = f"{where}these of its {len(operations)} operations alone are impossible (model {model.name})"
+    return [first, *(line for line in lines[1:] if not line.startswith("no order is possible"))]
+
+
+def _failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
+    meter = Meter(_CONFIGURATIONS_TOTAL, _BYTES_MAX, time.monotonic() + 3600)
+    outcome = search(compile_problem(operations, model), meter)
+    return outcome if outcome.valid is False else None
+
+
+def _window(
+    problem: Problem, levels: Levels, outcome: Outcome, model: Model, impossible: _Impossible
+) -> _Window:
+    """The shortest window, or the whole history up to the failing completion."""
+    last = problem.ret[levels.rets[outcome.level]]
+    for size in _WINDOWS if outcome.level >= _SHORT_LEVELS else ():
+        level = outcome.level - size
+        states = outcome.recent.get(level, ())
+        if level <= 0 or not 0 < len(states) <= _STATES_MAX:
+            continue
+        start = levels.rets[level - 1]
+        operations = _between(problem.operations, problem.ret[start], last, model)
+        if impossible(operations, states):
+            return _Window(problem.operations[start], states, operations)
+    return _Window(None, (model.initial(),), _between(problem.operations, -1, last, model))
+
+
+def _between(operations: Sequence[Operation], start: int, last: int, model: Model) -> list[Operation]:
+    """What may happen after ``start``: firm if called and returned within, else it may happen or not."""
+    kept: list[Operation] = []
+    for operation in operations:
+        if operation.call > last or (operation.ret is not None and operation.ret <= start):
+            continue
+        if operation.call > start and operation.ret is not None and operation.ret <= last:
+            kept.append(operation)
+        elif effect_of(model, operation) is not Effect.PURE:
+            kept.append(_weaken(operation))
+    return kept
 
 
 def _weaken(operation: Operation) -> Operation:
+    if operation.status == "info":
+        return operation
     return msgspec.structs.replace(
         operation, status="info", result=None, ret=None, complete_index=None, ret_ns=None
     )
 
 
-def _minimal(window: list[Operation], model: Model) -> list[Operation]:
-    """The window with as much as possible given up, so that it is still impossible; see rule 1."""
-    left = [_CHECKS_MAX, _CONFIGURATIONS_TOTAL]
-
-    def impossible(candidate: Sequence[Operation]) -> bool:
-        if left[0] <= 0 or left[1] <= 0:
-            return False
-        meter = Meter(min(_CONFIGURATIONS_PER_CHECK, left[1]), _BYTES_MAX, time.monotonic() + 3600)
-        outcome = search(compile_problem(candidate, model), meter)
-        left[0] -= 1
-        left[1] -= meter.used
-        return outcome.valid is False
-
-    current = [o for o in window if not (o.ret is None and effect_of(model, o) is Effect.PURE)]
+def _minimal(window: _Window, model: Model, impossible: _Impossible) -> list[Operation]:
+    """The window's operations with as much as possible given up; see rule 1 and the core."""
+    current = window.operations
     firm = [o.invoke_index for o in current if o.ret is not None]
     size = max(1, len(firm) // 2)
     while True:
@@ -121,13 +219,13 @@ def _minimal(window: list[Operation], model: Model) -> list[Operation]:
         while at < len(firm):
             chunk = set(firm[at : at + size])
             candidate = _give_up(current, chunk, model)
-            if impossible(candidate):
+            if impossible(candidate, window.starts):
                 current = candidate
                 del firm[at : at + size]
             else:
                 at += size
         if size == 1:
-            return [o for o in current if o.ret is not None] + [o for o in current if o.ret is None]
+            return current
         size = max(1, size // 2)
 
 
@@ -141,41 +239,84 @@ def _give_up(current: Sequence[Operation], chunk: set[int], model: Model) -> lis
     return kept
 
 
-def _with_writers(
-    core: Sequence[Operation], window: Sequence[Operation], model: Model, by_index: dict[int, Operation]
+def _that_write_what_they_saw(
+    firm: Sequence[Operation],
+    core: Sequence[Operation],
+    operations: Sequence[Operation],
+    failing: Operation,
+    model: Model,
 ) -> list[Operation]:
-    """The firm operations of the core and those that write what they saw, as they stand in the history."""
-    firm = [operation for operation in core if operation.ret is not None]
+    """Other operations that write a value which the firm ones saw: all in the core, few from before it."""
+    assert failing.ret is not None, "a search fails at a completion"
     saw = {operation.result for operation in firm if effect_of(model, operation) is Effect.PURE}
-    saw |= {operation.argument[0] for operation in firm if _is_cas(operation)}  # type: ignore[index]
-    chosen = {operation.invoke_index for operation in firm}
-    for operation in window:
-        writes = operation.argument[1] if _is_cas(operation) else operation.argument  # type: ignore[index]
-        if effect_of(model, operation) is not Effect.PURE and writes in saw and writes is not None:
-            chosen.add(operation.invoke_index)
-    return [by_index[index] for index in sorted(chosen, key=lambda index: by_index[index].call)]
+    saw |= {
+        cast("tuple[Hashable, Hashable]", operation.argument)[0] for operation in firm if _is_cas(operation)
+    }
+    taken = {operation.invoke_index for operation in firm}
+    inside = {operation.invoke_index for operation in core}
+    within: list[Operation] = []
+    earlier: list[Operation] = []
+    for operation in operations:
+        writes = operation.argument
+        if _is_cas(operation):
+            writes = cast("tuple[Hashable, Hashable]", writes)[1]
+        if (
+            writes is None
+            or writes not in saw
+            or operation.invoke_index in taken
+            or operation.call > failing.ret
+        ):
+            continue
+        if effect_of(model, operation) is not Effect.PURE:
+            (within if operation.invoke_index in inside else earlier).append(operation)
+    return within + earlier[-_EARLIER_SHOWN:]
+
+
+def _headline(window: _Window, count: int, failing: Operation, model: Model, key: Hashable) -> list[str]:
+    where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
+    first = f"{where}linearizable up to the completion at index {failing.complete_index}, impossible with it"
+    lines = [f"{first} (model {model.name}, {count} operations)"]
+    if window.after is None:
+        return [*lines, "no order is possible for:"]
+    starts = " or ".join(show(start, _VALUE_CHARS) for start in window.starts)
+    where = f"index {window.after.complete_index}"
+    return [
+        *lines,
+        f"at {where} every possible order has left {starts}; from there no order is possible for:",
+    ]
+
+
+def _table(shown: Sequence[Operation]) -> list[str]:
+    cells = [_describe(operation) for operation in shown]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))] if cells else []
+    rows = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
+    ]
+    lines = [row.rstrip() for row in rows]
+    if len(lines) <= _OPERATIONS_SHOWN:
+        return lines
+    half = _OPERATIONS_SHOWN // 2
+    hidden = len(lines) - _OPERATIONS_SHOWN + 1
+    return [*lines[:half], f"  ... and {hidden} more", *lines[half + hidden :]]
+
+
+def _reasons(
+    window: _Window, core: Sequence[Operation], shown: Sequence[Operation], model: Model
+) -> list[str]:
+    if len(window.starts) == 1:
+        value = (
+            "the initial value"
+            if window.after is None
+            else f"the value at index {window.after.complete_index}"
+        )
+        told = contradiction(core, shown, _From(model, window.starts[0]), value)
+        if told:
+            return told
+    return _dead_ends(core, window.starts, model)
 
 
 def _is_cas(operation: Operation) -> bool:
     return operation.f == "cas" and isinstance(operation.argument, tuple) and len(operation.argument) == 2
-
-
-def _headline(
-    operations: Sequence[Operation],
-    shown: Sequence[Operation],
-    core: Sequence[Operation],
-    model: Model,
-    key: Hashable,
-    failing: Operation,
-) -> str:
-    where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
-    firm = sum(operation.ret is not None for operation in core)
-    what = "this operation is" if firm == 1 else f"{firm} of these operations are"
-    return (
-        f"{where}everything before the completion at index {failing.complete_index} is linearizable; "
-        "with it, "
-        f"{what} impossible for {model.name} in any order (of {len(operations)}, {len(shown)} shown):"
-    )
 
 
 def _describe(operation: Operation) -> tuple[str, ...]:
@@ -209,25 +350,29 @@ def _times(operation: Operation) -> str:
     return f"{operation.call_ns / 1e9:.6f} s .. {end}"
 
 
-def _dead_ends(core: Sequence[Operation], model: Model) -> list[str]:
+def _dead_ends(core: Sequence[Operation], starts: Sequence[State], model: Model) -> list[str]:
     """For every state in which the last operation could be tried: why it does not fit there."""
-    problem = compile_exact(sorted(core, key=lambda operation: operation.call), model)
-    searcher = Searcher(problem, Meter(_CONFIGURATIONS_PER_CHECK, _BYTES_MAX, time.monotonic() + 3600))
-    outcome = searcher.bfs()
-    if outcome.valid is not False:
-        return []
-    try:
-        states = searcher.reachable(outcome.frontier, outcome.level)
-    except Exhausted:
-        return []
-    failing = problem.operations[searcher.levels.rets[outcome.level]]
     reasons: list[str] = []
-    for state in states:
-        after = model.step(problem.states[state], failing)
-        if isinstance(after, Inconsistent) and after.reason not in reasons:
-            reasons.append(after.reason)
-    rest = f"  and {len(reasons) - _REASONS_SHOWN} states more" if len(reasons) > _REASONS_SHOWN else ""
-    what = f"[{failing.invoke_index}] {call_text(failing)}"
+    what = ""
+    for start in starts:
+        problem = compile_exact(core, _From(model, start))
+        searcher = Searcher(problem, Meter(_CONFIGURATIONS_PER_CHECK, _BYTES_MAX, time.monotonic() + 3600))
+        outcome = searcher.bfs()
+        if outcome.valid is not False:
+            return []
+        failing = problem.operations[searcher.levels.rets[outcome.level]]
+        what = what or f"[{failing.invoke_index}] {call_text(failing)}"
+        try:
+            states = searcher.reachable(outcome.frontier, outcome.level)
+        except Exhausted:
+            return []
+        for state in states:
+            after = model.step(problem.states[state], failing)
+            if isinstance(after, Inconsistent):
+                reasons.append(after.reason)
+    reasons = list(dict.fromkeys(reasons))
     lines = [f"in every order that is left, {what} is stuck:"]
     lines += [f"  it {reason}" for reason in reasons[:_REASONS_SHOWN]]
-    return [*lines, rest] if rest else lines
+    if len(reasons) > _REASONS_SHOWN:
+        lines.append(f"  and so in {len(reasons) - _REASONS_SHOWN} states more")
+    return lines

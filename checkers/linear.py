@@ -23,14 +23,19 @@ import time
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
+from checkers import fast
 from checkers.history import History, HistoryError, Op, Operation
-from checkers.models import Model, by_key, misfit, model_by_name, uses_mismatch
+from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch
 from checkers.problem import Problem, compile_problem
+from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
 from checkers.search import Levels, Meter, Outcome, search
 from checkers.values import show
-from checkers.verdict import Verdict
-from checkers.witness import WitnessError, replay, verify
+from checkers.verdict import Validity, Verdict
+from checkers.witness import replay, verify
+from checkers.zones import FITS, VIOLATION
 
+#: From that many lines on histories of registers are read into arrays and checked by compiled code.
+_COLUMNS_LINES = 100_000
 _FIRST_PASS_CONFIGURATIONS = 20_000
 
 
@@ -75,13 +80,13 @@ def check_linearizable(
         history = History.of(history)
     if isinstance(model, str):
         model = model_by_name(model, history.initial)
-    groups = _groups(history, model)
+    budget = budget or Budget()
     try:
-        return _Check(history, model, groups, budget or Budget()).run()
-    except (MemoryError, RecursionError, WitnessError) as error:
-        return _crashed(history, model, groups, error)
+        return _Check(history, model, budget).run()
+    except HistoryError:
+        raise
     except Exception as error:  # noqa: BLE001  (rule 3: a crash is never a pass)
-        return _crashed(history, model, groups, error)
+        return _crashed(history, model, error)
 
 
 def _groups(history: History, model: Model) -> dict[Hashable, list[Operation]]:
@@ -99,87 +104,141 @@ def _groups(history: History, model: Model) -> dict[Hashable, list[Operation]]:
     return groups
 
 
-def _crashed(
-    history: History, model: Model, groups: dict[Hashable, list[Operation]], error: BaseException
-) -> Verdict:
+def _crashed(history: History, model: Model, error: Exception) -> Verdict:
     return Verdict(
         valid="unknown",
         model=model.name,
         algorithm="none",
-        operations=sum(map(len, groups.values())),
-        keys=len(groups),
+        operations=sum(op.type == "invoke" for op in history.lines),
         cause=f"the check failed with {type(error).__name__}: {error}; a fault of the model or of splitbrain",
         notes=history.notes,
     )
 
 
 class _Check:
-    """One run of `check_linearizable`: its groups, its budget and what it has found."""
+    """One run of `check_linearizable`: its objects, its budget and what it has found.
 
-    def __init__(
-        self, history: History, model: Model, groups: dict[Hashable, list[Operation]], budget: Budget
-    ) -> None:
+    Operations of a long history of registers are made only for the keys that need them (`_operations`).
+    """
+
+    def __init__(self, history: History, model: Model, budget: Budget) -> None:
         self.history = history
         self.model = model
-        self.groups = groups
         self.budget = budget
         self.deadline_s = time.monotonic() + budget.seconds
         self.spent = 0
-        self.algorithms: list[str] = []
-        self.failing: dict[Hashable, Outcome] = {}
+        self.algorithms: dict[str, None] = {}
+        self.failing: dict[Hashable, Outcome | None] = {}
         self.undecided: dict[Hashable, Outcome] = {}
+        self.groups: dict[Hashable, list[Operation]] = {}
+        self.columns: RegisterColumns | None = None
+        self.backend: Backend = PLAIN
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Columns for registers (see `checkers.zones`), straight from the lines of a long history."""
+        model = self.model
+        if isinstance(model, Register) and len(self.history.lines) >= _COLUMNS_LINES and fast.installed():
+            from checkers.columns import register_columns  # noqa: PLC0415  (numpy only for long histories)
+
+            self.columns = register_columns(self.history, model)
+            self.backend = fast.Compiled()
+        if self.columns is None:
+            self.backend = PLAIN
+            self.groups = _groups(self.history, model)
+            if by_key(model):
+                self.columns = columns_of(self.groups, model)
+
+    @property
+    def keys(self) -> list[Hashable]:
+        return list(self.groups) if self.columns is None else self.columns.keys
+
+    @property
+    def count(self) -> int:
+        if self.columns is None:
+            return sum(map(len, self.groups.values()))
+        return len(self.columns.f)
 
     def run(self) -> Verdict:
-        for key in self.groups:
-            self._check(key, _FIRST_PASS_CONFIGURATIONS)
+        left = self._by_zones() if self.columns is not None else list(self.groups)
+        for key in left:
+            self._search(key, _FIRST_PASS_CONFIGURATIONS)
         for key in list(self.undecided):
             if self.spent < self.budget.configurations and time.monotonic() < self.deadline_s:
-                self._check(key, self.budget.configurations)
-        valid = "invalid" if self.failing else "unknown" if self.undecided else "valid"
+                self._search(key, self.budget.configurations)
+        valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
         return Verdict(
-            valid=valid,  # type: ignore[arg-type]
+            valid=valid,
             model=self.model.name,
             algorithm="+".join(self.algorithms) or "none",
-            operations=sum(map(len, self.groups.values())),
-            keys=len(self.groups),
+            operations=self.count,
+            keys=len(self.keys),
             configurations=self.spent,
             cause=self._cause() if valid == "unknown" else None,
-            failing_keys=tuple(show(key, 40) for key in self.groups if key in self.failing),
-            unknown_keys=tuple(show(key, 40) for key in self.groups if key in self.undecided),
+            failing_keys=tuple(show(key, 40) for key in self.keys if key in self.failing),
+            unknown_keys=tuple(show(key, 40) for key in self.keys if key in self.undecided),
             evidence=self._evidence(),
             notes=self.history.notes,
         )
 
-    def _check(self, key: Hashable, configurations: int) -> None:
+    def _by_zones(self) -> list[Hashable]:
+        """The keys that it cannot decide: not registers with values written once."""
+        columns = self.columns
+        assert columns is not None, "called for registers only"
+        solution = solve(columns, self.backend)
+        left: list[Hashable] = []
+        for key, status in zip(columns.keys, solution.status, strict=True):
+            if status in (FITS, VIOLATION):
+                self.algorithms.setdefault("zones")
+            if status == VIOLATION:
+                self.failing[key] = None
+            elif status != FITS:
+                left.append(key)
+        return left
+
+    def _operations(self, key: Hashable) -> list[Operation]:
+        if key not in self.groups:
+            assert self.columns is not None, "groups hold all keys where there are no columns"
+            from checkers.columns import lines_of_key  # noqa: PLC0415
+
+            part = lines_of_key(self.history, self.columns, self.columns.keys.index(key))
+            self.groups[key] = _groups(part, self.model)[key]
+        return self.groups[key]
+
+    def _search(self, key: Hashable, configurations: int) -> None:
         left = self.budget.configurations - self.spent
         meter = Meter(min(left, configurations), self.budget.bytes_max, self.deadline_s)
-        problem = compile_problem(self.groups[key], self.model)
+        operations = self._operations(key)
+        problem = compile_problem(operations, self.model)
         outcome = search(problem, meter)
         self.spent += meter.used
         self.undecided.pop(key, None)
         if outcome.valid is None:
             self.undecided[key] = outcome
             return
-        if outcome.algorithm not in self.algorithms:
-            self.algorithms.append(outcome.algorithm)
+        self.algorithms.setdefault(outcome.algorithm)
         if outcome.valid:
-            verify(replay(problem, Levels(problem), outcome.trail), self.groups[key], self.model)
+            verify(replay(problem, Levels(problem), outcome.trail), operations, self.model)
         else:
             self.failing[key] = outcome
 
     def _evidence(self) -> tuple[str, ...]:
         if not self.failing:
             return ()
-        from checkers.explain import explain  # noqa: PLC0415  (loads networkx; a valid history needs none)
+        from checkers.explain import explain, explain_clash  # noqa: PLC0415  (a valid history needs no networkx)
 
         key, outcome = next(iter(self.failing.items()))
-        return tuple(
-            explain(self.groups[key], self.model, key if by_key(self.model) else None, outcome.level)
-        )
+        name = key if by_key(self.model) else None
+        try:
+            if outcome is not None:
+                return tuple(explain(self._operations(key), self.model, name, outcome))
+            return tuple(explain_clash(self._operations(key), self.model, name))
+        except Exception as error:  # noqa: BLE001  (the verdict stands, even if it cannot be explained)
+            return (f"the counterexample could not be made: {type(error).__name__}: {error}",)
 
     def _cause(self) -> str:
         key, outcome = next(iter(self.undecided.items()))
-        problem = compile_problem(self.groups[key], self.model)
+        problem = compile_problem(self._operations(key), self.model)
         return _how_far(problem, outcome, key if by_key(self.model) else None, self.budget)
 
 

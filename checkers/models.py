@@ -274,15 +274,20 @@ class StringKv:
 _NO_VALUES = Map()
 
 
+#: The initial value of a key of which nobody said what it is.
+ANYTHING = ("anything",)
+
+
 @dataclass(frozen=True, slots=True)
 class MultiRegister:
     """Registers read and written in transactions: ``[["read", key, value], ["write", key, value], ...]``.
 
-    A read of nil says nothing. The keys are one object: a transaction may touch several of them.
+    A read of nil says nothing. The keys are one object: a transaction may touch several of them. Where no initial
+    value is given, nobody knows what a key held at first, and the first read of it settles that.
 
     Attributes:
         start: initial values by key; ``default`` for a key that is not in it.
-        default: see ``start``.
+        default: see ``start``; `ANYTHING` where it is not known.
     """
 
     start: Map = _NO_VALUES
@@ -296,7 +301,8 @@ class MultiRegister:
     def effect(self, operation: Operation) -> Effect:
         """See `Effect`."""
         steps = _transaction(operation)
-        if steps is not None and all(_plain(step[0]) in {"read", "r"} for step in steps):
+        settles = self.default is ANYTHING  # then even a read may change what is known of a key
+        if not settles and steps is not None and all(_plain(step[0]) in {"read", "r"} for step in steps):
             return Effect.PURE
         return Effect.GENERAL
 
@@ -310,7 +316,11 @@ class MultiRegister:
             key = _plain(raw_key)
             if _plain(what) in {"write", "w"}:
                 values[key] = value
-            elif value is not None and values.get(key, self.default) != value:
+            elif value is None:
+                continue
+            elif values.get(key, self.default) is ANYTHING:
+                values[key] = value
+            elif values.get(key, self.default) != value:
                 return Inconsistent(
                     _holds(values.get(key, self.default), f"read {show(value)} of {show(key)}")
                 )
@@ -349,7 +359,7 @@ def _string_kv(initial: Any) -> Model:
 
 def _multi_register(initial: Any) -> Model:
     if not isinstance(initial, Mapping):
-        return MultiRegister(default=freeze(initial))
+        return MultiRegister(default=ANYTHING if initial is None else freeze(initial))
     pairs = [(_plain(freeze(key)), freeze(value)) for key, value in initial.items()]
     return MultiRegister(start=Map(sorted(pairs, key=lambda pair: show(pair[0]))))
 

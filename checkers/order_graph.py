@@ -19,6 +19,7 @@ from checkers.values import show
 
 #: The node of the initial value; operations are named by `Operation.invoke_index`.
 INITIAL = -1
+_INITIAL_NAME = "<initial>"
 _NODES_MAX = 40
 _LINES_MAX = 9
 
@@ -39,13 +40,19 @@ class _Facts:
         return True
 
 
-def contradiction(core: Sequence[Operation], shown: Sequence[Operation], model: Model) -> list[str]:
+def contradiction(
+    core: Sequence[Operation],
+    shown: Sequence[Operation],
+    model: Model,
+    initial_name: str = "the initial value",
+) -> list[str]:
     """The shortest cycle that the operations force, in words; no lines where there is none.
 
     Args:
         core: operations that together are impossible; those without ``ret`` may never have happened.
         shown: the firm ones of them and those whose values they saw.
         model: only registers (`checkers.models.register_code`) have such a graph.
+        initial_name: what to call the value that the model starts with.
     """
     known = {operation.invoke_index for operation in shown}
     nodes = [operation for operation in core if operation.invoke_index in known]
@@ -53,14 +60,14 @@ def contradiction(core: Sequence[Operation], shown: Sequence[Operation], model: 
     if len(nodes) > _NODES_MAX or any(code is None for code in codes.values()):
         return []
     plain: dict[int, RegisterCode] = {index: code for index, code in codes.items() if code is not None}
-    unwritten = _unwritten(nodes, plain, model)
+    unwritten = _unwritten(nodes, plain, model, initial_name)
     if unwritten:
         return unwritten
     facts = _facts(nodes, plain, model)
     for _ in range(_NODES_MAX * _NODES_MAX):
         cycle = _shortest_cycle(facts.graph)
         if cycle:
-            return _tell(facts.graph, cycle)
+            return [line.replace(_INITIAL_NAME, initial_name) for line in _tell(facts.graph, cycle)]
         if not _saturate(facts):
             break
     return []
@@ -75,14 +82,18 @@ def _seen_value(code: RegisterCode) -> list[Hashable]:
     return [code[1]] if code[0] in {"read", "cas"} and len(code) > 1 else []
 
 
-def _unwritten(nodes: Sequence[Operation], codes: dict[int, RegisterCode], model: Model) -> list[str]:
+def _unwritten(
+    nodes: Sequence[Operation], codes: dict[int, RegisterCode], model: Model, initial_name: str
+) -> list[str]:
     """A firm operation that saw a value which nobody ever wrote."""
     written = {value for code in codes.values() for value in _new_value(code)} | {model.initial()}
     for operation in nodes:
         for value in _seen_value(codes[operation.invoke_index]):
             if operation.ret is not None and value not in written:
-                text = f"nothing called before [{operation.invoke_index}] returned writes {show(value, 40)}, "
-                return [text + f"and the initial value is {show(model.initial(), 40)}"]
+                text = (
+                    f"{initial_name} is {show(model.initial(), 40)}, and nothing that can happen between it "
+                )
+                return [text + f"and the return of [{operation.invoke_index}] writes {show(value, 40)}"]
     return []
 
 
@@ -104,7 +115,7 @@ def _facts(nodes: Sequence[Operation], codes: dict[int, RegisterCode], model: Mo
     _real_time(facts, firm, [operation for operation in nodes if operation.invoke_index in certain])
     facts.writers = [index for index in sorted(certain - {INITIAL}) if _new_value(codes[index])]
     for index in facts.writers:
-        facts.edge(INITIAL, index, f"the initial value comes before [{index}]")
+        facts.edge(INITIAL, index, f"{_INITIAL_NAME} comes before [{index}]")
     for reader, writer in facts.saw:
         facts.edge(writer, reader, f"{_name(writer)} comes before [{reader}], which saw its value")
     return facts
@@ -133,14 +144,14 @@ def _saturate(facts: _Facts) -> bool:
     for reader, writer, other in pairs:
         if other in reach.get(writer, ()):
             text = (
-                f"[{reader}] comes before [{other}]: it saw the value of {_name(writer)}, "
+                f"[{reader}] comes before [{other}]: it saw {_value_of(writer)}, "
                 f"and [{other}], which comes after {_name(writer)}, replaces that"
             )
             found |= facts.edge(reader, other, text, _path(facts.graph, writer, other))
     for reader, writer, other in [] if found else pairs:
         if reader in reach.get(other, ()):
             text = (
-                f"[{other}] comes before {_name(writer)}: [{reader}] saw the value of {_name(writer)}, "
+                f"[{other}] comes before {_name(writer)}: [{reader}] saw {_value_of(writer)}, "
                 f"which [{other}], coming before [{reader}], would have replaced"
             )
             found |= facts.edge(other, writer, text, _path(facts.graph, other, reader))
@@ -187,4 +198,8 @@ def _with_reasons(
 
 
 def _name(node: int) -> str:
-    return "the initial value" if node == INITIAL else f"[{node}]"
+    return _INITIAL_NAME if node == INITIAL else f"[{node}]"
+
+
+def _value_of(node: int) -> str:
+    return _INITIAL_NAME if node == INITIAL else f"the value of [{node}]"

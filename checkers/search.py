@@ -40,8 +40,9 @@ Theory of operation
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from checkers.problem import NEVER, OVERWRITE, PURE, Problem
@@ -49,6 +50,7 @@ from checkers.problem import NEVER, OVERWRITE, PURE, Problem
 _FIRST_SHARE = 2_000
 _DOMINANCE_GROUP_MAX = 48
 _FRONTIER_MAX = 64
+_RECENT_LEVELS = 256
 #: Estimated bytes that a remembered configuration takes in this implementation.
 CONFIG_BYTES = 320
 _CLOCK_EVERY = 64
@@ -113,6 +115,7 @@ class Outcome:
         configurations: how many were expanded.
         trail: for a yes, the choices that led there.
         frontier: some configurations at the deepest level.
+        recent: for a no, the states in which the last levels could be reached, by level.
         cause: for None, what ran out.
         algorithm: ``wgl-dfs`` or ``jit-bfs``, whichever decided.
     """
@@ -123,6 +126,7 @@ class Outcome:
     algorithm: str
     trail: Trail | None = None
     frontier: tuple[Config, ...] = ()
+    recent: dict[int, tuple[Hashable, ...]] = field(default_factory=dict)
     cause: str | None = None
 
 
@@ -342,11 +346,13 @@ class Searcher:
         """Level by level; holds one level."""
         configs = [self.start]
         level = 0
+        recent: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=_RECENT_LEVELS)
         try:
             for level in range(len(self.levels.rets)):
+                recent.append((level, _states(configs)))
                 after = _undominated(self.expand(configs, level))
                 if not after:
-                    return self._outcome(level, configs, "jit-bfs", valid=False)
+                    return self._outcome(level, configs, "jit-bfs", valid=False, recent=dict(recent))
                 configs = after
                 self.held = len(configs)
         except Exhausted as exhausted:
@@ -386,7 +392,9 @@ class Searcher:
                     deepest = level + 1
         except Exhausted as exhausted:
             return self._outcome(deepest, frontier, "wgl-dfs", cause=str(exhausted), valid=None)
-        return self._outcome(deepest, frontier, "wgl-dfs", valid=False)
+        levels_kept = range(max(0, deepest - _RECENT_LEVELS), deepest + 1)
+        recent = {level: _states(visited[level].configs()) for level in levels_kept}
+        return self._outcome(deepest, frontier, "wgl-dfs", valid=False, recent=recent)
 
     def _next_observers(self) -> list[int]:
         """By level, the kind of the next returning operation that is no overwrite; -1 for none."""
@@ -403,6 +411,7 @@ class Searcher:
         algorithm: str,
         *,
         valid: bool | None,
+        recent: dict[int, tuple[int, ...]] | None = None,
         cause: str | None = None,
     ) -> Outcome:
         return Outcome(
@@ -412,6 +421,7 @@ class Searcher:
             algorithm=algorithm,
             trail=configs[0].trail if valid else None,
             frontier=tuple(configs[:_FRONTIER_MAX]),
+            recent={n: tuple(self.problem.states[s] for s in found) for n, found in (recent or {}).items()},
             cause=cause,
         )
 
@@ -463,6 +473,10 @@ class _Antichain:
 
     def configs(self) -> list[Config]:
         return [config for group in self._by_core.values() for config in group]
+
+
+def _states(configs: Sequence[Config]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(config.state for config in configs))
 
 
 def _at_most(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

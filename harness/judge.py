@@ -2,7 +2,8 @@
 
     linearizable   the history fits the workload's model
     stats          every kind of operation succeeded at least once (else nothing was tested)
-    harness        the harness did all it was asked to: faults injected and healed, final reads made, not interrupted
+    harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
+                   itself, not interrupted
 
 Merged as invalid > unknown > valid. A checker that crashes is ``unknown``, and says with what.
 """
@@ -19,6 +20,8 @@ from harness.recorder import Recorder
 from harness.runner import RunRecord
 
 Valid = Literal["valid", "invalid", "unknown"]
+
+PROBLEMS_SHOWN = 10
 
 EXIT_CODES: dict[Valid, int] = {"valid": 0, "invalid": 1, "unknown": 2}
 JSON_VALID: dict[Valid, bool | str] = {"valid": True, "invalid": False, "unknown": "unknown"}
@@ -70,7 +73,9 @@ def check_stats(recorder: Recorder) -> Check:
 
 def check_harness(record: RunRecord) -> Check:
     """Did the harness do all that it was asked to?"""
-    problems = list(record.problems)
+    problems = record.problems[:PROBLEMS_SHOWN]
+    if len(record.problems) > PROBLEMS_SHOWN:
+        problems.append(f"and {len(record.problems) - PROBLEMS_SHOWN} more of the kind")
     if record.interrupted:
         problems.insert(
             0, f"interrupted at {record.end_ns / 1e9:.1f} s; what was recorded up to there was checked"

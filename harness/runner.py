@@ -89,6 +89,7 @@ def run(plan: Plan, cluster: Cluster, system: System, recorder: Recorder, progre
         cluster.run(runner.main)
     except Interrupted:
         runner.result.interrupted = True
+    runner.result.problems += cluster.deaths()
     runner.result.end_ns = cluster.now_ns()
     runner.result.facts = cluster.facts()
     return runner.result

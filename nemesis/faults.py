@@ -7,7 +7,7 @@ Rules of this module
     3. Only one thing is left open until injection: who is the leader then. Where a fault aims at the leader,
        the leader takes the place of the first drawn node unless it is among them already; without a leader
        the drawn nodes stand. So such a fault hits as many nodes with a leader as without.
-    4. `resolve` is pure. It gives an `Effect`: blocked or slowed links, nodes to kill, nodes to pause.
+    4. `resolve` is pure. It gives an `Effect`: what is wrong with links, processes and clocks.
 
 >>> cluster = ("n1", "n2", "n3")
 >>> cut = Partition(topology="leader", nodes=("n2",))
@@ -31,7 +31,7 @@ import msgspec
 
 from nemesis import grudges
 from nemesis.grudges import Grudge
-from nemesis.target import HEALTHY, Link, LinkRule, Ruleset
+from nemesis.target import HEALTHY, HEALTHY_DISK, DiskRule, Link, LinkRule, Ruleset
 
 Topology = Literal["halves", "one", "minority-third", "majorities-ring", "bridge", "leader", "custom"]
 Hearing = Literal["none", "deaf", "mute"]
@@ -136,35 +136,104 @@ class Latency(_Degrading, frozen=True, kw_only=True, tag_field="fault", tag="lat
         return LinkRule(delay_ms=self.delay_ms, jitter_ms=self.jitter_ms)
 
 
-class Loss(_Degrading, frozen=True, kw_only=True, tag_field="fault", tag="loss"):
-    """Each message is lost with this probability."""
+class _Chance(_Degrading, frozen=True, kw_only=True):
+    """A fault that befalls each message with the same probability."""
 
     probability: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_probability("loss", self.probability)
+        _require_probability(name_of(self), self.probability)
+
+
+class Loss(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="loss"):
+    """Messages are lost."""
 
     def rule(self) -> LinkRule:
         """What is wrong with each link concerned."""
         return LinkRule(loss=self.probability)
 
 
-class Duplicate(_Degrading, frozen=True, kw_only=True, tag_field="fault", tag="duplicate"):
-    """Each message arrives twice with this probability."""
-
-    probability: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_probability("duplicate", self.probability)
+class Duplicate(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="duplicate"):
+    """Messages arrive twice."""
 
     def rule(self) -> LinkRule:
         """What is wrong with each link concerned."""
         return LinkRule(duplicate=self.probability)
 
 
-Fault: TypeAlias = Partition | Latency | Loss | Duplicate | Kill | Pause
+class Reorder(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="reorder"):
+    """Messages overtake those before them: all take `delay_ms` longer but the ones chosen, which do not."""
+
+    delay_ms: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_above_zero("reorder", "delay_ms", self.delay_ms)
+
+    def rule(self) -> LinkRule:
+        """What is wrong with each link concerned."""
+        return LinkRule(delay_ms=self.delay_ms, reorder=self.probability)
+
+
+class Corrupt(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="corrupt"):
+    """Messages arrive with a bit flipped; where TCP or UDP carry them, their checksum makes that a loss."""
+
+    def rule(self) -> LinkRule:
+        """What is wrong with each link concerned."""
+        return LinkRule(corrupt=self.probability)
+
+
+class Rate(_Degrading, frozen=True, kw_only=True, tag_field="fault", tag="rate"):
+    """Each link passes no more than `rate_kbit` kilobits per second."""
+
+    rate_kbit: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_above_zero("rate", "rate_kbit", self.rate_kbit)
+
+    def rule(self) -> LinkRule:
+        """What is wrong with each link concerned."""
+        return LinkRule(rate_kbit=self.rate_kbit)
+
+
+class ClockSkew(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="clock"):
+    """The wall clocks of the nodes jump by `offset_ms`, and back when the fault heals."""
+
+    offset_ms: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not abs(self.offset_ms) < float("inf"):
+            raise FaultError(f"clock: offset_ms is {self.offset_ms:g}; it must be a number of milliseconds")
+
+
+class Disk(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="disk"):
+    """The disks of the nodes are slow to sync, fail to sync or are full.
+
+    A node may well stop when its disk fails, and should; it is started again when the fault heals.
+    """
+
+    sync_delay_ms: float = 0.0
+    sync_error: float = 0.0
+    write_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_not_negative("disk", "sync_delay_ms", self.sync_delay_ms)
+        _require_probability("disk", self.sync_error, "sync_error")
+        _require_probability("disk", self.write_error, "write_error")
+        if self.rule() == HEALTHY_DISK:
+            raise FaultError("disk: nothing is wrong with it; give sync_delay_ms, sync_error or write_error")
+
+    def rule(self) -> DiskRule:
+        """What is wrong with each disk concerned."""
+        return DiskRule(self.sync_delay_ms, self.sync_error, self.write_error)
+
+
+LinkFault: TypeAlias = Latency | Loss | Duplicate | Reorder | Corrupt | Rate
+Fault: TypeAlias = Partition | LinkFault | Kill | Pause | ClockSkew | Disk
 FAULT_TYPES: tuple[type[_Fault], ...] = get_args(Fault)
 
 
@@ -177,6 +246,8 @@ class Effect:
         rules: what it does to the network.
         killed: nodes whose process is dead while it is in force.
         paused: nodes whose process stands still while it is in force.
+        skews_ms: how far the clock of a node is ahead while it is in force.
+        disks: what is wrong with the disk of a node while it is in force.
         details: the same as JSON, for the record: who was hit, who was leader, the grudge.
     """
 
@@ -184,6 +255,8 @@ class Effect:
     rules: Ruleset = HEALTHY
     killed: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
+    skews_ms: Mapping[str, float] = field(default_factory=dict)
+    disks: Mapping[str, DiskRule] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -204,7 +277,11 @@ def resolve(fault: Fault, cluster: Sequence[str], leader: str | None = None) -> 
             return _resolve_partition(fault, cluster, leader)
         case Kill() | Pause():
             return _resolve_process(fault, cluster, leader)
-        case Latency() | Loss() | Duplicate():
+        case ClockSkew():
+            return _resolve_clock(fault, cluster, leader)
+        case Disk():
+            return _resolve_disk(fault, cluster, leader)
+        case Latency() | Loss() | Duplicate() | Reorder() | Corrupt() | Rate():
             return _resolve_degrading(fault, cluster, leader)
     assert_never(fault)
 
@@ -273,9 +350,30 @@ def _resolve_process(fault: Kill | Pause, cluster: Sequence[str], leader: str | 
     )
 
 
-def _resolve_degrading(
-    fault: Latency | Loss | Duplicate, cluster: Sequence[str], leader: str | None
-) -> Effect:
+def _resolve_clock(fault: ClockSkew, cluster: Sequence[str], leader: str | None) -> Effect:
+    hit = _aimed_at(fault, cluster, leader)
+    return Effect(
+        description=f"clock {fault.aim}: {' '.join(hit)} {fault.offset_ms:+g} ms",
+        skews_ms=dict.fromkeys(hit, fault.offset_ms),
+        details=_details(fault, hit, leader),
+    )
+
+
+def _resolve_disk(fault: Disk, cluster: Sequence[str], leader: str | None) -> Effect:
+    hit = _aimed_at(fault, cluster, leader)
+    troubles = (
+        f"sync +{fault.sync_delay_ms:g} ms" if fault.sync_delay_ms else "",
+        f"sync fails {fault.sync_error:.0%}" if fault.sync_error else "",
+        f"full {fault.write_error:.0%}" if fault.write_error else "",
+    )
+    return Effect(
+        description=f"disk {fault.aim}: {' '.join(hit)} {', '.join(filter(None, troubles))}",
+        disks=dict.fromkeys(hit, fault.rule()),
+        details=_details(fault, hit, leader),
+    )
+
+
+def _resolve_degrading(fault: LinkFault, cluster: Sequence[str], leader: str | None) -> Effect:
     hit = _aimed_at(fault, cluster, leader)
     rule = fault.rule()
     links: dict[Link, LinkRule] = {}
@@ -285,17 +383,22 @@ def _resolve_degrading(
             receives = dst in hit and fault.direction != "out"
             if src != dst and (sends or receives):
                 links[src, dst] = rule
-    amount = (
-        f"{fault.delay_ms:g}+{fault.jitter_ms:g} ms"
-        if isinstance(fault, Latency)
-        else f"{fault.probability:.0%}"
-    )
     way = "" if fault.direction == "both" else f" ({fault.direction})"
     return Effect(
-        description=f"{name_of(fault)} {fault.aim}: {' '.join(hit)}{way} {amount}",
+        description=f"{name_of(fault)} {fault.aim}: {' '.join(hit)}{way} {_amount(fault)}",
         rules=Ruleset(links),
         details=_details(fault, hit, leader),
     )
+
+
+def _amount(fault: LinkFault) -> str:
+    match fault:
+        case Latency():
+            return f"{fault.delay_ms:g}+{fault.jitter_ms:g} ms"
+        case Rate():
+            return f"{fault.rate_kbit:g} kbit/s"
+        case _:
+            return f"{fault.probability:.0%}"
 
 
 def _aimed_at(fault: _Aimed, cluster: Sequence[str], leader: str | None) -> tuple[str, ...]:
@@ -341,6 +444,11 @@ def _require_not_negative(what: str, name: str, value: float) -> None:
         raise FaultError(f"{what}: {name} is {value:g}; it must be a number of milliseconds, 0 or more")
 
 
-def _require_probability(what: str, value: float) -> None:
+def _require_above_zero(what: str, name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise FaultError(f"{what}: {name} is {value:g}; it must be a number above 0")
+
+
+def _require_probability(what: str, value: float, name: str = "probability") -> None:
     if not 0 <= value <= 1:
-        raise FaultError(f"{what}: probability is {value:g}; it must lie between 0 and 1")
+        raise FaultError(f"{what}: {name} is {value:g}; it must lie between 0 and 1")

@@ -24,6 +24,9 @@ from typing import NamedTuple
 from nemesis.draws import chance, deck, log_uniform, pick, shuffled, uniform
 from nemesis.faults import (
     Aim,
+    ClockSkew,
+    Corrupt,
+    Disk,
     Duplicate,
     Fault,
     FaultError,
@@ -33,6 +36,8 @@ from nemesis.faults import (
     Loss,
     Partition,
     Pause,
+    Rate,
+    Reorder,
     Topology,
 )
 from nemesis.grudges import bisect, majority, minority_third
@@ -168,6 +173,47 @@ def _draw_pauses(aims: Sequence[Aim]) -> DrawFaults:
     return draw
 
 
+def _draw_clocks(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    for aim in deck(random, PAUSE_AIMS):
+        offset_ms = round(log_uniform(random, 10, 300_000))
+        sign = 1 if chance(random, 0.5) else -1
+        yield ClockSkew(aim=aim, nodes=_draw_aim(aim, nodes, random), offset_ms=sign * offset_ms)
+
+
+def _draw_disks(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    troubles = deck(random, ("slow", "failing", "full"))
+    for aim in deck(random, PAUSE_AIMS):
+        hit, trouble = _draw_aim(aim, nodes, random), next(troubles)
+        amount = uniform(random, 0, 1)
+        if trouble == "slow":
+            yield Disk(aim=aim, nodes=hit, sync_delay_ms=round(5 * 100**amount, 1))
+        elif trouble == "failing":
+            yield Disk(aim=aim, nodes=hit, sync_error=round(0.05 + 0.95 * amount, 2))
+        else:
+            yield Disk(aim=aim, nodes=hit, write_error=1.0)
+
+
+def _draw_reorderings(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    for aim in deck(random, LINK_AIMS):
+        probability = round(uniform(random, 0.1, 0.5), 2)
+        delay_ms = round(log_uniform(random, 5, 100), 1)
+        yield Reorder(
+            aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability, delay_ms=delay_ms
+        )
+
+
+def _draw_corruptions(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    for aim in deck(random, LINK_AIMS):
+        probability = round(uniform(random, 0.01, 0.2), 2)
+        yield Corrupt(aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability)
+
+
+def _draw_rates(nodes: Nodes, random: Random) -> Iterator[Fault]:
+    for aim in deck(random, LINK_AIMS):
+        rate_kbit = round(log_uniform(random, 32, 4_000))
+        yield Rate(aim=aim, nodes=_draw_aim(aim, nodes, random), rate_kbit=rate_kbit)
+
+
 def _draw_latencies(nodes: Nodes, random: Random) -> Iterator[Fault]:
     for aim in deck(random, LINK_AIMS):
         delay_ms = round(log_uniform(random, 5, 300), 1)
@@ -219,6 +265,11 @@ FAULTS: Mapping[str, FaultKind] = _registry(
         FaultKind("pause", "processes stand still (SIGSTOP) and run on", _draw_pauses(PAUSE_AIMS)),
         FaultKind("loss", "messages are lost, 5 to 40 % of them", _draw_losses, nodes_min=2),
         FaultKind("duplicate", "messages arrive twice, 10 to 50 % of them", _draw_duplicates, nodes_min=2),
+        FaultKind("reorder", "messages overtake others, 10 to 50 % of them", _draw_reorderings, nodes_min=2),
+        FaultKind("corrupt", "messages arrive damaged, 1 to 20 % of them", _draw_corruptions, nodes_min=2),
+        FaultKind("rate", "links pass 32 to 4000 kbit/s", _draw_rates, nodes_min=2),
+        FaultKind("clock", "wall clocks jump by 10 ms to 5 min, either way, and back", _draw_clocks),
+        FaultKind("disk", "disks are slow to sync by 5 to 500 ms, fail to sync, or are full", _draw_disks),
         _partition_kind("partition-halves", "two halves, drawn anew each time", "halves", 2),
         _partition_kind("partition-one", "one node alone", "one", 2),
         _partition_kind("partition-minority", "less than a third of the nodes alone", "minority-third", 2),

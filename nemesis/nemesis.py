@@ -7,10 +7,11 @@ Rules of this module
     3. A node held by several faults is released when the last of them heals. Killed weighs more than paused:
        a paused node that is killed is dead, and one that is started while a pause still holds it is paused.
     4. Healing is idempotent. `heal_all` does not trust what was believed before: it heals the network,
-       resumes and starts every node, each whatever becomes of the others.
-    5. What a target could not do is a `NemesisError` with the fault named, returned and kept in `errors`.
+       resumes and starts every node and sets its clock right, each whatever becomes of the others.
+    5. A node whose disk failed may have stopped. When such a fault heals, its nodes are started once more.
+    6. What a target could not do is a `NemesisError` with the fault named, returned and kept in `errors`.
        It never ends the run and never disappears.
-    6. One change at a time: concurrent injections and heals wait for each other.
+    7. One change at a time: concurrent injections and heals wait for each other.
 
 Theory of operation
     After each change of the set, `_settle` compares what every node should be with what it is known to be
@@ -21,15 +22,24 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from nemesis.faults import Effect, FaultError, name_of, resolve, wants_leader
-from nemesis.rules import compose
+from nemesis.rules import combine_disks, compose
 from nemesis.schedule import FaultEvent
-from nemesis.target import HEALTHY, Ruleset, Target
+from nemesis.target import (
+    HEALTHY,
+    HEALTHY_DISK,
+    ClockTarget,
+    DiskRule,
+    DiskTarget,
+    Ruleset,
+    Target,
+)
 
 State = Literal["running", "paused", "down", "unknown"]
 
@@ -93,6 +103,8 @@ class Nemesis:
         self._target = target
         self._in_force: dict[str, tuple[FaultEvent, Effect]] = {}
         self._states: dict[str, State] = dict.fromkeys(target.nodes, "running")
+        self._skews_ms: dict[str, float | None] = dict.fromkeys(target.nodes, 0.0)
+        self._disks: dict[str, DiskRule | None] = dict.fromkeys(target.nodes, HEALTHY_DISK)
         self._network: Ruleset | None = HEALTHY
         self._lock = asyncio.Lock()
 
@@ -120,6 +132,8 @@ class Nemesis:
         async with self._lock:
             first_error = len(self.errors)
             _, effect = self._in_force.pop(event.id, (event, None))
+            if effect and effect.disks:
+                self._states |= dict.fromkeys(effect.disks, "unknown")
             await self._settle(event)
             description = effect.description if effect else name_of(event.fault)
             return Injected(event.id, f"healed {description}", {}, self._errors(first_error))
@@ -131,6 +145,10 @@ class Nemesis:
             self._in_force.clear()
             self._network = None
             self._states = dict.fromkeys(self._target.nodes, "unknown")
+            if isinstance(self._target, ClockTarget):
+                self._skews_ms = dict.fromkeys(self._target.nodes, None)
+            if isinstance(self._target, DiskTarget):
+                self._disks = dict.fromkeys(self._target.nodes, None)
             await self._settle(None)
             return self._errors(first_error)
 
@@ -150,9 +168,13 @@ class Nemesis:
     async def _settle(self, event: FaultEvent | None) -> None:
         """Asks the target for what differs between how things should be and how they are known to be."""
         effects = [effect for _, effect in self._in_force.values()]
+        nodes = self._target.nodes
+        # Disks before processes: a node that is started must not find the disk it died of.
+        await asyncio.gather(*(self._settle_disk(event, node, disk(node, effects)) for node in nodes))
         await asyncio.gather(
             self._settle_network(event, compose(effect.rules for effect in effects)),
-            *(self._settle_node(event, node, wanted(node, effects)) for node in self._target.nodes),
+            *(self._settle_node(event, node, wanted(node, effects)) for node in nodes),
+            *(self._settle_clock(event, node, skew_ms(node, effects)) for node in nodes),
         )
 
     async def _settle_network(self, event: FaultEvent | None, rules: Ruleset) -> None:
@@ -170,6 +192,32 @@ class Nemesis:
         done = [await self._ask(event, verb, node, self._verb(verb, node)) for verb in verbs]
         if all(done):
             self._states[node] = state
+
+    async def _settle_clock(self, event: FaultEvent | None, node: str, offset_ms: float) -> None:
+        if self._skews_ms[node] == offset_ms:
+            return
+        self._skews_ms[node] = None
+        if await self._ask(event, "set_clock", node, lambda: self._set_clock(node, offset_ms)):
+            self._skews_ms[node] = offset_ms
+
+    async def _set_clock(self, node: str, offset_ms: float) -> None:
+        if isinstance(self._target, ClockTarget):
+            await self._target.set_clock(node, offset_ms)
+        elif offset_ms:
+            raise FaultError("this cluster cannot shift clocks; leave the fault 'clock' out")
+
+    async def _settle_disk(self, event: FaultEvent | None, node: str, rule: DiskRule) -> None:
+        if self._disks[node] == rule:
+            return
+        self._disks[node] = None
+        if await self._ask(event, "set_disk", node, lambda: self._set_disk(node, rule)):
+            self._disks[node] = rule
+
+    async def _set_disk(self, node: str, rule: DiskRule) -> None:
+        if isinstance(self._target, DiskTarget):
+            await self._target.set_disk(node, rule)
+        elif rule != HEALTHY_DISK:
+            raise FaultError("this cluster cannot break disks; leave the fault 'disk' out")
 
     def _verb(self, verb: str, node: str) -> Callable[[], Awaitable[None]]:
         verbs = {
@@ -212,3 +260,14 @@ def wanted(node: str, effects: Sequence[Effect]) -> State:
     if any(node in effect.paused for effect in effects):
         return "paused"
     return "running"
+
+
+def skew_ms(node: str, effects: Sequence[Effect]) -> float:
+    """How far ahead the clock of a node should be: offsets in force add."""
+    return sum(effect.skews_ms.get(node, 0.0) for effect in effects)
+
+
+def disk(node: str, effects: Sequence[Effect]) -> DiskRule:
+    """What the disk of a node should be like: what is wrong adds up."""
+    rules = [effect.disks[node] for effect in effects if node in effect.disks]
+    return functools.reduce(combine_disks, rules, HEALTHY_DISK)

@@ -2,7 +2,7 @@
 
 Rules of this module
     1. A link blocked by any fault is blocked.
-    2. Delays and jitters add; probabilities combine as independent chances.
+    2. Delays and jitters add; probabilities combine as independent chances; the lowest rate wins.
     3. A link left healthy is not named, so that equal states are equal values; links come in sorted order.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nemesis.target import Link, LinkRule, Ruleset
+from nemesis.target import DiskRule, Link, LinkRule, Ruleset
 
 HEALTHY_LINK = LinkRule()
 
@@ -19,7 +19,7 @@ def combine(one: LinkRule, other: LinkRule) -> LinkRule:
     """Both rules on one link.
 
     >>> combine(LinkRule(delay_ms=20, loss=0.5), LinkRule(delay_ms=5, loss=0.5))
-    LinkRule(blocked=False, delay_ms=25, jitter_ms=0.0, loss=0.75, duplicate=0.0)
+    LinkRule(blocked=False, delay_ms=25, jitter_ms=0.0, loss=0.75, ...)
     """
     return LinkRule(
         blocked=one.blocked or other.blocked,
@@ -27,6 +27,18 @@ def combine(one: LinkRule, other: LinkRule) -> LinkRule:
         jitter_ms=one.jitter_ms + other.jitter_ms,
         loss=either(one.loss, other.loss),
         duplicate=either(one.duplicate, other.duplicate),
+        reorder=either(one.reorder, other.reorder),
+        corrupt=either(one.corrupt, other.corrupt),
+        rate_kbit=min(filter(None, (one.rate_kbit, other.rate_kbit)), default=0.0),
+    )
+
+
+def combine_disks(one: DiskRule, other: DiskRule) -> DiskRule:
+    """Both rules on one disk."""
+    return DiskRule(
+        sync_delay_ms=one.sync_delay_ms + other.sync_delay_ms,
+        sync_error=either(one.sync_error, other.sync_error),
+        write_error=either(one.write_error, other.write_error),
     )
 
 

@@ -114,14 +114,20 @@ def decode(text: str | bytes) -> Plan:
     try:
         events = msgspec.json.decode(text, type=Plan)
     except msgspec.DecodeError as error:  # a validation error is one as well
-        known = ", ".join(name_of(one) for one in FAULT_TYPES)
-        raise FaultError(f"the fault plan cannot be read: {error}; known faults: {known}") from error
+        raise FaultError(f"the fault plan cannot be read: {error}{_hint(str(error))}") from error
     seen: dict[str, FaultEvent] = {}
     for event in events:
         if event.id in seen:
             raise FaultError(f"the fault plan has two events with the id {event.id!r}; give each its own")
         seen[event.id] = event
     return events
+
+
+def _hint(said: str) -> str:
+    """The names of all faults, where the name of one was wrong."""
+    if not said.endswith(".fault.fault`"):
+        return ""
+    return f"; known faults: {', '.join(name_of(one) for one in FAULT_TYPES)}"
 
 
 def check_plan(events: Plan, nodes: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Link = tuple[str, str]
 
@@ -29,6 +29,10 @@ class LinkRule:
         jitter_ms: uniform extra delay in [0, jitter_ms]; reorders messages where the transport allows it.
         loss: probability in [0, 1] that a message is lost.
         duplicate: probability in [0, 1] that a message arrives twice.
+        reorder: probability in [0, 1] that a message skips the delay and so overtakes those before it.
+        corrupt: probability in [0, 1] that a message arrives with a bit flipped; with TCP or UDP their
+            checksum turns that into a loss.
+        rate_kbit: no more than this passes per second, in kilobits; 0 is no limit.
     """
 
     blocked: bool = False
@@ -36,6 +40,9 @@ class LinkRule:
     jitter_ms: float = 0.0
     loss: float = 0.0
     duplicate: float = 0.0
+    reorder: float = 0.0
+    corrupt: float = 0.0
+    rate_kbit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,24 @@ class Ruleset:
 
 
 HEALTHY = Ruleset()
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRule:
+    """What is wrong with the disk of a node; the defaults are a healthy one.
+
+    Attributes:
+        sync_delay_ms: each fsync takes this much longer.
+        sync_error: probability in [0, 1] that an fsync fails (EIO); what it should have synced is not.
+        write_error: probability in [0, 1] that a write fails because the disk is full (ENOSPC).
+    """
+
+    sync_delay_ms: float = 0.0
+    sync_error: float = 0.0
+    write_error: float = 0.0
+
+
+HEALTHY_DISK = DiskRule()
 
 
 class Target(Protocol):
@@ -72,3 +97,19 @@ class Target(Protocol):
 
     async def resume(self, node: str) -> None:
         """Let it run on (SIGCONT)."""
+
+
+@runtime_checkable
+class ClockTarget(Protocol):
+    """A cluster that can also shift the wall clocks of its nodes."""
+
+    async def set_clock(self, node: str, offset_ms: float) -> None:
+        """Make the node's wall clock this far ahead of the true time, or behind it below zero."""
+
+
+@runtime_checkable
+class DiskTarget(Protocol):
+    """A cluster that can also make the disks of its nodes slow, failing or full."""
+
+    async def set_disk(self, node: str, rule: DiskRule) -> None:
+        """Make the node's disk exactly this."""

@@ -21,11 +21,12 @@ class InvariantViolated(AssertionError):
 class _Seen:
     """What one node looked like the last time."""
 
-    __slots__ = ("commit_index", "entries", "led_term", "term", "voted_for")
+    __slots__ = ("commit_index", "entries", "led_term", "offset", "term", "voted_for")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.commit_index = 0
+        self.offset = 0
         self.term = 0
         self.voted_for: str | None = None
         self.led_term = 0
@@ -36,7 +37,7 @@ class Invariants:
 
     def __init__(self) -> None:
         self.leader_of_term: dict[int, str] = {}
-        self.committed: list[Entry] = []
+        self.committed: dict[int, Entry] = {}
         self._content: dict[tuple[int, int], tuple[Entry, int]] = {}
         self._seen: dict[str, _Seen] = {}
 
@@ -52,7 +53,11 @@ class Invariants:
         if core.term != seen.term or core.voted_for != seen.voted_for:
             self._check_term_and_vote(core, seen)
         entries = core.log.entries
-        if len(entries) != len(seen.entries) or (entries and entries[-1] is not seen.entries[-1]):
+        if (
+            len(entries) != len(seen.entries)
+            or core.log.offset != seen.offset
+            or (entries and entries[-1] is not seen.entries[-1])
+        ):
             self._check_log(core, seen)
         if core.commit_index != seen.commit_index:
             self._check_commit(core, seen)
@@ -73,6 +78,9 @@ class Invariants:
     def _check_log(self, core: Core, seen: _Seen) -> None:
         """Leader Append-Only, and Log Matching: an (index, term) has one content and one predecessor."""
         entries = core.log.entries
+        if core.log.offset != seen.offset:
+            del seen.entries[: core.log.offset - seen.offset]  # compacted: what is left still counts
+            seen.offset = core.log.offset
         same = min(len(entries), len(seen.entries))
         while same and entries[same - 1] is not seen.entries[same - 1]:
             same -= 1
@@ -80,8 +88,8 @@ class Invariants:
             raise InvariantViolated(
                 f"Leader Append-Only: {core.name} changed entry {same + 1} of its own log"
             )
-        for entry in entries[same:]:
-            prev_term = entries[entry.index - 2].term if entry.index > 1 else 0
+        for at, entry in enumerate(entries[same:], same):
+            prev_term = entries[at - 1].term if at else core.log.offset_term
             known = self._content.setdefault((entry.index, entry.term), (entry, prev_term))
             if known[0] != entry or known[1] != prev_term:
                 raise InvariantViolated(
@@ -97,11 +105,9 @@ class Invariants:
             )
         if core.commit_index > core.log.last_index:
             raise InvariantViolated(f"{core.name} committed {core.commit_index}, beyond the end of its log")
-        known = len(self.committed)
-        for entry in core.log.entries[seen.commit_index : core.commit_index]:
-            if entry.index > known:
-                self.committed.append(entry)
-            elif self.committed[entry.index - 1] != entry:
+        # What a node has compacted already it had from others, or was checked when it committed it.
+        for entry in core.log.slice(max(seen.commit_index, core.log.offset) + 1, core.commit_index):
+            if self.committed.setdefault(entry.index, entry) != entry:
                 raise InvariantViolated(
                     f"State Machine Safety: {core.name} committed another entry {entry.index} than others did"
                 )
@@ -112,8 +118,8 @@ class Invariants:
         other = self.leader_of_term.setdefault(core.term, core.name)
         if other != core.name:
             raise InvariantViolated(f"Election Safety: {other} and {core.name} both lead term {core.term}")
-        for entry in reversed(self.committed):
-            if entry.term < core.term and core.log.term(entry.index) != entry.term:
+        for index, entry in self.committed.items():
+            if index > core.log.offset and entry.term < core.term and core.log.term(index) != entry.term:
                 raise InvariantViolated(
-                    f"Leader Completeness: {core.name} leads term {core.term} without entry {entry.index}"
+                    f"Leader Completeness: {core.name} leads term {core.term} without entry {index}"
                 )

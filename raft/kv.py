@@ -25,6 +25,14 @@ _decode_request = msgspec.json.Decoder(Request).decode
 _NULL = b"null"
 
 
+class _State(msgspec.Struct):
+    values: dict[str, msgspec.Raw]
+    sessions: dict[str, tuple[int, Response]]
+
+
+_decode_state = msgspec.json.Decoder(_State).decode
+
+
 def encode_command(request: Request) -> bytes:
     """The bytes of an entry that carries `request`.
 
@@ -66,6 +74,17 @@ class KeyValue:
     def query(self, command: Get) -> Response:
         """Reads the state as it is now; that this is recent enough is the caller's business."""
         return Done(_parse(self._values.get(command.key, _NULL)))
+
+    def snapshot(self) -> bytes:
+        """The whole state, sessions included: without them a retry after a restore would be applied again."""
+        values = {key: msgspec.Raw(value) for key, value in self._values.items()}
+        return msgspec.json.encode(_State(values, self._sessions))
+
+    def restore(self, data: bytes) -> None:
+        """Replaces the state by one that `snapshot` gave."""
+        state = _decode_state(data)
+        self._values = {key: bytes(value) for key, value in state.values.items()}
+        self._sessions = dict(state.sessions)
 
     def digest(self) -> str:
         """A fingerprint of the whole state, sessions included: equal where the same log was applied."""

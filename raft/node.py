@@ -17,7 +17,7 @@ Theory of operation
 Traces
     `observer(event, **fields)`, if given, is told of:
     started(term, last_index), follower(term, leader), candidate(term), leader(term, last_index),
-    following(term, leader), truncated(index), committed(first, last), stopped(reason).
+    pre-candidate(term), truncated(index), committed(first, last), restored(index), stopped(reason).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from raft.core import (
     Message,
     Options,
     Record,
+    Snapshot,
     TruncateFrom,
 )
 from raft.host import Host, Timer
@@ -61,6 +62,12 @@ class _Proposal(NamedTuple):
     reply: Reply
 
 
+class _Read(NamedTuple):
+    command: Get
+    reply: Reply
+    asked_us: int
+
+
 class Node:
     """One server. Build it, `start` it, and feed it messages and requests; a crashed node is simply dropped.
 
@@ -77,9 +84,11 @@ class Node:
         host: Host,
         options: Options = DEFAULTS,
         observer: Callable[..., None] | None = None,
+        *,
+        joining: bool = False,
     ) -> None:
         self.name = name
-        self.members = tuple(sorted({*peers, name}))
+        self.members = () if joining else tuple(sorted({*peers, name}))
         self.host = host
         self.options = options
         self.observer = observer
@@ -89,7 +98,7 @@ class Node:
         self.core: Core
 
         self._proposals: dict[int, _Proposal] = {}
-        self._reads: dict[int, tuple[Get, Reply]] = {}
+        self._reads: dict[int, _Read] = {}
         self._read_count = 0
         self._held: deque[tuple[int, Sequence[Message]]] = deque()
         self._written = 0  # batches given to the storage, and how many of them are durable
@@ -113,6 +122,8 @@ class Node:
             now_us=host.now_us(),
             options=self.options,
         )
+        if self.core.snapshot is not None:
+            self._restore(self.core.snapshot)
         self._seen = (self.core.role.name, self.core.term, None)
         if self.observer:
             self.observer("started", term=self.core.term, last_index=self.core.log.last_index)
@@ -136,12 +147,30 @@ class Node:
         """Takes a client's request; `reply` is called once, now or later, unless the node stops before."""
         if self.stopped:
             return
-        if not isinstance(self.core.role, Leader):
-            reply(NotLeader(self.core.leader))
-        elif isinstance(request.command, Get):
+        if isinstance(request.command, Get):
             self._read(request.command, reply)
-        else:
+        elif isinstance(self.core.role, Leader):
             self._propose(request, reply)
+        else:
+            reply(NotLeader(self.core.leader))
+
+    def transfer(self, target: str | None = None) -> bool:
+        """Hands leadership to a voter, by default the one with the most of the log; False if it cannot."""
+        role = self.core.role
+        if not isinstance(role, Leader):
+            return False
+        if target is None:
+            others = [name for name in self.core.voters if name != self.name]
+            target = max(others, key=lambda name: role.progress[name].match_index, default=self.name)
+        done = self.core.transfer(target, self.host.now_us())
+        self._turn()
+        return done
+
+    def change_config(self, voters: Sequence[str], learners: Sequence[str] = ()) -> int | str:
+        """Begins a change of membership; the index of its first entry, or why not."""
+        outcome = self.core.change_config(voters, learners, now_us=self.host.now_us())
+        self._turn()
+        return outcome
 
     def status(self) -> Status:
         """The node's view of itself."""
@@ -163,9 +192,12 @@ class Node:
         if len(self._reads) >= self.options.pending_reads_max:
             reply(Refused("too many reads are waiting"))
             return
+        now_us = self.host.now_us()
         self._read_count += 1
-        self._reads[self._read_count] = (command, reply)
-        self.core.read(self._read_count, self.host.now_us())
+        if not self.core.read(self._read_count, now_us):
+            reply(NotLeader(self.core.leader))
+            return
+        self._reads[self._read_count] = _Read(command, reply, now_us)
         self._turn()
 
     def _propose(self, request: Request, reply: Reply) -> None:
@@ -174,7 +206,9 @@ class Node:
             reply(Refused("too many writes are waiting"))
             return
         index = core.propose(encode_command(request), self.host.now_us())
-        assert index is not None, "asked of a leader"
+        if index is None:
+            reply(Refused("leadership is being handed over"))
+            return
         self._proposals[index] = _Proposal(core.term, reply)
         self._turn()
 
@@ -194,6 +228,8 @@ class Node:
                         self._write(ready.records)
                     if ready.held:
                         self._hold(ready.held)
+                    if ready.snapshot is not None:
+                        self._restore(ready.snapshot)
                     if ready.committed:
                         self._apply(ready.committed)
                     for context, _ in ready.reads:
@@ -259,13 +295,26 @@ class Node:
                 proposal.reply(answer)
             else:
                 proposal.reply(NotLeader(self.core.leader))
+        if self._snapshot_is_due():
+            self.core.compact(self.applied_index, self.machine.snapshot())
+
+    def _snapshot_is_due(self) -> bool:
+        last = self.core.snapshot
+        covered = last.index if last is not None else 0
+        return self.applied_index - covered >= self.options.snapshot_entries
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Takes over a snapshot's state; it is never older than what was applied."""
+        self.machine.restore(snapshot.data)
+        self.applied_index = snapshot.index
+        if self.observer:
+            self.observer("restored", index=snapshot.index)
 
     def _answer_read(self, context: int) -> None:
         """Answers a read; the core hands it out only after the entries it must see."""
         read = self._reads.pop(context, None)
         if read is not None:
-            command, reply = read
-            reply(self.machine.query(command))
+            read.reply(self.machine.query(read.command))
 
     # -- role and timer ----------------------------------------------------------------------------
 
@@ -274,9 +323,9 @@ class Node:
         seen = (core.role.name, core.term, core.leader)
         if seen == self._seen:
             return
-        was_leader = self._seen[0] == "leader" and self._seen[:2] != seen[:2]
+        deposed = self._seen[0] == "leader" and self._seen[:2] != seen[:2]
         self._seen = seen
-        if was_leader:
+        if deposed or self._reads:
             self._give_up_requests()
         if self.observer:
             self._trace_role()
@@ -288,8 +337,8 @@ class Node:
         reads, self._reads = self._reads, {}
         for proposal in proposals.values():
             proposal.reply(self._answer_abandoned())
-        for _, reply in reads.values():
-            reply(NotLeader(leader))
+        for read in reads.values():
+            read.reply(NotLeader(leader))
 
     def _answer_abandoned(self) -> Any:
         """What a writer is told when its entry is in the log and this node no longer decides about it."""
@@ -316,5 +365,15 @@ class Node:
         self._timer = None
         if self.stopped:
             return
-        self.core.tick(self.host.now_us())
+        now_us = self.host.now_us()
+        if self._reads and not isinstance(self.core.role, Leader):
+            self._expire_reads(now_us)
+        self.core.tick(now_us)
         self._turn()
+
+    def _expire_reads(self, now_us: int) -> None:
+        """Gives up on reads that a follower has asked its leader about, and got no answer."""
+        limit_us = now_us - self.options.election_timeout_us_max
+        late = [number for number, read in self._reads.items() if read.asked_us < limit_us]
+        for number in late:
+            self._reads.pop(number).reply(Refused("the leader did not answer this follower"))

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from raft.core.records import Record, Saved, SaveEntries, SaveHardState, TruncateFrom, replay
+from raft.core.records import Record, Saved, SaveEntries, SaveHardState, SaveSnapshot, TruncateFrom, replay
 
-__all__ = ["MemoryStorage", "Record", "SaveEntries", "SaveHardState", "Saved", "TruncateFrom", "replay"]
+__all__ = [
+    "MemoryStorage",
+    "Record",
+    "SaveEntries",
+    "SaveHardState",
+    "SaveSnapshot",
+    "Saved",
+    "TruncateFrom",
+    "replay",
+]
 
 
 class MemoryStorage:

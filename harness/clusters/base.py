@@ -39,5 +39,8 @@ class Cluster(Target, Protocol):
     def interrupt(self) -> None:
         """Make `run` end with `Interrupted` soon; safe in a signal handler."""
 
+    def deaths(self) -> list[str]:
+        """Nodes that died although nobody killed them, each with its last words."""
+
     def facts(self) -> dict[str, Any]:
         """What is worth storing with the results: counts of messages, the backend that was used."""

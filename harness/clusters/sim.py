@@ -20,7 +20,7 @@ from harness.sim.host import SimHost
 from harness.sim.network import SimNetwork
 from harness.systems.base import System
 from harness.transport import Lost, NotSent
-from nemesis.target import Ruleset
+from nemesis.target import DiskRule, Ruleset
 
 T = TypeVar("T")
 
@@ -91,6 +91,10 @@ class SimCluster:
         """The clients' links."""
         return SimTransport(self)
 
+    def deaths(self) -> list[str]:
+        """Uncaught exceptions of nodes."""
+        return [panic for host in self.hosts.values() for panic in host.panics]
+
     def facts(self) -> dict[str, Any]:
         """Counts of messages and events."""
         network = self.network
@@ -98,6 +102,7 @@ class SimCluster:
             "messages_sent": network.sent,
             "messages_lost": network.lost,
             "messages_duplicated": network.duplicated,
+            "nodes_stopped_by_their_disk": sum(host.disk_deaths for host in self.hosts.values()),
             "sim_events": self.loop.events_run,
         }
 
@@ -131,6 +136,14 @@ class SimCluster:
     async def resume(self, node: str) -> None:
         """SIGCONT."""
         self.hosts[node].resume()
+
+    async def set_clock(self, node: str, offset_ms: float) -> None:
+        """Shift the node's wall clock; its monotonic clock never jumps."""
+        self.hosts[node].wall_offset_us = round(offset_ms * 1000)
+
+    async def set_disk(self, node: str, rule: DiskRule) -> None:
+        """Make the node's disk exactly this."""
+        self.hosts[node].disk.set_rule(rule)
 
     def client_delay_us(self) -> int:
         """One way between a client and a node."""

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from harness import systems
 
@@ -47,10 +48,10 @@ def main(args: argparse.Namespace) -> int:
         ]
         sys.stdout.write(json.dumps(rows) + "\n")
         return 0
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in ("bug", "what is wrong", "breaks", "seen in"):
-        table.add_column(column, overflow="fold", no_wrap=column == "bug")
+    console = Console()
     for bug in bugs.values():
-        table.add_row(bug.name, bug.summary, _breaks(bug), bug.reference)
-    Console().print(table)
+        console.print(f"[bold]{bug.name}[/]", highlight=False)
+        console.print(Padding(bug.summary, (0, 0, 0, 4)), highlight=False, markup=False)
+        seen = f"breaks: {_breaks(bug)}; seen in {bug.reference}"
+        console.print(Padding(Text(seen, style="dim"), (0, 0, 0, 4)), highlight=False)
     return 0

@@ -6,12 +6,16 @@ Theory of operation
     place drawn from the disk's stream: none, some or all of it may have reached the platter, as a real disk may
     have written back what nobody asked it to.
 
+    What is wrong with a disk is desired state (`nemesis.target.DiskRule`). A write or sync that fails raises
+    `DiskError` in the process: a program that does not handle it dies, as it should.
+
 Records are opaque values. The log is bounded by what the run writes; `replace` lets a system that compacts its log
 swap everything for a shorter equivalent.
 """
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +24,7 @@ import msgspec
 
 from harness.seeds import skewed
 from harness.sim.loop import SimLoop
+from nemesis.target import HEALTHY_DISK, DiskRule
 
 
 class DiskParams(msgspec.Struct, frozen=True):
@@ -27,6 +32,10 @@ class DiskParams(msgspec.Struct, frozen=True):
 
     sync_min_us: int = 100
     sync_mean_us: int = 400
+
+
+class DiskError(OSError):
+    """An injected failure of a disk: EIO or ENOSPC."""
 
 
 class SimDisk:
@@ -40,18 +49,34 @@ class SimDisk:
         self._durable_count = 0
         self._epoch = 0  # raised by a crash, so that a sync of a dead process never calls back
         self._last_sync_us = 0
+        self._rule = HEALTHY_DISK
+
+    def set_rule(self, rule: DiskRule) -> None:
+        """Make the disk exactly this."""
+        self._rule = rule
 
     def read(self) -> Sequence[Any]:
         """Everything in the log; right after a start, that is what survived."""
         return self._records
 
     def write(self, records: Sequence[Any]) -> None:
-        """Append records; they are not durable yet."""
+        """Append records; they are not durable yet.
+
+        Raises:
+            DiskError: the disk is full; nothing was written.
+        """
+        if self._rule.write_error and self._rng.random() < self._rule.write_error:
+            raise DiskError(errno.ENOSPC, "the simulated disk is full")
         self._records.extend(records)
 
-    def sync(self, done: Callable[[], None]) -> None:
-        """Make all that was written so far durable, then call `done`."""
+    def sync(self, done: Callable[[], None], failed: Callable[[], None]) -> None:
+        """Make all that was written so far durable, then call `done`; or call `failed`, and nothing is durable."""
+        rule = self._rule
         delay_us = self._params.sync_min_us + int(skewed(self._rng, self._params.sync_mean_us))
+        delay_us += int(rule.sync_delay_ms * 1000)
+        if rule.sync_error and self._rng.random() < rule.sync_error:
+            self._loop.schedule(delay_us, failed)
+            return
         # A disk finishes its flushes in order.
         at_us = max(self._loop.now_us + delay_us, self._last_sync_us)
         self._last_sync_us = at_us

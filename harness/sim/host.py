@@ -5,18 +5,21 @@ Theory of operation
     that reaches the process (messages, requests, timers, finished syncs) passes through `_run`:
     - of a process that was killed: dropped (each process has an incarnation number, and a late event carries it);
     - of a paused one: queued, as the kernel queues bytes for a stopped process, and run in order at `resume`;
-    - otherwise: called at once.
+    - otherwise: called at once. An exception that the process does not catch ends it, as it would end a real one:
+      the host is dead until it is started again, and the panic is kept for the results.
 """
 
 from __future__ import annotations
 
+import errno
 import random
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from harness.sim.disk import SimDisk
-from harness.sim.loop import SimLoop
+from harness.sim.disk import DiskError, SimDisk
+from harness.sim.loop import US_PER_S, SimLoop
 from harness.sim.network import SimNetwork
 
 INBOX_MAX = (
@@ -68,7 +71,11 @@ class HostTimer:
         if host.paused:
             host.queue(self.fire)
         else:
-            self.callback(*self.args)
+            host.guard(self.callback, *self.args)
+
+
+def _raise_eio() -> None:
+    raise DiskError(errno.EIO, "the simulated disk failed to sync")
 
 
 class SimHost:
@@ -92,6 +99,9 @@ class SimHost:
         self.process: Process | None = None
         self._network = network
         self._factory = factory
+        self.panics: list[str] = []
+        self.disk_deaths = 0
+        self.wall_offset_us = 0
         self._inbox: deque[Callable[[], None]] = deque()
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
@@ -105,6 +115,10 @@ class SimHost:
         """Monotonic microseconds."""
         return self.loop.now_us
 
+    def wall_us(self) -> int:
+        """The wall clock, which faults may shift; the monotonic one never jumps."""
+        return self.loop.now_us + self.wall_offset_us
+
     def call_later(self, delay_us: int, callback: Callable[..., None], *args: Any) -> HostTimer:
         """Call back once, unless the process dies first."""
         timer = HostTimer(self, self.incarnation, callback, args)
@@ -117,7 +131,8 @@ class SimHost:
 
     def sync(self, done: Callable[[], None]) -> None:
         """Sync the disk; `done` runs when the process runs."""
-        self.disk.sync(HostTimer(self, self.incarnation, done, ()).fire)
+        failed = HostTimer(self, self.incarnation, _raise_eio, ())
+        self.disk.sync(HostTimer(self, self.incarnation, done, ()).fire, failed.fire)
 
     # -- what the world does to it ----------------------------------------------------------------------------
 
@@ -131,7 +146,7 @@ class SimHost:
         if self.process is None:
             self.incarnation += 1
             self.process = self._factory(self)
-            self.process.start()
+            self.guard(self.process.start)
 
     def kill(self) -> None:
         """The process is gone at once, with all that it had not synced; does nothing if none runs."""
@@ -163,6 +178,21 @@ class SimHost:
         while waiting and self.incarnation == incarnation:
             waiting.popleft()()
 
+    def guard(self, call: Callable[..., None], *args: Any) -> None:
+        """Run code of the process; an exception is the end of the process."""
+        try:
+            call(*args)
+        except DiskError:
+            self.disk_deaths += 1  # asked for: a program that cannot write should stop
+            self.kill()
+        except Exception as error:  # noqa: BLE001 - whatever it dies of
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self.panics.append(
+                f"{self.name} died of {error!r} at {self.loop.now_us / US_PER_S:.3f} s in {place.name}, line "
+                f"{place.lineno} of {place.filename.rpartition('/')[2]}"
+            )
+            self.kill()
+
     def queue(self, event: Callable[[], None]) -> None:
         """Keep an event until the process runs on."""
         if len(self._inbox) < INBOX_MAX:
@@ -179,9 +209,9 @@ class SimHost:
         if process is None:
             return
         if self.paused:
-            self.queue(lambda: process.on_message(src, message))
+            self.queue(lambda: self.guard(process.on_message, src, message))
         else:
-            process.on_message(src, message)
+            self.guard(process.on_message, src, message)
 
     def deliver_request(self, request: Any, reply: Callable[[Any], None]) -> None:
         """A client's request has arrived; the caller has looked at `alive`."""
@@ -192,9 +222,9 @@ class SimHost:
             self.observer("request", request=request)
             reply = _told(self.observer, reply)
         if self.paused:
-            self.queue(lambda: process.on_request(request, reply))
+            self.queue(lambda: self.guard(process.on_request, request, reply))
         else:
-            process.on_request(request, reply)
+            self.guard(process.on_request, request, reply)
 
 
 def _told(observer: Observer, reply: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -7,6 +7,8 @@ Theory of operation
     that is blocked when a message is sent, or when it would arrive, loses the message: a partition cuts what is
     in flight too, as dropping the queues of a real link does.
 
+    A link with a rate sends one message after the other; what would wait longer than `QUEUE_MAX_US` is dropped.
+
     Clients reach nodes over links of their own, which no fault touches: what a partition cuts is the cluster.
 """
 
@@ -24,6 +26,8 @@ from nemesis.target import HEALTHY, LinkRule, Ruleset
 
 RETRANSMIT_US = 200_000  # Linux's shortest retransmission time-out; it doubles each time
 RETRANSMISSIONS_MAX = 8
+HEADERS_BYTES = 66  # Ethernet, IP and TCP around a small message
+QUEUE_MAX_US = 2_000_000  # a slow link drops what would wait longer
 
 
 class NetworkParams(msgspec.Struct, frozen=True):
@@ -52,6 +56,7 @@ class SimNetwork:
         self.observer: Callable[[str, str, Any], None] | None = (
             None  # is told src, dst and message of what is lost
         )
+        self._busy_until_us: dict[tuple[str, str], int] = {}
         self.sent = 0
         self.lost = 0
         self.duplicated = 0
@@ -69,13 +74,17 @@ class SimNetwork:
         rule = self._rules.links.get((src, dst))
         return rule is not None and rule.blocked
 
-    def transit_us(self, src: str, dst: str) -> int:
+    def transit_us(self, src: str, dst: str, size_bytes: int = 0) -> int:
         """How long a segment takes that is sent again until it is not lost; for streams of bytes."""
         link = (src, dst)
         rng = self._rng(link)
         rule = self._rules.links.get(link)
-        loss = self._params.loss if rule is None else 1.0 - (1.0 - self._params.loss) * (1.0 - rule.loss)
+        loss = self._params.loss
         total_us, again_us = self._delay_us(rng, rule), RETRANSMIT_US
+        if rule is not None:
+            loss = 1.0 - (1.0 - loss) * (1.0 - rule.loss) * (1.0 - rule.corrupt)
+            if rule.rate_kbit:
+                total_us += int((size_bytes + HEADERS_BYTES) * 8 * 1000 / rule.rate_kbit)
         self.sent += 1
         for _ in range(RETRANSMISSIONS_MAX):
             if rng.random() >= loss:
@@ -102,22 +111,40 @@ class SimNetwork:
         if rule is None:
             loss, duplicate = params.loss, params.duplicate
         else:
-            loss = 1.0 if rule.blocked else 1.0 - (1.0 - params.loss) * (1.0 - rule.loss)
+            # A corrupted message fails its checksum: for the receiver it is a lost one.
+            healthy = (1.0 - params.loss) * (1.0 - rule.loss) * (1.0 - rule.corrupt)
+            loss = 1.0 if rule.blocked else 1.0 - healthy
             duplicate = 1.0 - (1.0 - params.duplicate) * (1.0 - rule.duplicate)
         if fate < loss:
             self._lose(link, message)
             return
-        self._loop.schedule(self._delay_us(rng, rule), self._arrive, link, message)
+        queued_us = self._queue_us(link, rule, message) if rule is not None and rule.rate_kbit else 0
+        if queued_us > QUEUE_MAX_US:
+            self._lose(link, message)
+            return
+        self._loop.schedule(queued_us + self._delay_us(rng, rule), self._arrive, link, message)
         if duplicate > 0 and rng.random() < duplicate:
             self.duplicated += 1
-            self._loop.schedule(self._delay_us(rng, rule), self._arrive, link, message)
+            self._loop.schedule(queued_us + self._delay_us(rng, rule), self._arrive, link, message)
 
     def _delay_us(self, rng: random.Random, rule: LinkRule | None) -> int:
         params = self._params
         delay_us = params.delay_min_us + skewed(rng, params.delay_mean_us)
         if rule is not None and (rule.delay_ms or rule.jitter_ms):
-            delay_us += 1000.0 * (rule.delay_ms + rule.jitter_ms * rng.random())
+            extra_us = 1000.0 * (rule.delay_ms + rule.jitter_ms * rng.random())
+            if not (rule.reorder and rng.random() < rule.reorder):
+                delay_us += extra_us
         return int(delay_us)
+
+    def _queue_us(self, link: tuple[str, str], rule: LinkRule, message: Any) -> int:
+        """How long the message waits for its turn on a slow link, and takes to get onto it."""
+        size_bytes = len(msgspec.msgpack.encode(message)) + HEADERS_BYTES
+        now_us = self._loop.now_us
+        free_us = max(now_us, self._busy_until_us.get(link, 0))
+        done_us = free_us + int(size_bytes * 8 * 1000 / rule.rate_kbit)
+        if done_us - now_us <= QUEUE_MAX_US:
+            self._busy_until_us[link] = done_us
+        return done_us - now_us
 
     def _arrive(self, link: tuple[str, str], message: Any) -> None:
         rule = self._rules.links.get(link)

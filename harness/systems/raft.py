@@ -20,8 +20,12 @@ from harness.systems.base import ClientOptions, Outcome
 from harness.transport import Lost, NotSent, Transport
 from raft import api
 from raft.bugs import BUGS, assemble
+from raft.core import Options
 from raft.node import Node
 from raft.storage import replay
+
+# A simulated minute has some thousands of entries; with these sizes it takes snapshots, and sends some in chunks.
+SIM_OPTIONS = Options(snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096)
 
 
 class RaftSystem:
@@ -33,7 +37,7 @@ class RaftSystem:
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
         host.storage = _SimStorage(host)
-        return _SimNode(_node_class(bug)(host.name, nodes, host, observer=host.observer))
+        return _SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer))
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions

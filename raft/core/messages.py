@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from raft.core.types import Entry, Index, NodeId, Term
+from raft.core.types import Config, Entry, Index, NodeId, Term
 
 
 class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -24,6 +24,8 @@ class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False)
     term: Term
     last_index: Index
     last_term: Term
+    pre: bool = False  # only asks whether it would be granted; nobody's term changes (thesis 9.6)
+    transfer: bool = False  # the leader asked for this election (thesis 3.10)
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -33,6 +35,7 @@ class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     dst: NodeId
     term: Term
     granted: bool
+    pre: bool = False
 
 
 class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
@@ -70,4 +73,67 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False)
     read_seq: int
 
 
-Message: TypeAlias = RequestVote | VoteReply | AppendEntries | AppendReply
+class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """One chunk of a snapshot, at `offset` of its `size` bytes (Figure 13)."""
+
+    src: NodeId
+    dst: NodeId
+    term: Term
+    index: Index  # of the last entry the snapshot covers, and its term
+    index_term: Term
+    config: Config
+    size: int
+    offset: int
+    data: bytes
+    read_seq: int
+
+
+class SnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """How many bytes of the snapshot at `index` have arrived; a whole one is answered with AppendReply."""
+
+    src: NodeId
+    dst: NodeId
+    term: Term
+    index: Index
+    received: int
+    read_seq: int
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """The leader hands over: start an election at once (thesis 3.10)."""
+
+    src: NodeId
+    dst: NodeId
+    term: Term
+
+
+class ReadIndex(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """A follower asks the leader from which index on it may answer a read (thesis 6.4)."""
+
+    src: NodeId
+    dst: NodeId
+    term: Term
+    read_id: int
+
+
+class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """The answer: the read may be answered once `index` is applied."""
+
+    src: NodeId
+    dst: NodeId
+    term: Term
+    read_id: int
+    index: Index
+
+
+Message: TypeAlias = (
+    RequestVote
+    | VoteReply
+    | AppendEntries
+    | AppendReply
+    | InstallSnapshot
+    | SnapshotReply
+    | TimeoutNow
+    | ReadIndex
+    | ReadIndexReply
+)

@@ -12,8 +12,20 @@ class Options:
     election_timeout_us_min: int = 150_000
     election_timeout_us_max: int = 300_000
     heartbeat_us: int = 50_000
+    pre_vote: bool = True  # thesis 9.6
+    check_quorum: bool = True  # thesis 6.2, and leader stickiness: thesis 4.2.3
+    lease_reads: bool = False  # thesis 6.4.1: rests on clocks, hence off
+    lease_drift_max: float = 0.1  # how much faster one clock may run than another
+    follower_reads: bool = False  # thesis 6.4, last paragraph
+    snapshot_entries: int = 10_000  # applied entries between two snapshots
+    snapshot_trailing: int = (
+        1_000  # entries kept in memory behind a snapshot, for followers that lag a little
+    )
+    snapshot_chunk_bytes: int = 65_536
     entries_per_append_max: int = 64
-    inflight_entries_max: int = 256
+    bytes_per_append_max: int = 1 << 20
+    inflight_appends_max: int = 64
+    inflight_bytes_max: int = 4 << 20
     uncommitted_entries_max: int = 1024
     pending_reads_max: int = 1024
     committed_per_turn_max: int = 256
@@ -31,13 +43,24 @@ class Options:
                 f"heartbeat_us {self.heartbeat_us} must be positive and below election_timeout_us_min "
                 f"{self.election_timeout_us_min}, or followers campaign against a healthy leader"
             )
-        for limit in (
-            "entries_per_append_max",
-            "inflight_entries_max",
-            "uncommitted_entries_max",
-            "pending_reads_max",
-            "committed_per_turn_max",
-            "sessions_max",
-        ):
+        if self.lease_reads and not self.check_quorum:
+            raise ValueError("lease_reads needs check_quorum: without it voters do not respect the lease")
+        if not 0 <= self.lease_drift_max < 1:
+            raise ValueError(f"lease_drift_max {self.lease_drift_max} must be in [0, 1)")
+        for limit in _LIMITS:
             if getattr(self, limit) < 1:
                 raise ValueError(f"{limit} {getattr(self, limit)} must be at least 1")
+
+
+_LIMITS = (
+    "snapshot_entries",
+    "snapshot_chunk_bytes",
+    "entries_per_append_max",
+    "bytes_per_append_max",
+    "inflight_appends_max",
+    "inflight_bytes_max",
+    "uncommitted_entries_max",
+    "pending_reads_max",
+    "committed_per_turn_max",
+    "sessions_max",
+)

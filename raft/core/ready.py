@@ -7,7 +7,7 @@ from typing import Any
 
 from raft.core.messages import Message
 from raft.core.records import Record
-from raft.core.types import Entry, Index
+from raft.core.types import Entry, Index, Snapshot
 
 
 class Ready:
@@ -25,7 +25,7 @@ class Ready:
     Step 4 need not wait for step 3: what is committed is durable on a majority.
     """
 
-    __slots__ = ("committed", "held", "messages", "reads", "records")
+    __slots__ = ("committed", "held", "messages", "reads", "records", "snapshot")
 
     def __init__(
         self,
@@ -34,9 +34,11 @@ class Ready:
         held: Sequence[Message],
         committed: Sequence[Entry],
         reads: Sequence[tuple[Any, Index]],
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.messages = messages
         self.records = records
         self.held = held
         self.committed = committed
         self.reads = reads
+        self.snapshot = snapshot

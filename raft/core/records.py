@@ -8,12 +8,12 @@ or swap anything else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
 
-from raft.core.types import Entry, HardState, Index, NodeId, Term
+from raft.core.types import Entry, HardState, Index, NodeId, Snapshot, Term
 
 
 class SaveHardState(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -35,14 +35,25 @@ class SaveEntries(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False)
     entries: tuple[Entry, ...]
 
 
-Record: TypeAlias = SaveHardState | TruncateFrom | SaveEntries
+class SaveSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """Replaces the entries up to the snapshot's index.
+
+    Entries after it stay if the log has the snapshot's last entry; otherwise they belong to another history,
+    and the whole log goes (Figure 13, steps 6 and 7).
+    """
+
+    snapshot: Snapshot
+
+
+Record: TypeAlias = SaveHardState | TruncateFrom | SaveEntries | SaveSnapshot
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """All a node remembers across a crash: `currentTerm`, `votedFor` and `log[]` of Figure 2."""
+    """All a node remembers across a crash: `currentTerm`, `votedFor`, `log[]` (Figure 2), and a snapshot."""
 
     hard_state: HardState = HardState()
     entries: tuple[Entry, ...] = ()
+    snapshot: Snapshot | None = None
 
 
 def replay(records: Iterable[Record]) -> Saved:
@@ -55,17 +66,31 @@ def replay(records: Iterable[Record]) -> Saved:
     (HardState(term=2, voted_for='a'), True)
     """
     hard_state = HardState()
+    snapshot: Snapshot | None = None
     entries: list[Entry] = []
     for record in records:
-        if isinstance(record, SaveHardState):
-            hard_state = HardState(record.term, record.voted_for)
-        elif isinstance(record, SaveEntries):
-            expected = entries[-1].index + 1 if entries else 1
-            if record.entries and record.entries[0].index != expected:
-                raise ValueError(
-                    f"entry {record.entries[0].index} was saved where {expected} belongs: records are missing"
-                )
-            entries.extend(record.entries)
-        else:
-            del entries[max(0, record.index - 1) :]
-    return Saved(hard_state, tuple(entries))
+        match record:
+            case SaveHardState(term, voted_for):
+                hard_state = HardState(term, voted_for)
+            case SaveEntries(new):
+                _extend(entries, new, snapshot.index if snapshot else 0)
+            case TruncateFrom(index):
+                first = entries[0].index if entries else 1
+                del entries[max(0, index - first) :]
+            case SaveSnapshot(snapshot):
+                entries = _after(entries, snapshot)
+    return Saved(hard_state, tuple(entries), snapshot)
+
+
+def _extend(entries: list[Entry], new: Sequence[Entry], offset: Index) -> None:
+    expected = entries[-1].index + 1 if entries else offset + 1
+    if new and new[0].index != expected:
+        raise ValueError(f"entry {new[0].index} was saved where {expected} belongs: records are missing")
+    entries.extend(new)
+
+
+def _after(entries: list[Entry], snapshot: Snapshot) -> list[Entry]:
+    """The entries that stay behind a snapshot."""
+    at = snapshot.index - entries[0].index if entries else -1
+    same_history = 0 <= at < len(entries) and entries[at].term == snapshot.term
+    return entries[at + 1 :] if same_history else []

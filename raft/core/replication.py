@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raft.core.base import Base
-from raft.core.messages import AppendEntries, AppendReply
+from raft.core.messages import AppendEntries, AppendReply, InstallSnapshot
 from raft.core.progress import Progress
-from raft.core.quorum import reached
 from raft.core.roles import Follower, Leader
 from raft.core.types import Entry, EntryKind, Index, NodeId
 
@@ -22,7 +21,8 @@ class Replication(Base):
     def _become_leader(self) -> None:
         """Reinitialises `next_index` and `match_index`, and opens the term with an entry of its own."""
         next_index = self.log.last_index + 1
-        self.role = Leader({voter: Progress(next_index) for voter in self.voters})
+        members = (self.name, *self.peers)
+        self.role = Leader({member: Progress(next_index, self.now_us) for member in members})
         self.leader = self.name
         self._open_term()
         self._send_heartbeats()
@@ -38,10 +38,14 @@ class Replication(Base):
 
     def _send_heartbeats(self) -> None:
         """Sends AppendEntries to everybody, with entries where the window allows."""
-        assert isinstance(self.role, Leader)
+        role = self.role
+        assert isinstance(role, Leader)
         self.heartbeat_us = self.now_us + self.options.heartbeat_us
+        if self.options.lease_reads:
+            role.read_seq += 1
+            role.sent_us.append((role.read_seq, self.now_us))
         for peer in self.peers:
-            progress = self.role.progress[peer]
+            progress = role.progress[peer]
             progress.probe_sent = False  # its answer may be lost
             if not self._replicate(peer, progress):
                 self._send_append(peer, progress, 0)
@@ -49,47 +53,48 @@ class Replication(Base):
     def _replicate(self, peer: NodeId, progress: Progress) -> bool:
         """Sends the entries that `peer` lacks, as many as the window allows; says whether it sent any."""
         sent = False
+        options = self.options
         while progress.next_index <= self.log.last_index and progress.may_send(
-            self.options.inflight_entries_max
+            options.inflight_appends_max, options.inflight_bytes_max
         ):
-            self._send_append(peer, progress, self.options.entries_per_append_max)
+            self._send_append(peer, progress, options.entries_per_append_max)
             sent = True
         return sent
 
     def _send_append(self, peer: NodeId, progress: Progress, count_max: int) -> None:
-        assert isinstance(self.role, Leader)
+        role = self.role
+        assert isinstance(role, Leader)
         prev_index = progress.next_index - 1
         prev_term = self.log.term(prev_index)
-        assert prev_term is not None, "a leader's next_index is never beyond the end of its log"
-        last_index = min(prev_index + count_max, self.log.last_index)
-        entries = self.log.slice(prev_index + 1, last_index) if last_index > prev_index else ()
+        if prev_term is None:
+            self._send_snapshot(peer, progress)
+            return
+        entries: tuple[Entry, ...] = ()
+        size = 0
+        if count_max and prev_index < self.log.last_index:
+            entries, size = self.log.batch(prev_index + 1, count_max, self.options.bytes_per_append_max)
         self._send(
             AppendEntries(
-                self.name,
-                peer,
-                self.term,
-                prev_index,
-                prev_term,
-                self.commit_index,
-                self.role.read_seq,
-                entries,
+                self.name, peer, self.term, prev_index, prev_term, self.commit_index, role.read_seq, entries
             )
         )
-        progress.sent(last_index)
+        progress.sent(prev_index + len(entries), size)
 
     def _on_append_reply(self, reply: AppendReply) -> None:
         role = self.role
         if not isinstance(role, Leader) or reply.src not in role.progress:
             return
         progress = role.progress[reply.src]
+        progress.heard_us = self.now_us
         progress.read_seq = max(progress.read_seq, reply.read_seq)
         if reply.ok:
             if progress.accepted(reply.index):
                 self._advance_commit(role)
-        else:
+                self._finish_transfer(role)
+        elif progress.snapshot is None:
             try_index, _ = self.log.last_not_above(reply.hint_index, reply.hint_term)
             progress.rejected(reply.index, try_index)
-        if reply.src != self.name:
+        if reply.src != self.name and self.role is role:
             self._replicate(reply.src, progress)
 
     def _advance_commit(self, role: Leader) -> None:
@@ -97,29 +102,47 @@ class Replication(Base):
         index = self._quorum_index(role)
         if index > self.commit_index and self._may_commit(index):
             self.commit_index = index
+            self._finish_config_change()
 
     def _quorum_index(self, role: Leader) -> Index:
         """The last entry that a majority holds durably."""
-        return reached([role.progress[voter].match_index for voter in self.voters])
+        progress = role.progress
+        return self._reached(lambda voter: progress[voter].match_index)
 
     def _may_commit(self, index: Index) -> bool:
         """Only an entry of the current term is committed by counting; earlier ones with it (Figure 8)."""
         return self.log.term(index) == self.term
 
+    def _lost_contact(self, role: Leader) -> bool:
+        """Whether no majority has answered for a whole election timeout (CheckQuorum, thesis 6.2)."""
+        if not self.options.check_quorum:
+            return False
+        now_us, progress = self.now_us, role.progress
+        heard_us = self._reached(lambda voter: now_us if voter == self.name else progress[voter].heard_us)
+        return now_us - heard_us > self.options.election_timeout_us_max
+
     # -- follower ----------------------------------------------------------------------------------
 
     def _on_append_entries(self, append: AppendEntries) -> None:
-        if isinstance(self.role, Leader):
-            self._impossible("another leader of the same term")
-        if self.role.__class__ is not Follower or self.leader != append.src:
-            self._become_follower(append.term, append.src)
-        self._reset_election_timer()
-        if self._log_matches(append):
+        self._hear_leader(append)
+        if append.prev_index < self.log.offset:
+            # What is compacted is committed, and what is committed is the same everywhere.
+            self._reply(append, ok=True, index=self.commit_index)
+        elif self._log_matches(append):
             self._accept(append.prev_index, append.entries)
             self._follow_commit(append)
             self._reply(append, ok=True, index=self._acked_index(append))
         else:
             self._reply(append, ok=False, index=append.prev_index)
+
+    def _hear_leader(self, message: AppendEntries | InstallSnapshot) -> None:
+        """There is a leader of this term: follow it, and do not campaign for a while."""
+        if isinstance(self.role, Leader):
+            self._impossible("another leader of the same term")
+        if self.role.__class__ is not Follower or self.leader != message.src:
+            self._become_follower(message.term, message.src)
+        self.heard_us = self.now_us
+        self._reset_election_timer()
 
     def _log_matches(self, append: AppendEntries) -> bool:
         """The consistency check: the log has the entry before the new ones, in the same term."""

@@ -35,6 +35,32 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     data: bytes = b""
 
 
+class Config(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Who belongs to the cluster (section 6).
+
+    While `outgoing` is not empty the configuration is joint: elections and commitment need a majority of
+    `voters` and one of `outgoing`. Learners get the log and count for nothing.
+    """
+
+    voters: tuple[NodeId, ...] = ()
+    outgoing: tuple[NodeId, ...] = ()
+    learners: tuple[NodeId, ...] = ()
+
+    @property
+    def members(self) -> tuple[NodeId, ...]:
+        """Everybody, in a fixed order."""
+        return tuple(sorted({*self.voters, *self.outgoing, *self.learners}))
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The state machine as it was after the entry at `index`, and the membership then (section 7)."""
+
+    index: Index
+    term: Term
+    config: Config
+    data: bytes
+
+
 class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`currentTerm` and `votedFor` of Figure 2: on disk before any answer that rests on them."""
 

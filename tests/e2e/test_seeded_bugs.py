@@ -16,9 +16,9 @@ FOUND_BY = {
     "stale-read": 0,
     "ack-before-majority": 0,
     "truncate-without-conflict": 0,
-    "retry-not-deduped": 0,
+    "retry-not-deduped": 1,
     "commit-prior-term": 5,
-    "vote-not-persisted": 6,
+    "vote-not-persisted": 5,
 }
 
 

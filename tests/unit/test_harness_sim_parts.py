@@ -9,9 +9,13 @@ from harness.sim.disk import DiskParams, SimDisk
 from harness.sim.host import HostTimer, SimHost
 from harness.sim.loop import SimLoop
 from harness.sim.network import NetworkParams, SimNetwork
-from nemesis.target import HEALTHY, LinkRule, Ruleset
+from nemesis.target import HEALTHY, DiskRule, LinkRule, Ruleset
 
 PERFECT = NetworkParams(loss=0.0, duplicate=0.0)
+
+
+def never():
+    raise AssertionError("a healthy disk does not fail")
 
 
 def make_disk(seed=1):
@@ -25,7 +29,7 @@ def test_synced_records_survive_every_crash():
         loop, disk = make_disk(seed)
         done: list[bool] = []
         disk.write(["a", "b"])
-        disk.sync(lambda done=done: done.append(True))
+        disk.sync(lambda done=done: done.append(True), never)
         loop.run_forever()
         disk.write(["c", "d"])
         disk.crash()
@@ -50,7 +54,7 @@ def test_a_sync_of_a_dead_process_never_calls_back():
     loop, disk = make_disk()
     done: list[bool] = []
     disk.write(["a"])
-    disk.sync(lambda: done.append(True))
+    disk.sync(lambda: done.append(True), never)
     disk.crash()
     loop.run_forever()
     assert done == []
@@ -221,3 +225,60 @@ def test_kill_start_pause_resume_are_idempotent():
     assert not host.paused
     host.resume()
     assert log == ["start"]
+
+
+def test_an_uncaught_exception_is_the_end_of_the_process_and_is_kept():
+    """A panic kills the node, loses what was not synced, and is told; the node can be started again."""
+    loop, network, host, log = make_host()
+    host.disk.write(["record"])
+    host.call_later(10, lambda: 1 // 0)
+    host.call_later(20, log.append, "never")
+    loop.run_forever()
+    assert not host.alive
+    assert len(host.panics) == 1
+    assert "a died of ZeroDivisionError" in host.panics[0]
+    host.start()
+    network.send("b", "a", "again")
+    loop.run_forever()
+    assert log == ["start", "start", "again"]
+
+
+def test_reordered_corrupted_and_slow_links():
+    """Some messages skip the delay, corrupted ones are lost, a rate makes them queue and then drop."""
+
+    def arrivals(rule, count=1000):
+        loop, network, _ = make_network()
+        network.set_rules(Ruleset({("a", "b"): rule}))
+        times = []
+        network.attach("b", lambda src, message: times.append(loop.now_us))
+        for i in range(count):
+            network.send("a", "b", i)
+        loop.run_forever()
+        return times
+
+    early = sum(at < 100_000 for at in arrivals(LinkRule(delay_ms=100, reorder=0.25)))
+    assert 200 < early < 300
+    assert 650 < len(arrivals(LinkRule(corrupt=0.3))) < 750
+    slow = arrivals(LinkRule(rate_kbit=64))
+    per_message_us = (66 + 1) * 8 * 1000 / 64
+    assert slow[1] - slow[0] > 0.5 * per_message_us
+    assert len(slow) == pytest.approx(2_000_000 / per_message_us, rel=0.1)
+
+
+def test_a_full_or_failing_disk_stops_the_process_and_is_no_panic():
+    """What was asked for is not reported as a surprise; a slow disk is only slow."""
+    loop, _, host, log = make_host()
+    host.disk.set_rule(DiskRule(sync_delay_ms=500))
+    host.sync(lambda: log.append(loop.now_us >= 500_000))
+    loop.run_forever()
+    assert log == ["start", True]
+    host.disk.set_rule(DiskRule(sync_error=1.0))
+    host.sync(never)
+    loop.run_forever()
+    assert (host.alive, host.disk_deaths, host.panics) == (False, 1, [])
+    host.disk.set_rule(DiskRule(write_error=1.0))
+    host.start()
+    host.call_later(1, host.disk.write, ["record"])
+    loop.run_forever()
+    assert (host.alive, host.disk_deaths, host.panics) == (False, 2, [])
+    assert host.disk.read() == []

@@ -5,6 +5,9 @@ import pytest
 
 from nemesis.faults import (
     FAULT_TYPES,
+    ClockSkew,
+    Corrupt,
+    Disk,
     Duplicate,
     Fault,
     FaultError,
@@ -13,12 +16,15 @@ from nemesis.faults import (
     Loss,
     Partition,
     Pause,
+    Rate,
+    Reorder,
+    check,
     encode,
     name_of,
     resolve,
     wants_leader,
 )
-from nemesis.target import LinkRule
+from nemesis.target import DiskRule, LinkRule
 
 CLUSTER = ("n1", "n2", "n3", "n4", "n5")
 
@@ -29,6 +35,11 @@ EXAMPLES = [
     Latency(aim="all", nodes=CLUSTER, delay_ms=50, jitter_ms=10.5),
     Loss(aim="one", nodes=("n3",), probability=0.25, direction="in"),
     Duplicate(aim="leader", nodes=("n3",), probability=0.5),
+    Reorder(aim="one", nodes=("n3",), probability=0.25, delay_ms=5),
+    Corrupt(aim="one", nodes=("n3",), probability=0.25),
+    Rate(aim="one", nodes=("n3",), rate_kbit=64),
+    ClockSkew(aim="leader", nodes=("n3",), offset_ms=-250.5),
+    Disk(aim="one", nodes=("n3",), sync_delay_ms=5, sync_error=0.5, write_error=1),
     Kill(aim="leader", nodes=("n3", "n4")),
     Pause(aim="minority", nodes=("n3", "n4")),
 ]
@@ -156,6 +167,17 @@ def test_loss_and_duplicates_are_probabilities_of_the_link():
         (lambda: Partition(topology="bridge", nodes=("a", "b"), hearing="deaf"), "needs one group"),
         (lambda: Latency(aim="one", nodes=("a",), delay_ms=-1), "delay_ms is -1"),
         (lambda: Latency(aim="one", nodes=("a",), delay_ms=1, jitter_ms=float("nan")), "jitter_ms is nan"),
+        (lambda: Latency(aim="one", nodes=("a",), delay_ms=float("inf")), "delay_ms is inf"),
+        (lambda: Reorder(aim="one", nodes=("a",), probability=0.1, delay_ms=0), "a number above 0"),
+        (lambda: Rate(aim="one", nodes=("a",), rate_kbit=0), "rate_kbit is 0; it must be a number above 0"),
+        (lambda: Rate(aim="one", nodes=("a",), rate_kbit=float("inf")), "rate_kbit is inf"),
+        (lambda: Corrupt(aim="one", nodes=("a",), probability=2), "corrupt: probability is 2"),
+        (lambda: Disk(aim="one", nodes=("a",)), "disk: nothing is wrong with it; give sync_delay_ms"),
+        (lambda: Disk(aim="one", nodes=("a",), sync_error=2), "disk: sync_error is 2"),
+        (lambda: Disk(aim="one", nodes=("a",), write_error=-1), "disk: write_error is -1"),
+        (lambda: Disk(aim="one", nodes=("a",), sync_delay_ms=-1), "disk: sync_delay_ms is -1"),
+        (lambda: ClockSkew(aim="one", nodes=("a",), offset_ms=float("nan")), "offset_ms is nan"),
+        (lambda: ClockSkew(aim="one", nodes=("a",), offset_ms=float("-inf")), "offset_ms is -inf"),
         (lambda: Loss(aim="one", nodes=("a",), probability=1.5), "probability is 1.5"),
         (lambda: Duplicate(aim="one", nodes=("a",), probability=-0.5), "between 0 and 1"),
         (lambda: resolve(Kill(aim="one", nodes=("n9",)), CLUSTER), "'n9', which the cluster does not have"),
@@ -168,6 +190,59 @@ def test_loss_and_duplicates_are_probabilities_of_the_link():
 def test_nonsense_is_refused_with_thing_value_and_remedy(build, sentence):
     with pytest.raises(FaultError, match=sentence):
         build()
+
+
+def test_the_ends_of_a_range_are_inside():
+    for probability in (0, 1):
+        assert Loss(aim="one", nodes=("a",), probability=probability).rule().loss == probability
+    assert Latency(aim="one", nodes=("a",), delay_ms=0).rule() == LinkRule()
+    assert Rate(aim="one", nodes=("a",), rate_kbit=0.5).rule() == LinkRule(rate_kbit=0.5)
+
+
+def test_descriptions_and_details():
+    effects = [resolve(fault, CLUSTER, "n1") for fault in EXAMPLES]
+    assert [effect.description for effect in effects] == [
+        "partition halves: n1 n2 | n3 n4 n5",
+        "partition one: n1 -> n2 n3 n4 n5",
+        "partition custom: n1 does not hear n2",
+        "latency all: n1 n2 n3 n4 n5 50+10.5 ms",
+        "loss one: n3 (in) 25%",
+        "duplicate leader: n1 50%",
+        "reorder one: n3 25%",
+        "corrupt one: n3 25%",
+        "rate one: n3 64 kbit/s",
+        "clock leader: n1 -250.5 ms",
+        "disk one: n3 sync +5 ms, sync fails 50%, full 100%",
+        "kill leader: n1 n4",
+        "pause minority: n3 n4",
+    ]
+    assert ["leader" in effect.details for effect in effects] == [
+        *(False, False, False, False, False, True),
+        *(False, False, False, True, False, True, False),
+    ]
+
+
+def test_reordering_needs_a_delay_to_overtake():
+    rule = Reorder(aim="one", nodes=("a",), probability=0.25).rule()
+    assert rule == LinkRule(delay_ms=20, reorder=0.25)
+    assert Corrupt(aim="one", nodes=("a",), probability=0.25).rule() == LinkRule(corrupt=0.25)
+
+
+def test_a_clock_is_shifted_on_the_nodes_hit():
+    effect = resolve(ClockSkew(aim="leader", nodes=("n3", "n4"), offset_ms=250), CLUSTER, "n5")
+    assert effect.skews_ms == {"n5": 250, "n4": 250}
+
+
+def test_a_disk_is_broken_on_the_nodes_hit():
+    effect = resolve(Disk(aim="leader", nodes=("n3",), write_error=0.5), CLUSTER, "n5")
+    assert effect.disks == {"n5": DiskRule(write_error=0.5)}
+    assert effect.description == "disk leader: n5 full 50%"
+
+
+def test_a_plan_is_checked_against_the_nodes():
+    check(Kill(aim="one", nodes=("n1",)), CLUSTER)
+    with pytest.raises(FaultError, match="'n9'"):
+        check(Kill(aim="one", nodes=("n9",)), CLUSTER)
 
 
 def test_a_field_nobody_knows_is_refused():

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemesis.faults import Kill, Latency, Loss, Partition, Pause
+from nemesis.faults import ClockSkew, Disk, Kill, Latency, Loss, Partition, Pause
 from nemesis.nemesis import Nemesis
 from nemesis.schedule import FaultEvent
-from nemesis.target import HEALTHY, LinkRule
+from nemesis.target import HEALTHY, HEALTHY_DISK, DiskRule, LinkRule
 
 NODES = ("n1", "n2", "n3")
 
@@ -24,6 +24,8 @@ class Books:
         self.rules = HEALTHY
         self.alive = dict.fromkeys(nodes, True)
         self.stopped = dict.fromkeys(nodes, False)
+        self.clocks = dict.fromkeys(nodes, 0)
+        self.disks = dict.fromkeys(nodes, HEALTHY_DISK)
         self.calls = []
         self.failing = set()
 
@@ -59,13 +61,23 @@ class Books:
         self._called("resume", node)
         self.stopped[node] = False
 
+    async def set_clock(self, node, offset_ms):
+        self._called("set_clock", node, offset_ms)
+        self.clocks[node] = offset_ms
+
+    async def set_disk(self, node, rule):
+        self._called("set_disk", node, rule)
+        self.disks[node] = rule
+
     def states(self):
         return {
             n: "down" if not self.alive[n] else "paused" if self.stopped[n] else "running" for n in self.nodes
         }
 
     def healthy(self):
-        return self.rules == HEALTHY and set(self.states().values()) == {"running"}
+        running = set(self.states().values()) == {"running"}
+        machines = not any(self.clocks.values()) and set(self.disks.values()) == {HEALTHY_DISK}
+        return self.rules == HEALTHY and running and machines
 
 
 def event(name, fault):
@@ -80,7 +92,23 @@ CUT_LEADER = event("cut-2", Partition(topology="leader", nodes=("n3",)))
 SLOW_1 = event("slow-1", Latency(aim="one", nodes=("n1",), delay_ms=20, jitter_ms=2))
 SLOW_ALL = event("slow-2", Latency(aim="all", nodes=NODES, delay_ms=30))
 LOSSY = event("loss-1", Loss(aim="all", nodes=NODES, probability=0.5))
-EVENTS = [KILL_12, KILL_23, PAUSE_1, CUT_1, CUT_LEADER, SLOW_1, SLOW_ALL, LOSSY]
+SKEW_1 = event("clock-1", ClockSkew(aim="one", nodes=("n1",), offset_ms=-1500))
+SKEW_12 = event("clock-2", ClockSkew(aim="minority", nodes=("n1", "n2"), offset_ms=200))
+SLOW_DISK_1 = event("disk-1", Disk(aim="one", nodes=("n1",), sync_delay_ms=20, sync_error=0.5))
+BAD_DISK_12 = event("disk-2", Disk(aim="minority", nodes=("n1", "n2"), sync_delay_ms=5, sync_error=0.5))
+EVENTS = [
+    SLOW_DISK_1,
+    BAD_DISK_12,
+    SKEW_1,
+    KILL_12,
+    KILL_23,
+    PAUSE_1,
+    CUT_1,
+    CUT_LEADER,
+    SLOW_1,
+    SLOW_ALL,
+    LOSSY,
+]
 
 
 def run(script, target=None):
@@ -292,6 +320,70 @@ def test_heal_all_goes_on_after_an_error_and_returns_it():
     target = Books()
     run(script, target)
     assert target.healthy()
+
+
+def test_clocks_add_and_come_back():
+    async def script(nemesis):
+        await nemesis.inject(SKEW_1)
+        await nemesis.inject(SKEW_12)
+        assert target.clocks == {"n1": -1300, "n2": 200, "n3": 0}
+        await nemesis.heal(SKEW_1)
+        assert target.clocks == {"n1": 200, "n2": 200, "n3": 0}
+        await nemesis.heal(SKEW_12)
+
+    target = Books()
+    nemesis, _ = run(script, target)
+    assert target.healthy()
+    assert len(target.calls) == 6
+    assert not nemesis.errors
+
+
+def test_a_cluster_without_clocks_and_disks_is_told_so_once_and_never_bothered_by_healing():
+    class NoClock(Books):
+        set_clock = None
+        set_disk = None
+
+    async def script(nemesis):
+        injected = await nemesis.inject(SKEW_1)
+        (error,) = injected.errors
+        assert msgspec.structs.astuple(error)[:4] == ("clock-1", "clock", "set_clock", "n1")
+        assert "cannot shift clocks" in error.message
+        assert not (await nemesis.heal(SKEW_1)).errors
+        (error,) = (await nemesis.inject(SLOW_DISK_1)).errors
+        assert "cannot break disks" in error.message
+        assert not (await nemesis.heal(SLOW_DISK_1)).errors
+        assert await nemesis.heal_all() == ()
+
+    run(script, NoClock())
+
+
+def test_disks_add_up_and_a_node_that_stopped_of_it_is_started_again():
+    async def script(nemesis):
+        await nemesis.inject(SLOW_DISK_1)
+        await nemesis.inject(BAD_DISK_12)
+        assert target.disks["n1"] == DiskRule(sync_delay_ms=25, sync_error=0.75)
+        assert target.disks["n2"] == DiskRule(sync_delay_ms=5, sync_error=0.5)
+        target.alive["n2"] = False  # it gave up, rightly
+        await nemesis.heal(BAD_DISK_12)
+        assert target.disks["n2"] == HEALTHY_DISK
+        await nemesis.heal(SLOW_DISK_1)
+
+    target = Books()
+    run(script, target)
+    assert target.healthy()
+    verbs = [call[0] for call in target.calls if call[1] == "n2"]
+    assert verbs.index("start") > verbs.index("set_disk", 1), "mended before it is started"
+
+
+def test_a_node_that_a_kill_holds_stays_dead_when_its_disk_heals():
+    async def script(nemesis):
+        await nemesis.inject(SLOW_DISK_1)
+        await nemesis.inject(KILL_12)
+        await nemesis.heal(SLOW_DISK_1)
+        assert target.states()["n1"] == "down"
+
+    target = Books()
+    run(script, target)
 
 
 def test_an_exception_without_words_is_told_by_its_name():

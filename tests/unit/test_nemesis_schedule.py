@@ -177,7 +177,8 @@ def test_every_kind_resolves_on_every_cluster_it_is_meant_for(name, count):
         for leader in (None, *nodes):
             effect = resolve(fault, nodes, leader)
             if count > 2:  # of two nodes both are the majority, so a ring is whole
-                assert effect.rules.links or effect.killed or effect.paused, effect.description
+                acts = effect.rules.links or effect.killed or effect.paused or effect.skews_ms or effect.disks
+                assert acts, effect.description
 
 
 def test_minorities_leave_a_majority():
@@ -221,6 +222,12 @@ def test_an_unknown_kind_is_told_with_the_known_ones():
 def test_a_plan_edited_wrongly_is_refused(text, sentence):
     with pytest.raises(FaultError, match=sentence):
         schedule.decode(text)
+
+
+def test_faults_are_listed_only_where_a_name_is_wrong():
+    with pytest.raises(FaultError) as caught:
+        schedule.decode('[{"id":"a","start_ms":0,"stop_ms":5,"fault":{"fault":"kill","aim":"one"}}]')
+    assert str(caught.value).endswith("missing required field `nodes` - at `$[0].fault`")
 
 
 def test_the_plan_in_the_documentation_is_one():

@@ -42,7 +42,7 @@ def test_an_unknown_bug_is_named_with_the_known_ones():
 def test_a_bug_overrides_few_methods_and_each_exists_in_what_it_breaks(bug):
     """A bug that overrides a method that was renamed since would silently be none."""
     parts = [(bug.core, Core), (bug.machine, KeyValue), (bug.node, Node)]
-    assert 1 <= sum(part is not None for part, _ in parts) <= 2
+    assert any(part is not None for part, _ in parts)
     for part, base in parts:
         if part is not None:
             own = [name for name, value in vars(part).items() if callable(value)]
@@ -64,9 +64,9 @@ def test_a_storm_finds_nothing_in_the_code_as_it_is(seed):
     result = storm(Node, seed, seconds=60)
     assert (result.client, result.internal) == ([], [])
     assert result.ops > 1000
-    digests = {node.machine.digest() for node in result.world.nodes.values()}
-    assert len(digests) == 1
-    assert len({node.applied_index for node in result.world.nodes.values()}) == 1
+    members = result.world.nodes[result.world.leader()].core.config.members
+    assert len({result.world.nodes[name].machine.digest() for name in members}) == 1
+    assert len({result.world.nodes[name].applied_index for name in members}) == 1
 
 
 @pytest.mark.slow

@@ -18,16 +18,17 @@ from raft.core import (
 )
 
 NAMES = ("a", "b", "c", "d", "e")
+PLAIN = Options(pre_vote=False, check_quorum=False)  # as in the paper
 
 
-def core_of(*terms, term=None, vote=None, names=NAMES, random=lambda: 0.5):
+def core_of(*terms, term=None, vote=None, names=NAMES, random=lambda: 0.5, options=PLAIN):
     entries = tuple(Entry(index, t, EntryKind.COMMAND) for index, t in enumerate(terms, 1))
     saved = Saved(HardState(term if term is not None else (terms[-1] if terms else 0), vote), entries)
-    return Core("a", names, saved, random=random, now_us=0, options=Options())
+    return Core("a", names, saved, random=random, now_us=0, options=options)
 
 
 def settle(core):
-    """Steps the node's own held messages as if the disk were instant; returns what is left, and the records."""
+    """Steps the node's held messages as if the disk were instant; returns others' messages, and records."""
     messages, records = [], []
     while (ready := core.ready()) is not None:
         records += ready.records

@@ -5,21 +5,24 @@ from raft.core.progress import Progress
 
 def test_a_probe_is_sent_once():
     progress = Progress(5)
-    assert progress.may_send(10)
-    progress.sent(7)
-    assert not progress.may_send(10)
+    assert progress.may_send(10, 100)
+    progress.sent(7, 10)
+    assert not progress.may_send(10, 100)
     assert progress.next_index == 5
 
 
 def test_success_opens_the_window():
     progress = Progress(5)
-    progress.sent(7)
+    progress.sent(7, 10)
     assert progress.accepted(7)
     assert (progress.match_index, progress.next_index, progress.probing) == (7, 8, False)
-    progress.sent(12)
+    progress.sent(12, 10)
     assert progress.next_index == 13
-    assert progress.may_send(6)
-    assert not progress.may_send(5)
+    assert progress.may_send(2, 100)
+    assert not progress.may_send(1, 100)  # as many messages as may be on their way
+    assert not progress.may_send(2, 10)  # as many bytes
+    progress.accepted(12)
+    assert progress.may_send(1, 1)
 
 
 def test_an_old_success_changes_nothing():
@@ -34,7 +37,7 @@ def test_a_rejection_goes_back_to_the_hint_but_not_below_the_match():
     assert progress.rejected(8, 3)
     assert (progress.next_index, progress.probing) == (4, True)
     progress.accepted(6)
-    progress.sent(20)
+    progress.sent(20, 10)
     assert progress.rejected(20, 2)
     assert progress.next_index == 7
 
@@ -49,9 +52,9 @@ def test_a_rejection_of_what_was_acknowledged_is_an_old_one():
 def test_a_rejection_of_another_message_than_the_probe_is_an_old_one():
     progress = Progress(9)
     progress.rejected(8, 3)
-    progress.sent(3)
+    progress.sent(3, 10)
     assert not progress.rejected(8, 3)
-    assert not progress.may_send(10)
+    assert not progress.may_send(10, 100)
 
 
 def test_a_hint_above_the_rejected_index_still_goes_back():

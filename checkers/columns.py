@@ -1,0 +1,197 @@
+"""Histories of registers read straight into columns, without making an operation object for each.
+
+Rules of this module
+    1. Needs numpy; worth it from some ten thousand lines on. What comes out is what
+       `checkers.registers.columns_of` makes of `History.operations`.
+    2. Whatever is unusual (lines that do not pair, operations that the model does not know, times that run
+       backwards) gives None: the slow way then says what is wrong, or copes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+
+from checkers.history import History, Op, is_mismatch
+from checkers.models import Register
+from checkers.registers import RegisterColumns
+from checkers.values import freeze
+from checkers.zones import CAS, DIFFERS, NEVER, READ, WRITE
+
+_TYPE_CODES = {"invoke": 0, "ok": 1, "fail": 2, "info": 3}
+_F_CODES = {"read": 0, "get": 1, "write": 2, "put": 3, "cas": 4, "delete": 5}
+_PLAIN_TYPES = {int, str, type(None)}
+
+
+def register_columns(history: History, model: Register) -> RegisterColumns | None:
+    """Columns (arrays) of a history for a register, or None by rule 2; ``origin`` is lines (call, end)."""
+    return _Reader(history, model).run()
+
+
+class _Reader:
+    def __init__(self, history: History, model: Register) -> None:
+        import numpy  # noqa: ICN001, PLC0415  (only for long histories)
+
+        self.np = numpy
+        self.model = model
+        self.timed = history.timed
+        self.bare = history.bare_mismatch
+        self.lines: Sequence[Op] = history.lines
+
+    def run(self) -> RegisterColumns | None:
+        processes = list(map(attrgetter("process"), self.lines))
+        if set(map(type, processes)) != {int}:
+            self.lines = [op for op in self.lines if type(op.process) is int]
+            processes = [op.process for op in self.lines]
+        try:
+            types = self._coded(map(attrgetter("type"), self.lines), _TYPE_CODES)
+            fs = self._coded(map(attrgetter("f"), self.lines), _F_CODES)
+            rank = self._ranks(types)
+            paired = self._pair(self.np.array(processes, self.np.int64), types)
+            keys, key_of_line = self._interned(list(map(attrgetter("key"), self.lines)))
+        except (KeyError, TypeError, OverflowError):
+            return None
+        if paired is None or rank is None or not self._completions_agree(*paired, fs, key_of_line):
+            return None
+        return self._columns(*paired, types, fs, rank, keys, key_of_line)
+
+    def _coded(self, words: Iterable[str], codes: dict[str, int]) -> Any:
+        return self.np.fromiter(map(codes.__getitem__, words), self.np.int8, len(self.lines))
+
+    def _ranks(self, types: Any) -> Any:
+        """Order numbers of the lines, or None where times run backwards; see `checkers.history`."""
+        np = self.np
+        count = len(self.lines)
+        if not self.timed:
+            return np.arange(count)
+        times = np.array(list(map(attrgetter("time_ns"), self.lines)), np.int64)
+        steps = np.diff(times)
+        if (steps < 0).any():
+            return None
+        if (steps > 0).all():
+            return np.arange(count)
+        rank = np.empty(count, np.int64)
+        rank[np.lexsort((types != 0, times))] = np.arange(count)
+        return rank
+
+    def _pair(self, processes: Any, types: Any) -> tuple[Any, Any] | None:
+        """Lines of the calls and of their completions (-1 for none), in the order of calls."""
+        np = self.np
+        if len(processes) == 0:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        if processes.max() < 1 << 15 and processes.min() >= 0:
+            processes = processes.astype(np.int16)  # which numpy sorts by radix
+        by = np.argsort(processes, kind="stable")
+        sorted_processes, opens = processes[by], types[by] == 0
+        same = np.concatenate(([False], sorted_processes[1:] == sorted_processes[:-1]))
+        follows_open = same & np.concatenate(([False], opens[:-1]))
+        if (opens == follows_open).any():  # an invocation in an open operation, a completion of nothing
+            return None
+        closed = np.concatenate((~opens[1:], [False]))
+        ends = np.where(closed, np.concatenate((by[1:], [-1])), -1)[opens]
+        calls = by[opens]
+        order = np.argsort(calls)
+        return calls[order], ends[order]
+
+    def _completions_agree(self, calls: Any, ends: Any, fs: Any, key_of_line: Any) -> bool:
+        done = ends >= 0
+        calls, ends = calls[done], ends[done]
+        if (fs[calls] != fs[ends]).any():
+            return False
+        different = self.np.flatnonzero(key_of_line[calls] != key_of_line[ends])
+        return all(self.lines[ends[place]].key is None for place in different)
+
+    def _interned(self, raw: Sequence[Any]) -> tuple[list[Hashable], Any]:
+        """The distinct values in canonical form and in order, and the number of each."""
+        if not set(map(type, raw)) <= _PLAIN_TYPES:
+            raw = [freeze(value) for value in raw]
+        distinct = list(dict.fromkeys(raw))
+        if len(distinct) == 1:
+            return distinct, self.np.zeros(len(raw), self.np.int64)
+        numbers = dict(zip(distinct, range(len(distinct)), strict=True))
+        return distinct, self.np.fromiter(map(numbers.__getitem__, raw), self.np.int64, len(raw))
+
+    def _columns(
+        self, calls: Any, ends: Any, types: Any, fs: Any, rank: Any, keys: list[Hashable], key_of_line: Any
+    ) -> RegisterColumns | None:
+        np, lines, model = self.np, self.lines, self.model
+        f = np.array([READ, READ, WRITE, WRITE, CAS, WRITE])[fs[calls]]
+        status = np.where(ends >= 0, types[ends], _TYPE_CODES["info"])
+        refused = (status == _TYPE_CODES["fail"]) & (f == CAS)
+        for place in np.flatnonzero(refused) if model.uses_mismatch else ():
+            if is_mismatch(lines[ends[place]], bare=self.bare):
+                f[place] = DIFFERS
+                status[place] = _TYPE_CODES["ok"]
+        kept = (status != _TYPE_CODES["fail"]) & ~((status == _TYPE_CODES["info"]) & (f == READ))
+        calls, ends, f, status = calls[kept], ends[kept], f[kept], status[kept]
+        values = self._values(calls, ends, f, fs)
+        if values is None:
+            return None
+        first, second = values
+        distinct, numbers = self._interned([*first, *second, model.initial()])
+        a, b, initial = numbers[: len(f)], np.full(len(f), numbers[-1]), int(numbers[-1])
+        b[(f == CAS) | (f == DIFFERS)] = numbers[len(f) : -1]
+        key = key_of_line[calls]
+        found, (a, b, start) = self._numbered_by_key(a, b, key, initial, len(keys), len(distinct))
+        if not model.strict_nil and None in distinct:
+            silent = found % len(distinct) == distinct.index(None)
+            a = np.where((f == READ) & silent[a], -1, a)
+        call, ret = rank[calls], np.where(status == _TYPE_CODES["info"], NEVER, rank[ends])
+        order = np.arange(len(f)) if (np.diff(call) > 0).all() else np.argsort(call)
+        f, a, b, call, ret, key = (
+            np.ascontiguousarray(c[order], np.int64) for c in (f, a, b, call, ret, key)
+        )
+        return RegisterColumns(
+            f, a, b, call, ret, key, found // len(distinct), start, keys, (calls[order], ends[order])
+        )
+
+    def _numbered_by_key(
+        self, a: Any, b: Any, key: Any, initial: int, keys: int, values: int
+    ) -> tuple[Any, tuple[Any, Any, Any]]:
+        """The pairs key * values + value that occur, and for a, b and the initial ones their numbers."""
+        np = self.np
+        if keys <= 1:
+            return np.arange(values), (a, b, np.full(keys, initial))
+        starts = np.arange(keys) * values + initial
+        every = np.concatenate((key * values + a, key * values + b, starts))
+        found, inverse = np.unique(every, return_inverse=True)
+        return found, (inverse[: len(a)], inverse[len(a) : 2 * len(a)], inverse[2 * len(a) :])
+
+    def _values(self, calls: Any, ends: Any, f: Any, fs: Any) -> tuple[list[Any], list[Any]] | None:
+        """What each operation read, wrote or expected, and the new value of each cas."""
+        np, lines, model = self.np, self.lines, self.model
+        known = {READ, WRITE} | ({CAS, DIFFERS} if model.cas else set())
+        deletes = fs[calls] == _F_CODES["delete"]
+        if not set(np.unique(f).tolist()) <= known or (deletes.any() and not model.delete):
+            return None
+        asked = np.where(f == READ, ends, calls)
+        values = list(map(attrgetter("value"), lines))
+        first: list[Any] = list(map(values.__getitem__, asked.tolist()))
+        second: list[Any] = []
+        for place in np.flatnonzero(deletes):
+            first[place] = None
+        for place in np.flatnonzero((f == CAS) | (f == DIFFERS)):
+            pair = first[place]
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                return None
+            first[place] = pair[0]
+            second.append(pair[1])
+        return first, second
+
+
+def lines_of_key(history: History, columns: RegisterColumns, number: int) -> History:
+    """The part of a history that is of one key of its columns."""
+    calls, ends = columns.origin
+    chosen = columns.key == number
+    places = sorted([*calls[chosen].tolist(), *(end for end in ends[chosen].tolist() if end >= 0)])
+    lines = history.lines
+    if any(type(op.process) is not int for op in lines):
+        lines = [op for op in lines if type(op.process) is int]
+    return History(
+        [lines[place] for place in places],
+        source=history.source,
+        timed=history.timed,
+        bare_mismatch=history.bare_mismatch,
+        format=history.format,
+    )

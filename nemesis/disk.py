@@ -1,0 +1,52 @@
+"""The disk of a process, made slow, failing or full while it runs.
+
+Rules of this module
+    1. Only files below one directory are concerned, the data of a node; all else of the process is healthy.
+    2. `disk.c` says what exactly fails, and what it cannot reach. Losing what was not synced is for the
+       simulator: here the kernel outlives the process and keeps it.
+
+Theory of operation
+    Start the process with `shim.preload([shim.build("disk", directory)])` and `environment(file, data)`,
+    where the file exists. `write_rule` changes the disk of all processes so started, from their next call on.
+
+>>> import tempfile
+>>> directory = Path(tempfile.mkdtemp())
+>>> write_rule(directory / "disk", DiskRule(sync_delay_ms=20.5, sync_error=0.25))
+>>> read_rule(directory / "disk")
+DiskRule(sync_delay_ms=20.5, sync_error=0.25, write_error=0.0)
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from nemesis.shim import write_in_place
+from nemesis.target import DiskRule
+
+FILE_VARIABLE, DIRECTORY_VARIABLE = "SPLITBRAIN_DISK_FILE", "SPLITBRAIN_DISK_DIR"
+MILLION = 1_000_000
+US_PER_MS = 1000
+# struct rule of disk.c
+_RULE = struct.Struct("=IIIxxxx")
+
+
+def environment(file: Path, data: Path) -> dict[str, str]:
+    """Tells the library which file to follow and which directory is the disk."""
+    return {FILE_VARIABLE: str(file), DIRECTORY_VARIABLE: str(data.resolve())}
+
+
+def write_rule(file: Path, rule: DiskRule) -> None:
+    """Makes the disk exactly this."""
+    delay_us = round(rule.sync_delay_ms * US_PER_MS)
+    shares = (round(rule.sync_error * MILLION), round(rule.write_error * MILLION))
+    write_in_place(file, _RULE.pack(delay_us, *shares))
+
+
+def read_rule(file: Path) -> DiskRule:
+    """What the disk is like; healthy where there is no file."""
+    try:
+        delay_us, sync_errors, write_errors = _RULE.unpack(file.read_bytes()[: _RULE.size])
+    except FileNotFoundError:
+        return DiskRule()
+    return DiskRule(delay_us / US_PER_MS, sync_errors / MILLION, write_errors / MILLION)

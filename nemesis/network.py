@@ -1,0 +1,286 @@
+"""Writes a ruleset to real nodes: the part of a cluster that breaks its network.
+
+Rules of this module
+    1. How a node is reached (a namespace, `docker exec`, ssh) is a `Reach`; everything else is the same for
+       all of them.
+    2. The device of a node is found by its address, each time the node starts: its name may change when a
+       container is reconnected.
+    3. All nodes are written at once. A node for which nothing changed is left alone.
+    4. A namespace that ends with its process (a stopped container) takes the rules with it. The cluster says
+       so: `leave` when the node stops, `refresh` when it was started again.
+    5. `heal` removes all that `apply` may have set up, also what an earlier process left, and only that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from nemesis import backend as backends
+from nemesis import nfqueue, tc
+from nemesis.backend import SHAPES, Backend, only
+from nemesis.target import HEALTHY, Link, Ruleset
+
+ANSWER_S_MAX = 30.0
+
+
+class NetworkError(RuntimeError):
+    """A node refused a rule; the message names node, command and answer."""
+
+
+class Conversation(Protocol):
+    """A program on a node that answers each line with a line."""
+
+    async def ask(self, line: str) -> str:
+        """Sends a line and returns the answer."""
+
+    async def close(self) -> None:
+        """Ends its input and waits for its end."""
+
+
+class Reach(Protocol):
+    """How to run something on a node, with the right to change its network."""
+
+    async def run(self, node: str, argv: Sequence[str], stdin: str = "") -> str:
+        """Runs a command to its end; raises `NetworkError` where it fails."""
+
+    async def talk(self, node: str, argv: Sequence[str]) -> Conversation:
+        """Starts a program that answers lines."""
+
+
+class Network:
+    """The network of some nodes, broken and healed through a backend."""
+
+    def __init__(
+        self, reach: Reach, addresses: Mapping[str, str], backend: Backend, *, python: str = sys.executable
+    ) -> None:
+        self._reach = reach
+        self._addresses = dict(addresses)
+        self._backend = backend
+        self._python = python
+        self._rules = HEALTHY
+        self._devices: dict[str, str] = {}
+        self._written: dict[str, tuple[str, nfqueue.State]] = {}
+        self._daemons: dict[str, Conversation] = {}
+        self._has_tree: dict[str, bool] = dict.fromkeys(addresses, False)
+        self._is_gone: dict[str, bool] = dict.fromkeys(addresses, False)
+
+    async def open(self) -> None:
+        """Finds devices and starts what takes long to start, so that the first fault comes on time."""
+        await _all(self._open(node) for node in self._present())
+
+    async def apply(self, rules: Ruleset) -> None:
+        """Makes the network between the nodes exactly this."""
+        self._rules = rules
+        await _all(self._write(node) for node in self._present())
+
+    async def leave(self, node: str) -> None:
+        """Leaves a node out whose namespace is gone."""
+        self._is_gone[node] = True
+        self._has_tree[node] = False
+        self._devices.pop(node, None)
+        self._written.pop(node, None)
+        await self._close_daemon(node)
+
+    async def refresh(self, node: str, address: str | None = None) -> None:
+        """Writes a node again that was started anew; where its address changed, the other nodes as well."""
+        await self.leave(node)
+        self._is_gone[node] = False
+        if address and address != self._addresses[node]:
+            self._addresses[node] = address
+            # The filters of the others name the old address.
+            await _all(self._heal(other) for other in self._present())
+        await self.apply(self._rules)
+
+    async def evidence(self) -> dict[Link, int]:
+        """How many packets met each link that is blocked or shaped now, since it is; zero: it never bit.
+
+        Links that only have a rate are not counted.
+        """
+        sick = [link for link, rule in self._rules.links.items() if rule.blocked or tc.needs_netem(rule)]
+        counts = dict.fromkeys(sick, 0)
+        results = await asyncio.gather(*(self._met(node) for node in self._present()))
+        for link, count in (pair for result in results for pair in result.items()):
+            if link in counts:
+                counts[link] += count
+        return counts
+
+    async def _met(self, node: str) -> dict[Link, int]:
+        """What met the leaves of tc on the way out of a node, and our chain on the way in."""
+        counts: dict[Link, int] = {}
+        if self._has_tree[node]:
+            device = await self._device(node)
+            said = await self._reach.run(node, ["tc", "-s", "-j", "qdisc", "show", "dev", device])
+            for peer, count in tc.met(said, node, self._addresses).items():
+                counts[node, peer] = count
+        name_of = {address: name for name, address in self._addresses.items()}
+        if node in self._written and self._written[node][1].peers:
+            for tool in ("iptables", "ip6tables"):
+                script = f"{tool} -w -t mangle -nvxL {nfqueue.CHAIN} 2>/dev/null || true"
+                for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
+                    if address in name_of:
+                        counts[name_of[address], node] = count
+        return counts
+
+    async def heal(self) -> None:
+        """Removes every rule of ours from every node."""
+        self._rules = HEALTHY
+        await _all(self._heal(node) for node in self._present())
+
+    def _present(self) -> list[str]:
+        return [node for node in self._addresses if not self._is_gone[node]]
+
+    async def _open(self, node: str) -> None:
+        await self._device(node)
+        if self._uses_daemons:
+            await self._tell(node, nfqueue.State({}))
+
+    @property
+    def _uses_daemons(self) -> bool:
+        return self._backend.shapes == "nfqueue" or self._backend.blocked == "iptables"
+
+    async def _write(self, node: str) -> None:
+        script, state = await self._wanted(node)
+        if self._written.get(node) == (script, state):
+            return
+        self._written.pop(node, None)
+        # The queue first: between the two steps a link is slower than it should be rather than open.
+        if state.peers or node in self._daemons:
+            await self._tell(node, state)
+        if script:
+            await self._run_script(node, script)
+            self._has_tree[node] = True
+        self._written[node] = (script, state)
+
+    async def _wanted(self, node: str) -> tuple[str, nfqueue.State]:
+        """What tc and what the queue should do on a node. A node that was never touched stays so."""
+        by_queue = self._backend.shapes == "nfqueue"
+        blocks = self._backend.blocked == "iptables"
+        fields = [
+            name
+            for name in backends.NETWORK_FIELDS
+            if not (by_queue and name in SHAPES) and not (blocks and name == "blocked")
+        ]
+        rules = only(self._rules, fields)
+        state = nfqueue.State({})
+        if by_queue or blocks:
+            state = nfqueue.state(self._rules, node, self._addresses, blocks=blocks)
+        if not self._has_tree[node] and not any(src == node for src, _ in rules.links):
+            return "", state
+        return tc.script(rules, node, self._addresses, await self._device(node)), state
+
+    async def _heal(self, node: str) -> None:
+        self._written.pop(node, None)
+        await self._close_daemon(node)
+        script = tc.heal_script(await self._device(node)) if self._backend.rate else ""
+        if self._uses_daemons:
+            script += nfqueue.heal_script()
+        await self._run_script(node, script)
+        self._has_tree[node] = False
+
+    async def _tell(self, node: str, state: nfqueue.State) -> None:
+        if node not in self._daemons:
+            self._daemons[node] = await self._reach.talk(node, [self._python, "-m", "nemesis.nfqueue", node])
+        answer = await self._daemons[node].ask(msgspec.json.encode(state).decode())
+        if answer != "ok":
+            await self._close_daemon(node)
+            raise NetworkError(f"the packet queue of {node} answered {answer or 'nothing'!r}")
+
+    async def _close_daemon(self, node: str) -> None:
+        daemon = self._daemons.pop(node, None)
+        if daemon:
+            await daemon.close()
+
+    async def _device(self, node: str) -> str:
+        if node not in self._devices:
+            address = self._addresses[node]
+            said = await self._reach.run(node, ["ip", "-o", "addr", "show", "to", address])
+            fields = said.split()
+            if len(fields) < 2:
+                raise NetworkError(f"{node} has no device with the address {address}")
+            self._devices[node] = fields[1].partition("@")[0]
+        return self._devices[node]
+
+    async def _run_script(self, node: str, script: str) -> None:
+        await self._reach.run(node, ["sh"], script)
+
+
+class CommandReach:
+    """Reaches a node by putting something in front of a command line, such as `docker exec -i NAME`."""
+
+    def __init__(self, command: Callable[[str, Sequence[str]], Sequence[str]]) -> None:
+        self._command = command
+
+    async def run(self, node: str, argv: Sequence[str], stdin: str = "") -> str:
+        """Runs a command to its end; raises `NetworkError` where it fails."""
+        process = await self._start(node, argv)
+        try:
+            out, error = await asyncio.wait_for(process.communicate(stdin.encode()), ANSWER_S_MAX)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise NetworkError(f"{' '.join(argv)} on {node} took more than {ANSWER_S_MAX:g} s") from None
+        if process.returncode:
+            raise NetworkError(f"{' '.join(argv)} on {node} failed: {error.decode().strip()}")
+        return out.decode()
+
+    async def talk(self, node: str, argv: Sequence[str]) -> Conversation:
+        """Starts a program that greets with `ready` and then answers lines."""
+        conversation = _ProcessConversation(await self._start(node, argv))
+        greeting = await conversation.hear()
+        if greeting != "ready":
+            await conversation.close()
+            raise NetworkError(f"{' '.join(argv)} on {node} did not start: {greeting or 'no answer'}")
+        return conversation
+
+    async def _start(self, node: str, argv: Sequence[str]) -> asyncio.subprocess.Process:
+        pipe, command = asyncio.subprocess.PIPE, self._command(node, argv)
+        try:
+            return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+        except OSError as error:
+            raise NetworkError(f"{command[0]}, by which {node} is reached, did not start: {error}") from error
+
+
+class _ProcessConversation:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def ask(self, line: str) -> str:
+        assert self._process.stdin, "stdin was asked for as a pipe"
+        try:
+            self._process.stdin.write(f"{line}\n".encode())
+            await self._process.stdin.drain()
+        except ConnectionError:
+            return "nothing: it has ended"
+        return await self.hear()
+
+    async def hear(self) -> str:
+        assert self._process.stdout, "stdout was asked for as a pipe"
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), ANSWER_S_MAX)
+        except TimeoutError:
+            return f"nothing within {ANSWER_S_MAX:g} s"
+        return line.decode().strip()
+
+    async def close(self) -> None:
+        if self._process.returncode is None:
+            try:
+                # With no input at all, communicate() would leave stdin open in Python 3.11.
+                await asyncio.wait_for(self._process.communicate(b""), ANSWER_S_MAX)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+
+async def _all(steps: Iterable[Awaitable[None]]) -> None:
+    """Runs all coroutines to their end, whatever becomes of the others, then raises what went wrong."""
+    results = await asyncio.gather(*steps, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise NetworkError("; ".join(str(error) for error in errors)) from errors[0]

@@ -1,0 +1,58 @@
+r"""`python -m raft`: one server of a cluster.
+
+python -m raft --name n1 --data-dir data/n1 \
+        --member n1=127.0.0.1:7001,127.0.0.1:8001 \
+        --member n2=127.0.0.1:7002,127.0.0.1:8002 \
+        --member n3=127.0.0.1:7003,127.0.0.1:8003
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import signal
+import sys
+
+from raft.disk import DirectoryInUse
+from raft.server import Server
+from raft.settings import Settings, SettingsError, load
+from raft.wal import CorruptLog
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a server until SIGTERM or SIGINT; 254 for bad settings, 255 if it had to give up."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        settings = load(sys.argv[1:] if argv is None else argv)
+    except SettingsError as error:
+        sys.stderr.write(f"raft: {error}\n")
+        return 254
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings))
+    except (CorruptLog, DirectoryInUse, OSError) as error:
+        sys.stderr.write(f"raft: {error}\n")
+        return 255
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    await server.run()
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    """The uvloop event loop where it is installed: the same, with less time spent."""
+    try:
+        found: type[asyncio.AbstractEventLoop] = importlib.import_module("uvloop").Loop
+    except ImportError:
+        return None
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""A directory on a real file system, as the write-ahead log wants it; one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class DirectoryInUse(Exception):
+    """Another process has the directory open."""
+
+
+class FileDisk:
+    """Files in one directory, which is locked for as long as the object is open."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._open: dict[str, int] = {}
+        self._lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise DirectoryInUse(
+                f"{self.directory} is in use by another process: give each node a directory of its own"
+            ) from error
+
+    def close(self) -> None:
+        """Closes all files and lets go of the directory."""
+        for handle in self._open.values():
+            os.close(handle)
+        self._open.clear()
+        os.close(self._lock)
+
+    def names(self) -> list[str]:
+        """All files but the lock."""
+        return sorted(path.name for path in self.directory.iterdir() if path.name != "lock")
+
+    def read(self, name: str) -> bytes:
+        """A whole file."""
+        return (self.directory / name).read_bytes()
+
+    def append(self, name: str, data: bytes) -> None:
+        """Adds to the end of a file."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._handle(name), view) :]
+
+    def sync(self, name: str) -> None:
+        """Makes the contents of a file durable."""
+        os.fdatasync(self._handle(name))
+
+    def sync_names(self) -> None:
+        """Makes durable which files there are."""
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, old: str, new: str) -> None:
+        """Gives a file another name."""
+        self._close(old)
+        self._close(new)
+        (self.directory / old).rename(self.directory / new)
+
+    def truncate(self, name: str, size: int) -> None:
+        """Cuts a file off."""
+        os.ftruncate(self._handle(name), size)
+
+    def remove(self, name: str) -> None:
+        """Removes a file."""
+        self._close(name)
+        (self.directory / name).unlink()
+
+    def _handle(self, name: str) -> int:
+        handle = self._open.get(name)
+        if handle is None:
+            flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            handle = self._open[name] = os.open(self.directory / name, flags, 0o600)
+        return handle
+
+    def _close(self, name: str) -> None:
+        handle = self._open.pop(name, None)
+        if handle is not None:
+            os.close(handle)

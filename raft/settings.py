@@ -1,0 +1,194 @@
+"""What a server process is told: flags over environment over a TOML file.
+
+Every setting has one name in all three places: `--data-dir`, `RAFT_DATA_DIR`, `data_dir = `. A cluster is
+named member by member, as `name=host:port,host:port`: the address for its peers, and the one for clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from raft.core import Options
+from raft.node import DEFAULTS
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be; the message names it, its value and what it should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to listen, or to connect to."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One server of the cluster."""
+
+    name: str
+    peers: Address
+    clients: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that `python -m raft` needs to know."""
+
+    name: str
+    members: tuple[Member, ...]
+    data_dir: Path
+    cluster: str = "raft"  # a server talks to servers of the same cluster only
+    join: bool = False  # wait to be made a member, instead of being one from the start
+    bugs: tuple[str, ...] = ()
+    request_timeout_ms: int = 5_000
+    options: Options = DEFAULTS
+
+    @property
+    def me(self) -> Member:
+        """This server among the members."""
+        return next(member for member in self.members if member.name == self.name)
+
+
+_OPTIONS = {
+    "election_timeout_ms_min": "election_timeout_us_min",
+    "election_timeout_ms_max": "election_timeout_us_max",
+    "heartbeat_ms": "heartbeat_us",
+}
+_OTHER_OPTIONS = tuple(
+    field.name for field in fields(Options) if not field.name.endswith(("_us_min", "_us_max", "_us"))
+)
+
+
+def parse_member(text: str) -> Member:
+    """One member.
+
+    >>> parse_member("n1=127.0.0.1:7001,127.0.0.1:8001").clients.port
+    8001
+    """
+    name, equals, addresses = text.partition("=")
+    parts = addresses.split(",")
+    if not (name and equals and len(parts) == 2):
+        raise SettingsError(
+            f"member {text!r} is not of the form name=host:port,host:port (peers, then clients)"
+        )
+    return Member(name=name, peers=_address(parts[0]), clients=_address(parts[1]))
+
+
+def _address(text: str) -> Address:
+    host, colon, port = text.strip().rpartition(":")
+    if not (host and colon and port.isdigit() and int(port) < 1 << 16):
+        raise SettingsError(f"address {text!r} is not of the form host:port")
+    return Address(host=host.strip("[]"), port=int(port))
+
+
+def load(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the command line, the environment and the file one of them names."""
+    flags = {key: value for key, value in vars(_parser().parse_args(argv)).items() if value is not None}
+    known = {action.dest for action in _parser()._actions} - {"help"}  # noqa: SLF001 - the one list of names
+    surroundings: dict[str, Any] = {
+        key: environment[f"RAFT_{key.upper()}"]
+        for key in sorted(known)
+        if f"RAFT_{key.upper()}" in environment
+    }
+    path = flags.get("config") or surroundings.get("config")
+    values = {**(_read_toml(Path(path), known) if path else {}), **surroundings, **flags}
+    return _build(values)
+
+
+def _read_toml(path: Path, known: set[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read the settings in {path}: {error}") from error
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise SettingsError(f"{path} has unknown settings: {', '.join(unknown)}")
+    return values
+
+
+def _build(values: Mapping[str, Any]) -> Settings:
+    for needed in ("name", "member", "data_dir"):
+        if not values.get(needed):
+            raise SettingsError(
+                f"{needed} is not set: use --{needed.replace('_', '-')}, RAFT_{needed.upper()} or a file"
+            )
+    texts = values["member"].split() if isinstance(values["member"], str) else values["member"]
+    members = tuple(parse_member(text) for text in texts)
+    names = [member.name for member in members]
+    if values["name"] not in names or len(set(names)) != len(names):
+        raise SettingsError(
+            f"name {values['name']!r} must be one of the members, each named once: {', '.join(names)}"
+        )
+    bugs = values.get("bug") or ()
+    return Settings(
+        name=values["name"],
+        members=members,
+        data_dir=Path(values["data_dir"]),
+        cluster=str(values.get("cluster", "raft")),
+        join=_boolean("join", values.get("join", False)),
+        bugs=tuple(bugs.split() if isinstance(bugs, str) else bugs),
+        request_timeout_ms=_integer("request_timeout_ms", values.get("request_timeout_ms", 5_000)),
+        options=_options(values),
+    )
+
+
+def _options(values: Mapping[str, Any]) -> Options:
+    given: dict[str, Any] = {}
+    for name, option in _OPTIONS.items():
+        if name in values:
+            given[option] = 1000 * _integer(name, values[name])
+    for name in _OTHER_OPTIONS:
+        if name in values:
+            kind = type(getattr(Options(), name))
+            convert = {bool: _boolean, int: _integer}.get(kind, lambda _, value: float(value))
+            given[name] = convert(name, values[name])
+    try:
+        return Options(**given)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "1", "yes", "on", "false", "0", "no", "off"):
+        return str(value).lower() in ("true", "1", "yes", "on")
+    raise SettingsError(f"{name} is {value!r}; it must be true or false")
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise SettingsError(f"{name} is {value!r}; it must be a whole number") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise SettingsError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m raft", description="One server of a Raft key-value store.")
+    parser.add_argument("--config", help="a TOML file with these settings, spelled with underscores")
+    parser.add_argument("--name", help="which of the members this server is")
+    parser.add_argument(
+        "--member", action="append", help="name=host:port,host:port; once for each, itself included"
+    )
+    parser.add_argument("--data-dir", help="where this server keeps its log and snapshots")
+    parser.add_argument("--cluster", help="a name that servers of one cluster share")
+    parser.add_argument("--join", action="store_const", const=True, help="wait to be made a member")
+    parser.add_argument("--bug", action="append", help="seed a known bug (see raft.bugs)")
+    parser.add_argument("--request-timeout-ms", help="how long a client waits for an answer")
+    for name in (*_OPTIONS, *_OTHER_OPTIONS):
+        parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
+    return parser

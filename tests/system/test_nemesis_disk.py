@@ -1,0 +1,125 @@
+"""A real process whose disk gets slow, fails and fills up while it runs, below one directory only."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from nemesis import disk, shim
+from nemesis.target import HEALTHY_DISK, DiskRule
+
+pytestmark = pytest.mark.system
+
+# For each line, a path: writes to it and syncs, several times; tells errors and how long a sync took.
+PROCESS = """
+import errno, os, sys, time
+for line in sys.stdin:
+    path, count = line.split()
+    answers, slowest_s = [], 0
+    for _ in range(int(count)):
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, b"x"), os.pwrite(descriptor, b"y", 0), os.writev(descriptor, [b"z"])
+            start = time.monotonic()
+            os.fsync(descriptor), os.fdatasync(descriptor)
+            slowest_s = max(slowest_s, time.monotonic() - start)
+            answers.append("ok")
+        except OSError as error:
+            answers.append(errno.errorcode[error.errno])
+        os.close(descriptor)
+    print(slowest_s, *answers, flush=True)
+"""
+
+
+class Writer:
+    def __init__(self, process):
+        self.process = process
+
+    def write(self, path, count=1):
+        self.process.stdin.write(f"{path} {count}\n")
+        self.process.stdin.flush()
+        slowest_s, *answers = self.process.stdout.readline().split()
+        return float(slowest_s), answers
+
+
+@pytest.fixture
+def data(tmp_path):
+    directory = tmp_path / "data"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def file(tmp_path):
+    disk.write_rule(tmp_path / "disk", HEALTHY_DISK)
+    return tmp_path / "disk"
+
+
+@pytest.fixture
+def writer(tmp_path, data, file):
+    if not (shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("no C compiler; on Debian: apt-get install gcc libc6-dev")
+    libraries = [shim.build("disk", tmp_path), shim.build("clock", tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS],
+        env=os.environ | shim.preload(libraries) | disk.environment(file, data),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield Writer(process)
+        process.stdin.close()
+
+
+def test_a_healthy_disk_does_all(writer, data):
+    assert writer.write(data / "log", 3)[1] == ["ok"] * 3
+    assert (data / "log").stat().st_size == 9
+
+
+def test_syncs_get_slow_and_fast_again(writer, data, file):
+    disk.write_rule(file, DiskRule(sync_delay_ms=150))
+    slow_s, answers = writer.write(data / "log")
+    assert 0.3 <= slow_s < 3
+    assert answers == ["ok"]
+    disk.write_rule(file, HEALTHY_DISK)
+    assert writer.write(data / "log")[0] < 0.25
+
+
+def test_syncs_fail_by_chance(writer, data, file):
+    disk.write_rule(file, DiskRule(sync_error=1.0))
+    assert writer.write(data / "log", 5)[1] == [errno.errorcode[errno.EIO]] * 5
+    disk.write_rule(file, DiskRule(sync_error=0.5))
+    answers = writer.write(data / "log", 200)[1]
+    # Two syncs a round: three in four rounds fail.
+    assert 110 < answers.count("EIO") < 190
+    assert set(answers) == {"EIO", "ok"}
+
+
+def test_a_full_disk_takes_nothing(writer, data, file):
+    disk.write_rule(file, DiskRule(write_error=1.0))
+    assert writer.write(data / "log", 2)[1] == ["ENOSPC"] * 2
+    assert (data / "log").stat().st_size == 0
+    disk.write_rule(file, HEALTHY_DISK)
+    assert writer.write(data / "log")[1] == ["ok"]
+
+
+def test_only_the_data_of_the_node_are_concerned(writer, data, file, tmp_path):
+    disk.write_rule(file, DiskRule(sync_delay_ms=500, sync_error=1.0, write_error=1.0))
+    beside = tmp_path / "data-of-somebody-else"
+    took_s, answers = writer.write(beside, 3)
+    assert answers == ["ok"] * 3
+    assert took_s < 0.5
+    (tmp_path / "link").symlink_to(data)
+    assert writer.write(tmp_path / "link" / "log")[1] == ["ENOSPC"], "links are followed"
+
+
+def test_the_rule_is_written_in_place(file):
+    inode = file.stat().st_ino
+    disk.write_rule(file, DiskRule(0.001, 0.000001, 1.0))
+    assert file.stat().st_ino == inode
+    assert file.stat().st_size == 16
+    assert disk.read_rule(file) == DiskRule(0.001, 0.000001, 1.0)
+    assert disk.read_rule(file.with_name("missing")) == HEALTHY_DISK

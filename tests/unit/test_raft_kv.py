@@ -1,0 +1,119 @@
+"""The state machine and its client sessions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raft.api import Cas, Delete, Done, Get, Mismatch, Put, Request, Unknown
+from raft.kv import KeyValue, encode_command
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class Client:
+    def __init__(self, store, name="c"):
+        self.store, self.name, self.seq = store, name, 0
+
+    def __call__(self, command, seq=None):
+        self.seq += 1
+        return self.store.apply(encode_command(Request(self.name, seq or self.seq, command)))
+
+
+def test_put_get_cas_delete():
+    store = KeyValue()
+    client = Client(store)
+    assert client(Put("x", 1)) == Done()
+    assert store.query(Get("x")) == Done(1)
+    assert client(Cas("x", 2, 3)) == Mismatch(1)
+    assert client(Cas("x", 1, 3)) == Done()
+    assert client(Get("x")) == Done(3)
+    assert client(Delete("x")) == Done()
+    assert client(Delete("x")) == Done()
+    assert store.value_of("x") is None
+
+
+def test_an_absent_key_holds_none():
+    client = Client(KeyValue())
+    assert client(Cas("x", 1, 2)) == Mismatch(None)
+    assert client(Cas("x", None, 2)) == Done()
+
+
+@pytest.mark.parametrize("held", [True, 1, 1.0, "1", [1], {"a": 1}, None, False, 0])
+@pytest.mark.parametrize("expected", [True, 1, 1.0, "1", [1], {"a": 1}, None, False, 0])
+def test_values_are_equal_only_if_their_json_is(held, expected):
+    client = Client(KeyValue())
+    client(Put("x", held))
+    same = type(held) is type(expected) and held == expected
+    assert client(Cas("x", expected, "new")) == (Done() if same else Mismatch(held))
+
+
+def test_the_order_of_an_objects_keys_does_not_matter():
+    client = Client(KeyValue())
+    client(Put("x", {"a": 1, "b": 2}))
+    assert client(Cas("x", {"b": 2, "a": 1}, 0)) == Done()
+
+
+@given(json_values)
+def test_any_json_comes_back_as_it_was(value):
+    store = KeyValue()
+    Client(store)(Put("x", value))
+    assert store.query(Get("x")) == Done(value)
+    copy = KeyValue()
+    copy.restore(store.snapshot())
+    assert copy.query(Get("x")) == Done(value)
+    assert copy.digest() == store.digest()
+
+
+def test_a_retry_is_applied_once_and_gets_the_first_answer():
+    store = KeyValue()
+    client = Client(store)
+    client(Put("x", 1))
+    assert client(Cas("x", 1, 2), seq=5) == Done()
+    Client(store, "other")(Put("x", 9))
+    assert client(Cas("x", 1, 2), seq=5) == Done()
+    assert store.value_of("x") == 9
+
+
+def test_a_request_overtaken_by_a_later_one_of_its_client_is_not_applied():
+    store = KeyValue()
+    client = Client(store)
+    client(Put("x", 1), seq=5)
+    assert isinstance(client(Put("x", 0), seq=4), Unknown)
+    assert store.value_of("x") == 1
+
+
+def test_sessions_are_bounded_and_forgotten_in_the_order_of_the_log():
+    store = KeyValue(sessions_max=2)
+    one, two, three = (Client(store, name) for name in ("one", "two", "three"))
+    one(Put("x", 1), seq=1)
+    two(Put("x", 2), seq=1)
+    one(Put("x", 3), seq=2)
+    three(Put("x", 4), seq=1)  # the session of `two` goes
+    one(Put("x", 3), seq=2)
+    assert store.value_of("x") == 4
+    two(Put("x", 2), seq=1)
+    assert store.value_of("x") == 2
+
+
+def test_a_snapshot_has_the_sessions():
+    store = KeyValue()
+    client = Client(store)
+    client(Put("x", 1), seq=1)
+    client(Cas("x", 5, 6), seq=2)
+    copy = KeyValue()
+    copy.restore(store.snapshot())
+    again = Client(copy)
+    copy_before = copy.digest()
+    assert again(Cas("x", 5, 6), seq=2) == Mismatch(1)
+    assert copy.digest() == copy_before == store.digest()
+
+
+def test_the_digest_tells_states_apart():
+    first, second = KeyValue(), KeyValue()
+    Client(first)(Put("x", 1))
+    Client(second)(Put("x", 1.0))
+    assert first.digest() != second.digest()

@@ -1,0 +1,74 @@
+"""What a server is told, and what it says to what cannot be."""
+
+import pytest
+
+from raft.settings import Address, SettingsError, load
+
+MEMBERS = ["n1=127.0.0.1:7001,127.0.0.1:8001", "n2=[::1]:7002,localhost:8002"]
+FLAGS = ["--name", "n1", "--data-dir", "d", "--member", MEMBERS[0], "--member", MEMBERS[1]]
+
+
+def test_flags():
+    settings = load(
+        [*FLAGS, "--heartbeat-ms", "40", "--pre-vote", "false", "--bug", "stale-read", "--join"], {}
+    )
+    assert settings.me.clients == Address(host="127.0.0.1", port=8001)
+    assert settings.members[1].peers == Address(host="::1", port=7002)
+    assert settings.options.heartbeat_us == 40_000
+    assert not settings.options.pre_vote
+    assert settings.join
+    assert settings.bugs == ("stale-read",)
+
+
+def test_flags_over_environment_over_file(tmp_path):
+    file = tmp_path / "raft.toml"
+    file.write_text(
+        f'name = "n1"\nmember = {MEMBERS!r}\ndata_dir = "from-file"\ncluster = "file"\nheartbeat_ms = 30\n'
+    )
+    environment = {"RAFT_CONFIG": str(file), "RAFT_CLUSTER": "environment", "RAFT_HEARTBEAT_MS": "20"}
+    settings = load(["--heartbeat-ms", "10"], environment)
+    assert (str(settings.data_dir), settings.cluster, settings.options.heartbeat_us) == (
+        "from-file",
+        "environment",
+        10_000,
+    )
+
+
+def test_members_in_the_environment_are_separated_by_spaces():
+    environment = {
+        "RAFT_NAME": "n2",
+        "RAFT_DATA_DIR": "d",
+        "RAFT_MEMBER": " ".join(MEMBERS),
+        "RAFT_JOIN": "yes",
+    }
+    settings = load([], environment)
+    assert [member.name for member in settings.members] == ["n1", "n2"]
+    assert settings.join
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (FLAGS[2:], "name is not set"),
+        (FLAGS[:2], "member is not set"),
+        ([*FLAGS, "--name", "n9"], "'n9' must be one of the members"),
+        ([*FLAGS, "--member", "n3"], "is not of the form name=host:port,host:port"),
+        ([*FLAGS, "--member", "n3=a:1,b"], "address 'b' is not of the form host:port"),
+        ([*FLAGS, "--member", MEMBERS[0]], "each named once"),
+        ([*FLAGS, "--heartbeat-ms", "soon"], "heartbeat_ms is 'soon'; it must be a whole number"),
+        ([*FLAGS, "--heartbeat-ms", "500"], "must be positive and below"),
+        ([*FLAGS, "--pre-vote", "maybe"], "pre_vote is 'maybe'; it must be true or false"),
+        ([*FLAGS, "--color"], "unrecognized arguments: --color"),
+        ([*FLAGS, "--config", "nowhere.toml"], "cannot read the settings in nowhere.toml"),
+    ],
+)
+def test_what_cannot_be_is_named(flags, why):
+    with pytest.raises(SettingsError, match=why.replace("(", r"\(")):
+        load(flags, {})
+
+
+def test_unknown_settings_in_a_file_are_named(tmp_path):
+    file = tmp_path / "raft.toml"
+    file.write_text("heart_beat = 3\n")
+    with pytest.raises(SettingsError, match="has unknown settings: heart_beat"):
+        load(["--config", str(file)], {})

@@ -1,0 +1,268 @@
+"""The write-ahead log: what survives which damage, and what is refused."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raft.core import (
+    Config,
+    Entry,
+    EntryKind,
+    HardState,
+    Saved,
+    SaveEntries,
+    SaveHardState,
+    SaveSnapshot,
+    Snapshot,
+    TruncateFrom,
+    replay,
+)
+from raft.disk import DirectoryInUse, FileDisk
+from raft.wal import CorruptLog, Wal
+
+CONFIG = Config(("a", "b", "c"))
+
+
+class MemoryDisk:
+    """A directory that can be cut off at any write, and knows what a crash may leave of it."""
+
+    def __init__(self, files=None):
+        self.files = dict(files or {})
+        self.steps = 0
+        self.stop_at = None
+
+    def _step(self):
+        self.steps += 1
+        if self.stop_at is not None and self.steps > self.stop_at:
+            raise KeyboardInterrupt
+
+    def names(self):
+        return sorted(self.files)
+
+    def read(self, name):
+        return self.files[name]
+
+    def append(self, name, data):
+        self._step()
+        if self.stop_at is not None and self.steps == self.stop_at:
+            data = data[: len(data) // 2]  # torn
+        self.files[name] = self.files.get(name, b"") + data
+
+    def sync(self, name):
+        self._step()
+
+    def sync_names(self):
+        self._step()
+
+    def rename(self, old, new):
+        self._step()
+        self.files[new] = self.files.pop(old)
+
+    def truncate(self, name, size):
+        self._step()
+        self.files[name] = self.files[name][:size]
+
+    def remove(self, name):
+        self._step()
+        del self.files[name]
+
+
+def entries(first, last, term=1):
+    return SaveEntries(tuple(Entry(i, term, EntryKind.COMMAND, b"%d" % i) for i in range(first, last + 1)))
+
+
+HISTORY = [
+    [SaveHardState(1, "a"), entries(1, 3)],
+    [entries(4, 5)],
+    [SaveHardState(2, None), TruncateFrom(4), entries(4, 4, term=2)],
+    [SaveSnapshot(Snapshot(3, 1, CONFIG, b"state"))],
+    [entries(5, 8, term=2)],
+    [SaveSnapshot(Snapshot(9, 3, CONFIG, b"from the leader")), SaveHardState(3, None)],
+    [entries(10, 12, term=3)],
+]
+
+
+def opened(disk, **options):
+    wal = Wal(disk, **options)
+    return wal, wal.load()
+
+
+def states():
+    """What is durable after each batch."""
+    return [replay([r for batch in HISTORY[:count] for r in batch]) for count in range(len(HISTORY) + 1)]
+
+
+def test_an_empty_disk_is_a_new_node():
+    disk = MemoryDisk()
+    assert opened(disk)[1] is None
+    assert opened(disk)[1] == Saved()
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 60, 1 << 20])
+def test_what_was_committed_comes_back(segment_bytes):
+    disk = MemoryDisk()
+    wal, _ = opened(disk, segment_bytes=segment_bytes)
+    for batch, expected in zip(HISTORY, states()[1:], strict=True):
+        wal.commit(batch)
+        assert opened(MemoryDisk(disk.files))[1] == expected
+
+
+def test_a_reopened_log_goes_on():
+    disk = MemoryDisk()
+    opened(disk)
+    for batch in HISTORY:
+        wal, _ = opened(disk)
+        wal.commit(batch)
+    assert opened(disk)[1] == states()[-1]
+
+
+def test_a_snapshot_removes_what_is_older():
+    disk = MemoryDisk()
+    wal, _ = opened(disk, segment_bytes=1)
+    for batch in HISTORY:
+        wal.commit(batch)
+    names = disk.names()
+    assert [name for name in names if name.startswith("snapshot-")] == [f"snapshot-{9:016x}-{3:016x}"]
+    assert len([name for name in names if name.startswith("wal-")]) == 2
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 1 << 20])
+def test_a_crash_at_any_step_leaves_the_state_before_or_after(segment_bytes):
+    """Every write torn in the middle, every rename and removal stopped before it: nothing is lost."""
+    whole = MemoryDisk()
+    wal, _ = opened(whole, segment_bytes=segment_bytes)
+    for batch in HISTORY:
+        wal.commit(batch)
+    for stop_at in range(3, whole.steps + 1):
+        disk, done = MemoryDisk(), 0
+        disk.stop_at = stop_at
+        wal, _ = opened(disk, segment_bytes=segment_bytes)
+        with suppress(KeyboardInterrupt):
+            for batch in HISTORY:
+                wal.commit(batch)
+                done += 1
+        after = MemoryDisk(disk.files)
+        wal, saved = opened(after, segment_bytes=segment_bytes)
+        assert saved in states()[done : done + 2]
+        wal.commit([SaveHardState(9, "z")])  # and the log can be written on
+        assert opened(after)[1].hard_state == HardState(9, "z")
+
+
+def written(**options):
+    disk = MemoryDisk()
+    wal, _ = opened(disk, **options)
+    for batch in HISTORY[:3]:
+        wal.commit(batch)
+    return disk
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_a_tail_cut_anywhere_is_a_state_that_once_was(data):
+    disk = written()
+    name = disk.names()[-1]
+    cut = data.draw(st.integers(0, len(disk.files[name])))
+    disk.files[name] = disk.files[name][:cut]
+    assert opened(disk)[1] in states()
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_a_flipped_bit_never_goes_unnoticed(data):
+    disk = written()
+    name = disk.names()[-1]
+    whole = disk.files[name]
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    damaged = bytearray(whole)
+    damaged[bit // 8] ^= 1 << bit % 8
+    disk.files[name] = bytes(damaged)
+    try:
+        saved = opened(disk)[1]
+    except CorruptLog:
+        return
+    assert saved == states()[2]  # only the last frame, as if it had been torn
+
+
+def test_damage_before_durable_records_is_refused():
+    disk = written()
+    name = disk.names()[-1]
+    damaged = bytearray(disk.files[name])
+    damaged[30] ^= 1
+    disk.files[name] = bytes(damaged)
+    with pytest.raises(CorruptLog, match=f"{name} is damaged at byte 11, in what was durable. Restore"):
+        opened(disk)
+
+
+def test_a_damaged_segment_that_is_not_the_last_is_refused():
+    disk = written(segment_bytes=1)
+    name = disk.names()[0]
+    disk.files[name] = disk.files[name][:-1]
+    with pytest.raises(CorruptLog, match="in what was durable"):
+        opened(disk)
+
+
+def test_a_missing_segment_is_refused():
+    disk = written(segment_bytes=1)
+    del disk.files[disk.names()[1]]
+    with pytest.raises(CorruptLog, match="segments are missing"):
+        opened(disk)
+
+
+def test_a_missing_beginning_is_refused():
+    disk = written(segment_bytes=1)
+    del disk.files[disk.names()[0]]
+    with pytest.raises(CorruptLog, match="segments are missing"):
+        opened(disk)
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "cut", "empty"])
+def test_a_damaged_snapshot_is_refused(damage):
+    disk = written()
+    opened_wal, _ = opened(disk)
+    opened_wal.commit(HISTORY[3])
+    name = next(name for name in disk.names() if name.startswith("snapshot-"))
+    whole = disk.files.pop(name)
+    if damage != "missing":
+        disk.files[name] = {"flipped": whole[:-1] + b"?", "cut": whole[:-1], "empty": b""}[damage]
+    with pytest.raises(CorruptLog, match=f"{name} is missing or damaged"):
+        opened(disk)
+
+
+def test_a_damaged_checkpoint_without_anything_before_it_is_refused():
+    disk = written()
+    wal, _ = opened(disk)
+    wal.commit(HISTORY[3])
+    name = disk.names()[-1]
+    assert name.startswith("wal-")
+    disk.files[name] = disk.files[name][:20]
+    with pytest.raises(CorruptLog):
+        opened(disk)
+
+
+# -- real files ---------------------------------------------------------------------------------------------
+
+
+def test_on_real_files(tmp_path):
+    for count, batch in enumerate(HISTORY):
+        disk = FileDisk(tmp_path / "n1")
+        wal, saved = opened(disk, segment_bytes=40)
+        assert (saved or Saved()) == states()[count]
+        wal.commit(batch)
+        disk.close()
+    disk = FileDisk(tmp_path / "n1")
+    assert opened(disk)[1] == states()[-1]
+    torn = next(name for name in reversed(disk.names()) if name.startswith("wal-"))
+    with (tmp_path / "n1" / torn).open("ab") as file:
+        file.write(b"\x07\x00\x00\x00half")
+    assert opened(disk)[1] == states()[-1]
+    disk.close()
+
+
+def test_a_directory_serves_one_process(tmp_path):
+    disk = FileDisk(tmp_path)
+    with pytest.raises(DirectoryInUse, match="in use by another process"):
+        FileDisk(tmp_path)
+    disk.close()
+    FileDisk(tmp_path).close()
