@@ -17,7 +17,7 @@ import msgspec
 
 from checkers import Op
 from harness.plan import Plan, PlannedOp
-from nemesis.faults import Duplicate, Fault, FaultError, Latency, Loss, Partition, check
+from nemesis.faults import Corrupt, Duplicate, Fault, FaultError, Latency, Loss, Partition, Reorder, check
 from nemesis.schedule import FaultEvent
 
 US_PER_MS = 1_000
@@ -261,7 +261,7 @@ def _milder(fault: Fault) -> list[dict[str, Any]]:
         case Latency():
             changes: list[dict[str, Any]] = [{"jitter_ms": 0.0}] if fault.jitter_ms else []
             return changes + ([{"delay_ms": float(fault.delay_ms // 2)}] if fault.delay_ms >= 2 else [])
-        case Loss() | Duplicate() if fault.probability >= 0.02:
+        case Loss() | Duplicate() | Reorder() | Corrupt() if fault.probability >= 0.02:
             return [{"probability": round(fault.probability / 2, 2)}]
     return []
 

@@ -24,10 +24,10 @@ from harness.seeds import Streams, skewed
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
-HEADERS_BYTES = 66  # Ethernet, IP and TCP around a small message
-QUEUE_MAX_US = 2_000_000  # a slow link drops what would wait longer
 RETRANSMIT_US = 200_000  # Linux's shortest retransmission time-out; it doubles each time
 RETRANSMISSIONS_MAX = 8
+HEADERS_BYTES = 66  # Ethernet, IP and TCP around a small message
+QUEUE_MAX_US = 2_000_000  # a slow link drops what would wait longer
 
 
 class NetworkParams(msgspec.Struct, frozen=True):
@@ -53,10 +53,10 @@ class SimNetwork:
         self._rules = HEALTHY
         self._receivers: dict[str, Callable[[str, Any], None]] = {}
         self._rngs: dict[tuple[str, str], random.Random] = {}
-        self._busy_until_us: dict[tuple[str, str], int] = {}
         self.observer: Callable[[str, str, Any], None] | None = (
             None  # is told src, dst and message of what is lost
         )
+        self._busy_until_us: dict[tuple[str, str], int] = {}
         self.sent = 0
         self.lost = 0
         self.duplicated = 0
@@ -74,13 +74,17 @@ class SimNetwork:
         rule = self._rules.links.get((src, dst))
         return rule is not None and rule.blocked
 
-    def transit_us(self, src: str, dst: str) -> int:
+    def transit_us(self, src: str, dst: str, size_bytes: int = 0) -> int:
         """How long a segment takes that is sent again until it is not lost; for streams of bytes."""
         link = (src, dst)
         rng = self._rng(link)
         rule = self._rules.links.get(link)
-        loss = self._params.loss if rule is None else 1.0 - (1.0 - self._params.loss) * (1.0 - rule.loss)
+        loss = self._params.loss
         total_us, again_us = self._delay_us(rng, rule), RETRANSMIT_US
+        if rule is not None:
+            loss = 1.0 - (1.0 - loss) * (1.0 - rule.loss) * (1.0 - rule.corrupt)
+            if rule.rate_kbit:
+                total_us += int((size_bytes + HEADERS_BYTES) * 8 * 1000 / rule.rate_kbit)
         self.sent += 1
         for _ in range(RETRANSMISSIONS_MAX):
             if rng.random() >= loss:

@@ -55,9 +55,9 @@ class Pipe:
 
     def push(self, item: bytes | None) -> None:
         """Send bytes, or the end of the stream."""
-        self._last_us = max(
-            self._last_us, self._world.loop.now_us + transit_us(self._world, self._src, self._dst)
-        )
+        size_bytes = len(item) if item is not None else 0
+        arrives_us = self._world.loop.now_us + transit_us(self._world, self._src, self._dst, size_bytes)
+        self._last_us = max(self._last_us, arrives_us)
         self._queue.append((self._last_us, item))
         if self._timer is None:
             self._wait_until(self._queue[0][0])
@@ -110,9 +110,9 @@ def blocked(world: World, src: str, dst: str) -> bool:
     return src != dst and world.network.blocked(src, dst)
 
 
-def transit_us(world: World, src: str, dst: str) -> int:
+def transit_us(world: World, src: str, dst: str, size_bytes: int = 0) -> int:
     """How long a segment takes."""
-    return LOCAL_US if src == dst else world.network.transit_us(src, dst)
+    return LOCAL_US if src == dst else world.network.transit_us(src, dst, size_bytes)
 
 
 class Endpoint(asyncio.Transport):

@@ -254,6 +254,10 @@ class World:
         """See `Host.resume`."""
         self.hosts[node].resume()
 
+    async def set_clock(self, node: str, offset_ms: float) -> None:
+        """Shift the wall clock of a host."""
+        self.hosts[node].skew_us = round(offset_ms * 1000)
+
     # -- the loop's side --------------------------------------------------------------------------------------
 
     def admit(self, handle: asyncio.Handle) -> bool:

@@ -37,7 +37,7 @@ class RaftSystem:
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
         host.storage = _SimStorage(host)
-        return _SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, observer=host.observer))
+        return _SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer))
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
