@@ -15,6 +15,7 @@ from checkers.formats import encode_header, encode_op, parse_history, read_histo
 from checkers.history import History, HistoryError, Op, Operation
 from checkers.linear import Budget, check_linearizable
 from checkers.models import MODELS, Model, default_model, model_by_name
+from checkers.stats import check_stats
 from checkers.verdict import Verdict, merge
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Operation",
     "Verdict",
     "check_linearizable",
+    "check_stats",
     "default_model",
     "encode_header",
     "encode_op",
