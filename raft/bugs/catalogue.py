@@ -274,15 +274,6 @@ _ALL = (
         options={"snapshot_entries": 40, "snapshot_trailing": 0},
     ),
     Bug(
-        name="snapshot-keeps-wrong-tail",
-        summary="a follower keeps what follows an installed snapshot, whatever its log has in its place",
-        breaks=("DV", "LW"),
-        needs=("P", "C"),
-        reference="RedisLabs/raft#49; eBay/NuRaft#143; Figure 13, step 6",
-        core=defects.SnapshotKeepsWrongTail,
-        options={"snapshot_entries": 40, "snapshot_trailing": 0},
-    ),
-    Bug(
         name="config-not-rolled-back",
         summary="a membership whose entry was removed from the log stays in force",
         breaks=("SB", "LV"),

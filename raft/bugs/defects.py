@@ -13,7 +13,6 @@ from raft.core import (
     Leader,
     Message,
     RequestVote,
-    Snapshot,
     VoteReply,
 )
 from raft.core.quorum import majority, reached
@@ -369,15 +368,6 @@ class SessionNotInSnapshot(KeyValue):
         data = super().snapshot()
         self._sessions = sessions
         return data
-
-
-class SnapshotKeepsWrongTail(Core):
-    """A follower keeps what follows an installed snapshot, whatever its log has in its place."""
-
-    __slots__ = ()
-
-    def _keeps_suffix(self, snapshot: Snapshot) -> bool:
-        return self.log.offset < snapshot.index < self.log.last_index
 
 
 class ConfigNotRolledBack(Core):

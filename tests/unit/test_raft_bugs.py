@@ -1,5 +1,7 @@
 """The seeded bugs: each is what it says, is reached by random faults, and the code without them is clean."""
 
+from pathlib import Path
+
 import pytest
 
 from raft.bugs import BUGS, assemble
@@ -84,3 +86,8 @@ def test_a_storm_is_the_same_each_time():
     assert first.world.trace == again.world.trace
     assert first.world.events == again.world.events
     assert first.ops == again.ops
+
+
+def test_the_guide_has_every_bug():
+    guide = (Path(__file__).parents[2] / "docs" / "raft.md").read_text()
+    assert all(f"| `{name}` | {bug.summary} |" in guide for name, bug in BUGS.items())
