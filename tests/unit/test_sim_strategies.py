@@ -11,16 +11,19 @@ from nemesis.schedule import check_plan
 NODES = ("n1", "n2", "n3")
 
 
+@settings(deadline=None)
 @given(strategies.valid_histories())
 def test_histories_that_are_valid_by_construction_are_found_valid(lines):
     assert check_linearizable(lines, "etcd-register").valid == "valid"
 
 
+@settings(deadline=None)
 @given(strategies.broken_histories())
 def test_a_value_that_nobody_wrote_is_found(lines):
     assert check_linearizable(lines, "etcd-register").valid == "invalid"
 
 
+@settings(deadline=None)
 @given(strategies.fault_plans(NODES))
 def test_fault_plans_fit_their_nodes_and_stand_in_order(events):
     check_plan(events, NODES)
