@@ -26,6 +26,7 @@ NAME = "shrink"
 HELP = "reduce a run that violates its model to the smallest that still does, and tell its story"
 
 STORY = "story.txt"
+CONFIGURATIONS_MAX = 2_000_000  # for the stored history, which is looked at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,8 @@ def _read_plan(run_dir: Path) -> Plan:
 
 def _search(plan: Plan, run_dir: Path, budget: Budget, console: Console) -> Shrunk:
     history = read_history(run_dir / store.HISTORY)
-    violations = find_violations(history.lines, model_by_name(workloads.by_name(plan.config.workload).model))
+    model = model_by_name(workloads.by_name(plan.config.workload).model)
+    violations = find_violations(history.lines, model, configurations=CONFIGURATIONS_MAX)
     if not violations:
         raise ConfigError(
             f"run {run_dir}: its history does not violate the model, so there is nothing to shrink; "

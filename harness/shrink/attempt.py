@@ -93,7 +93,9 @@ def attempt(plan: Plan, *, prepare: Callable[[Cluster], None] | None = None) -> 
     return Attempt(recorder.ops, find_violations(recorder.ops, model), record)
 
 
-def find_violations(ops: Sequence[Op], model: Model) -> tuple[Violation, ...]:
+def find_violations(
+    ops: Sequence[Op], model: Model, *, configurations: int = CONFIGURATIONS_MAX
+) -> tuple[Violation, ...]:
     """Where the history goes wrong first, for each object that does, in order of time; what is undecided does not."""
     split, keep_mismatch = by_key(model), uses_mismatch(model)
     groups: dict[Hashable, list[Operation]] = {}
@@ -103,14 +105,14 @@ def find_violations(ops: Sequence[Op], model: Model) -> tuple[Violation, ...]:
     found = [
         Violation(key, index, ops[index].time_ns)
         for key, operations in groups.items()
-        if (index := _fails_at(operations, model)) is not None
+        if (index := _fails_at(operations, model, configurations)) is not None
     ]
     return tuple(sorted(found, key=lambda violation: violation.index))
 
 
-def _fails_at(operations: Sequence[Operation], model: Model) -> int | None:
+def _fails_at(operations: Sequence[Operation], model: Model, configurations: int) -> int | None:
     problem = compile_problem(operations, model)
-    outcome = search(problem, Meter(CONFIGURATIONS_MAX, BYTES_MAX, time.monotonic() + 3600))
+    outcome = search(problem, Meter(configurations, BYTES_MAX, time.monotonic() + 3600))
     if outcome.valid is not False:
         return None
     rets = Levels(problem).rets

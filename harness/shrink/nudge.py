@@ -24,7 +24,9 @@ from harness.shrink import edits
 replace = msgspec.structs.replace
 
 NUDGES_MS = (0.5, 2.0, 10.0, 40.0, 150.0)
-BEFORE_MS = (20, 50, 100, 200, 500, 1_000, 3_000)
+ONE_MOMENT, ONE_MOMENT_LARGE = 0.5, 0.9  # of a large plan, a moment is the only part that is cheap to try
+LARGE_OPS = 300
+BEFORE_MS = (20, 50, 100, 200, 500, 1_000, 3_000, 8_000)
 AFTER_MS = (0, 20, 100, 500, 1_500)
 SLACK_MS = 300  # operations that were moved need time to be started in
 FINAL_KEYS_MAX = 6
@@ -33,7 +35,7 @@ RECOVERY_S_MAX = 0.5
 
 def guess(plan: Plan, rng: random.Random, keep: float) -> Plan | None:
     """A smaller plan, at times a little different; None where the guess left nothing out."""
-    if plan.faults and rng.random() < 0.5:
+    if plan.faults and rng.random() < (ONE_MOMENT_LARGE if len(plan.ops) > LARGE_OPS else ONE_MOMENT):
         smaller = _one_moment(plan, rng)
     else:
         ways = (_thin_out, _one_stretch, _fewer_faults, _fewer_keys, _fewer_workers, _closer_together)

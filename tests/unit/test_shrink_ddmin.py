@@ -1,18 +1,20 @@
 """Delta debugging finds what matters, keeps its order, and never takes what the test refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.shrink.ddmin import ddmin
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.sets(st.integers(0, 59), max_size=6))
 def test_it_finds_exactly_what_is_needed(count, needed):
     needed = {item for item in needed if item < count}
     assert ddmin(range(count), lambda kept: needed <= set(kept)) == sorted(needed)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(0, 2**32))
 def test_what_it_returns_was_accepted_also_where_the_test_is_not_monotone(items, salt):
     whole = list(enumerate(items))

@@ -62,6 +62,7 @@ def test_closing_a_gap_moves_only_what_is_after_it(plan):
     assert closer.config.time_limit_s == 3.4
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4000), st.integers(1, 4000))
 def test_closing_a_gap_never_turns_anything_around(start_ms, by_ms):
     base = plans.draw(Config(time_limit_s=4.0, rate_hz=20.0), seed=1)

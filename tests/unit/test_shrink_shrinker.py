@@ -86,3 +86,16 @@ def test_a_violation_is_the_completion_with_which_the_history_became_impossible(
     (violation,) = find_violations(ops, model_by_name("etcd-register"))
     assert (violation.key, violation.index, violation.time_ns) == ("a", 3, 40)
     assert find_violations(ops[:3], model_by_name("etcd-register")) == ()
+
+
+def test_being_observed_changes_nothing(stale):
+    _, shrunk = stale
+    seen = []
+
+    def observe(cluster):
+        cluster.network.observer = lambda *lost: seen.append(lost)
+        for host in cluster.hosts.values():
+            host.observer = lambda event, **fields: seen.append((event, fields))
+
+    assert attempt(shrunk.plan, prepare=observe).ops == attempt(shrunk.plan).ops
+    assert seen
