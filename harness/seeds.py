@@ -5,7 +5,10 @@ Rules of this module
        numbers on every machine, in every process, under every PYTHONHASHSEED.
     2. Streams are independent: drawing more from one never shifts another. That is what lets a plan be edited
        (an operation removed, a fault added) without every other choice changing.
-    3. Only `random()` of a stream is used, because its sequence is the one that Python guarantees across
+    3. What the simulator draws while it runs comes from `Dice`, whose numbers depend on the moment they are drawn at
+       and not on how many were drawn before: leaving one message out of a run leaves the fate of the others as it
+       was, which is what makes failing runs shrink.
+    4. Only `random()` of a stream is used, because its sequence is the one that Python guarantees across
        versions; the helpers below build the rest on it.
 
 >>> a, b = Streams(7), Streams(7)
@@ -21,7 +24,7 @@ import hashlib
 import os
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -33,6 +36,49 @@ def fresh_seed() -> int:
     return int.from_bytes(os.urandom(8), "big") % 1_000_000_000
 
 
+class HasRandom(Protocol):
+    """Whatever draws numbers in [0, 1)."""
+
+    def random(self) -> float:
+        """The next number."""
+
+
+class HasTime(Protocol):
+    """Whatever tells virtual time."""
+
+    now_us: int
+
+
+_MASK = 2**64 - 1
+
+
+class Dice:
+    """Numbers in [0, 1) fixed by a key, the virtual time, and how many were drawn before at that very time.
+
+    The mixing is that of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+    """
+
+    __slots__ = ("_at_us", "_clock", "_count", "_key")
+
+    def __init__(self, key: int, clock: HasTime) -> None:
+        self._key = key
+        self._clock = clock
+        self._at_us = -1
+        self._count = 0
+
+    def random(self) -> float:
+        """The next number of this moment."""
+        now_us = self._clock.now_us
+        if now_us != self._at_us:
+            self._at_us = now_us
+            self._count = 0
+        self._count += 1
+        x = (self._key + now_us * 0x9E3779B97F4A7C15 + self._count * 0xD1B54A32D192ED03) & _MASK
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((x ^ (x >> 31)) >> 11) * 2.0**-53
+
+
 class Streams:
     """The named random streams of one root seed."""
 
@@ -41,26 +87,32 @@ class Streams:
 
     def stream(self, name: str) -> random.Random:
         """A new generator at the start of the stream of that name."""
-        digest = hashlib.sha256(f"splitbrain:{self.seed}:{name}".encode()).digest()
-        return random.Random(int.from_bytes(digest[:16], "big"))
+        return random.Random(int.from_bytes(self._digest(name)[:16], "big"))
+
+    def dice(self, name: str, clock: HasTime) -> Dice:
+        """The dice of that name on a virtual clock."""
+        return Dice(int.from_bytes(self._digest(name)[:8], "big"), clock)
+
+    def _digest(self, name: str) -> bytes:
+        return hashlib.sha256(f"splitbrain:{self.seed}:{name}".encode()).digest()
 
 
-def below(rng: random.Random, n: int) -> int:
+def below(rng: HasRandom, n: int) -> int:
     """An integer in [0, n)."""
     return int(rng.random() * n)
 
 
-def between(rng: random.Random, low: float, high: float) -> float:
+def between(rng: HasRandom, low: float, high: float) -> float:
     """A float in [low, high)."""
     return low + (high - low) * rng.random()
 
 
-def pick(rng: random.Random, items: Sequence[T]) -> T:
+def pick(rng: HasRandom, items: Sequence[T]) -> T:
     """One of the items, each as likely."""
     return items[int(rng.random() * len(items))]
 
 
-def skewed(rng: random.Random, mean: float) -> float:
+def skewed(rng: HasRandom, mean: float) -> float:
     """A non-negative delay with the given mean: mostly short, at most three means, once in 128 ten times that.
 
     Built from multiplication alone: a logarithm may differ in its last bit from one machine to the next.

@@ -41,14 +41,14 @@ class SimCluster:
         self.loop = sim_loop.SimLoop()  # type: ignore[abstract]
         self.network = SimNetwork(self.loop, streams, plan.network)
         self._nodes = tuple(plan.nodes)
-        self._client_rng = streams.stream("client")
+        self._client_rng = streams.dice("client", self.loop)
         self.hosts = {
             name: SimHost(
                 name,
                 loop=self.loop,
                 network=self.network,
-                disk=SimDisk(self.loop, streams.stream(f"disk/{name}"), plan.disk),
-                rng=streams.stream(f"node/{name}"),
+                disk=SimDisk(self.loop, streams.dice(f"disk/{name}", self.loop), plan.disk),
+                rng=streams.dice(f"node/{name}", self.loop),
                 factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug),
             )
             for name in self._nodes

@@ -16,13 +16,12 @@ swap everything for a shorter equivalent.
 from __future__ import annotations
 
 import errno
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from harness.seeds import skewed
+from harness.seeds import HasRandom, skewed
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY_DISK, DiskRule
 
@@ -41,7 +40,7 @@ class DiskError(OSError):
 class SimDisk:
     """The log of one node; survives its processes."""
 
-    def __init__(self, loop: SimLoop, rng: random.Random, params: DiskParams) -> None:
+    def __init__(self, loop: SimLoop, rng: HasRandom, params: DiskParams) -> None:
         self._loop = loop
         self._rng = rng
         self._params = params

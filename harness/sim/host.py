@@ -12,12 +12,12 @@ Theory of operation
 from __future__ import annotations
 
 import errno
-import random
 import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from harness.seeds import HasRandom
 from harness.sim.disk import DiskError, SimDisk
 from harness.sim.loop import US_PER_S, SimLoop
 from harness.sim.network import SimNetwork
@@ -88,7 +88,7 @@ class SimHost:
         loop: SimLoop,
         network: SimNetwork,
         disk: SimDisk,
-        rng: random.Random,
+        rng: HasRandom,
         factory: Callable[[SimHost], Process],
     ) -> None:
         self.name = name

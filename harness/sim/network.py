@@ -1,11 +1,12 @@
 """Simulated links between hosts, carrying messages as values.
 
 Theory of operation
-    Each direction of each link has a random stream of its own, so that what happens on one link never shifts
-    another. A message draws its delay when it is sent; later messages may draw shorter ones and overtake it. The
-    state of the network is desired state (`nemesis.target.Ruleset`): `set_rules` replaces the whole of it. A link
-    that is blocked when a message is sent, or when it would arrive, loses the message: a partition cuts what is
-    in flight too, as dropping the queues of a real link does.
+    Each direction of each link has dice of its own, and they depend on the moment of sending: what happens on one
+    link never shifts another, and a message more or less never shifts those at other times. A message draws its
+    delay when it is sent; later messages may draw shorter ones and overtake it. The state of the network is desired
+    state (`nemesis.target.Ruleset`): `set_rules` replaces the whole of it. A link that is blocked when a message is
+    sent, or when it would arrive, loses the message: a partition cuts what is in flight too, as dropping the queues
+    of a real link does.
 
     A link with a rate sends one message after the other; what would wait longer than `QUEUE_MAX_US` is dropped.
 
@@ -14,13 +15,12 @@ Theory of operation
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from harness.seeds import Streams, skewed
+from harness.seeds import Dice, Streams, skewed
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
@@ -52,7 +52,7 @@ class SimNetwork:
         self._params = params
         self._rules = HEALTHY
         self._receivers: dict[str, Callable[[str, Any], None]] = {}
-        self._rngs: dict[tuple[str, str], random.Random] = {}
+        self._rngs: dict[tuple[str, str], Dice] = {}
         self.observer: Callable[[str, str, Any], None] | None = (
             None  # is told src, dst and message of what is lost
         )
@@ -94,10 +94,10 @@ class SimNetwork:
             again_us *= 2
         return total_us
 
-    def _rng(self, link: tuple[str, str]) -> random.Random:
+    def _rng(self, link: tuple[str, str]) -> Dice:
         rng = self._rngs.get(link)
         if rng is None:
-            rng = self._rngs[link] = self._streams.stream(f"network/{link[0]}->{link[1]}")
+            rng = self._rngs[link] = self._streams.dice(f"network/{link[0]}->{link[1]}", self._loop)
         return rng
 
     def send(self, src: str, dst: str, message: Any) -> None:
@@ -127,7 +127,7 @@ class SimNetwork:
             self.duplicated += 1
             self._loop.schedule(queued_us + self._delay_us(rng, rule), self._arrive, link, message)
 
-    def _delay_us(self, rng: random.Random, rule: LinkRule | None) -> int:
+    def _delay_us(self, rng: Dice, rule: LinkRule | None) -> int:
         params = self._params
         delay_us = params.delay_min_us + skewed(rng, params.delay_mean_us)
         if rule is not None and (rule.delay_ms or rule.jitter_ms):
