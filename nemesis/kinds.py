@@ -67,7 +67,7 @@ FLAPS = Series(counts=(2, 4), lengths_ms=(150.0, 800.0), gaps_ms=(150.0, 700.0))
 # The strokes of a crash storm are over before it; most of them hit an election, some leave time to see what came of it.
 CRASHES = Series(counts=(4, 8), lengths_ms=(5.0, 60.0), gaps_ms=(80.0, 1500.0))
 # A hunt cuts off a leader for about as long as it takes to elect the next one, and then at once that one.
-HUNT = Series(counts=(4, 10), lengths_ms=(130.0, 300.0), gaps_ms=(1.0, 1.0))
+HUNT = Series(counts=(8, 16), lengths_ms=(130.0, 260.0), gaps_ms=(1.0, 1.0))
 
 
 class Storm(NamedTuple):
