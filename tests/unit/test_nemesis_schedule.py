@@ -318,9 +318,9 @@ GOLDEN = [
 ]
 
 DIGESTS = {
-    "partition": "7638b5bde138",
+    "partition": "8b65127309db",
     "latency": "8e2cbc393286",
-    "kill": "67ab6b1e1b3e",
+    "kill": "ea858d81c429",
     "pause": "b1ce10937acb",
     "loss": "3b3a931b2926",
     "duplicate": "88d1d6821bbd",
@@ -334,8 +334,8 @@ DIGESTS = {
     "partition-minority": "d7ff64bb76f6",
     "partition-ring": "5087cb824a9e",
     "partition-bridge": "ddfceea237a0",
-    "partition-leader": "aed5927d6c46",
-    "kill-leader": "7ddaba1fa01d",
-    "kill-all": "28b2fd19f9e5",
+    "partition-leader": "3e92c25a4ebe",
+    "kill-leader": "61f1e31f9940",
+    "kill-all": "b6c5c2da0a4d",
     "pause-leader": "a8e9bf860a35",
 }
