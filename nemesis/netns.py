@@ -151,6 +151,7 @@ class Netns:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a Ctrl-C is for the owner, who still needs the namespaces to heal
             env=os.environ | {"PATH": _path(), OWNER_VARIABLE: _identity(os.getpid())},
         )
         assert holder.stdout, "stdout was asked for as a pipe"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from harness.clusters import local
 from harness.clusters.base import Cluster
+from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
 from harness.errors import ConfigError
 from harness.plan import Plan
 from harness.systems.base import System
 
-CLUSTERS = ("sim",)
+CLUSTERS = ("sim", "local")
 
 
 def require(kind: str) -> None:
@@ -21,7 +25,21 @@ def require(kind: str) -> None:
         raise ConfigError(f"unknown cluster {kind!r}; known: {', '.join(CLUSTERS)}")
 
 
-def make_cluster(plan: Plan, system: System) -> Cluster:
-    """A cluster for the plan, not opened yet."""
+def check(plan: Plan) -> None:
+    """Refuse a plan that cannot be performed here, before anything of the run exists.
+
+    Raises:
+        ConfigError: no such cluster, or a fault that it cannot do.
+        SetupError: the machine lacks something.
+    """
     require(plan.config.cluster)
+    if plan.config.cluster == "local":
+        local.check(plan)
+
+
+def make_cluster(plan: Plan, system: System, run_dir: Path) -> Cluster:
+    """A cluster for the plan, not opened yet; what its nodes leave behind goes to the run's directory."""
+    require(plan.config.cluster)
+    if plan.config.cluster == "local":
+        return LocalCluster(plan, system.service, run_dir)
     return SimCluster(plan, system)
