@@ -53,9 +53,9 @@ def left_by(pid):
 
 def eventually(condition, seconds=15):
     deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
+    while not (answer := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return condition()
+    return answer
 
 
 def test_faults_bite_and_the_verdict_is_valid(tmp_path):
