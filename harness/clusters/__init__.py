@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.clusters import local
+from harness.clusters import docker, local
 from harness.clusters.base import Cluster
+from harness.clusters.docker import DockerCluster
 from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
 from harness.errors import ConfigError
 from harness.plan import Plan
 from harness.systems.base import System
 
-CLUSTERS = ("sim", "local")
+CLUSTERS = ("sim", "local", "docker")
 
 
 def require(kind: str) -> None:
@@ -35,6 +36,8 @@ def check(plan: Plan) -> None:
     require(plan.config.cluster)
     if plan.config.cluster == "local":
         local.check(plan)
+    elif plan.config.cluster == "docker":
+        docker.check(plan)
 
 
 def make_cluster(plan: Plan, system: System, run_dir: Path) -> Cluster:
@@ -42,4 +45,6 @@ def make_cluster(plan: Plan, system: System, run_dir: Path) -> Cluster:
     require(plan.config.cluster)
     if plan.config.cluster == "local":
         return LocalCluster(plan, system.service, run_dir)
+    if plan.config.cluster == "docker":
+        return DockerCluster(plan, system.service, run_dir)
     return SimCluster(plan, system)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.commands import bugs, check, doctor, replay, run
+from harness.commands import bugs, check, doctor, images, replay, run
 
-COMMANDS = (run, check, replay, bugs, doctor)
+COMMANDS = (run, check, replay, bugs, doctor, images)

@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from harness.clusters import local
+from harness.clusters import docker, local
 from harness.errors import SetupError
 from nemesis import backend as backends
 from nemesis import netns, shim
@@ -97,7 +97,7 @@ def heal() -> list[str]:
     for directory in local.leftovers():
         shutil.rmtree(directory, ignore_errors=True)
         found.append(f"removed {directory}")
-    return found
+    return found + docker.sweep()
 
 
 def examine() -> dict[str, ClusterReport]:
@@ -105,6 +105,7 @@ def examine() -> dict[str, ClusterReport]:
     return {
         "sim": ClusterReport(True, "", {name: FaultReport(True, "simulation") for name in FAULTS}),
         "local": examine_local(),
+        "docker": examine_docker(),
     }
 
 
@@ -117,6 +118,16 @@ def examine_local() -> ClusterReport:
     others = {"kill": "signals", "pause": "signals", "clock": "library", "disk": "library"}
     refusals = _shim_refusals()
     return ClusterReport(True, "", {name: fault_report(name, abilities, others, refusals) for name in FAULTS})
+
+
+def examine_docker() -> ClusterReport:
+    """The engine, the image, and the means in a container."""
+    try:
+        abilities = docker.probe()
+    except SetupError as error:
+        return ClusterReport(False, str(error), {})
+    others = dict.fromkeys(docker.FAULTS_OF_PROCESSES, "signals")
+    return ClusterReport(True, "", {name: fault_report(name, abilities, others, {}) for name in FAULTS})
 
 
 def _shim_refusals() -> dict[str, str]:

@@ -6,13 +6,19 @@ import os
 import pytest
 
 from harness import cli
-from harness.clusters import local
+from harness.clusters import docker, local
 from harness.commands import doctor
 from harness.errors import SetupError
 from nemesis.backend import PROBES, Abilities
 from nemesis.kinds import FAULTS
 
 ALL = Abilities(dict.fromkeys(PROBES))
+
+
+@pytest.fixture(autouse=True)
+def _docker(monkeypatch):
+    monkeypatch.setattr(docker, "probe", lambda: ALL)
+    monkeypatch.setattr(docker, "sweep", list)
 
 
 def say(capsys, *options):
@@ -26,8 +32,16 @@ def test_a_machine_that_can_all(monkeypatch, capsys):
     code, out = say(capsys, "--json")
     clusters = json.loads(out)["clusters"]
     assert code == 0
+    docker = clusters["docker"]["faults"]
+    assert not docker["clock"].pop("can")
+    assert docker["kill"]["by"] == "signals"
+    assert docker["corrupt"]["by"] == "netem"
     assert set(clusters["sim"]["faults"]) == set(clusters["local"]["faults"]) == set(FAULTS)
-    assert all(fault["can"] for cluster in clusters.values() for fault in cluster["faults"].values())
+    assert all(
+        fault["can"]
+        for cluster in (clusters["sim"], clusters["local"])
+        for fault in cluster["faults"].values()
+    )
     assert clusters["local"]["faults"]["partition"]["by"] == "tc"
     assert clusters["local"]["faults"]["latency"]["by"] == "netem"
     assert clusters["local"]["faults"]["kill"]["by"] == "signals"

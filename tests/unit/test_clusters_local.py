@@ -52,5 +52,5 @@ def test_the_simulator_needs_nothing_of_the_machine():
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ConfigError, match="unknown cluster 'cloud'; known: sim, local"):
+    with pytest.raises(ConfigError, match="unknown cluster 'cloud'; known: sim, local, docker"):
         clusters.require("cloud")
