@@ -9,10 +9,13 @@ r"""Checkers: pure functions from a history to a verdict, and the history format
 valid: linearizable with model register: 2 operations, zones
 """
 
+from checkers.effects import Effect, Inconsistent
+from checkers.fast import warm_up
 from checkers.formats import encode_header, encode_op, parse_history, read_history
 from checkers.history import History, HistoryError, Op, Operation
 from checkers.linear import Budget, check_linearizable
-from checkers.models import MODELS, Effect, Inconsistent, Model, default_model, model_by_name
+from checkers.models import MODELS, Model, default_model, model_by_name
+from checkers.stats import check_stats
 from checkers.verdict import Verdict, merge
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "Operation",
     "Verdict",
     "check_linearizable",
+    "check_stats",
     "default_model",
     "encode_header",
     "encode_op",
@@ -34,4 +38,5 @@ __all__ = [
     "model_by_name",
     "parse_history",
     "read_history",
+    "warm_up",
 ]

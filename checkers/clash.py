@@ -4,7 +4,7 @@ Rules of this module
     1. A part of a history in which every value that somebody saw has its writer is linearizable if the
        whole is: take a linearization of the whole and leave the rest out. So a part that is impossible
        proves that the whole is.
-    2. Where a chain of cas is longer than `_CHAIN_MAX` there is no such part here.
+    2. Where a chain of cas is longer than `CHAIN_MAX` there is no such part here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from checkers.models import Model
 from checkers.registers import RegisterColumns, columns_of, solve
 from checkers.zones import CAS, DIFFERS, VIOLATION
 
-_CHAIN_MAX = 200
+#: Longer chains of cas are not cut out.
+CHAIN_MAX = 200
 
 
 def clashing(operations: Sequence[Operation], model: Model) -> list[Operation]:
@@ -33,7 +34,7 @@ def clashing(operations: Sequence[Operation], model: Model) -> list[Operation]:
     if solution.status[0] != VIOLATION:
         return []
     values = _connected(columns, {value for value in solution.clash[1:3] if value >= 0})
-    if len(values) > _CHAIN_MAX:
+    if len(values) > CHAIN_MAX:
         return []
     return [
         operations[columns.origin[place]]
@@ -44,7 +45,7 @@ def clashing(operations: Sequence[Operation], model: Model) -> list[Operation]:
 
 
 def _connected(columns: RegisterColumns, values: set[int]) -> set[int]:
-    """The values connected to these by cas, up to some more than `_CHAIN_MAX`."""
+    """The values connected to these by cas, up to some more than `CHAIN_MAX`."""
     near: dict[int, list[int]] = {}
     for place, what in enumerate(columns.f):
         if what == CAS:
@@ -52,7 +53,7 @@ def _connected(columns: RegisterColumns, values: set[int]) -> set[int]:
             near.setdefault(columns.b[place], []).append(columns.a[place])
     found = set(values)
     todo = sorted(values)
-    while todo and len(found) <= _CHAIN_MAX:
+    while todo and len(found) <= CHAIN_MAX:
         others = [other for other in near.get(todo.pop(), ()) if other not in found]
         found.update(others)
         todo += others

@@ -13,7 +13,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from checkers.clash import CHAIN_MAX
 from checkers.history import History, Op, is_mismatch
+from checkers.memory import collector_paused
 from checkers.models import Register
 from checkers.registers import RegisterColumns
 from checkers.values import freeze
@@ -26,7 +28,8 @@ _PLAIN_TYPES = {int, str, type(None)}
 
 def register_columns(history: History, model: Register) -> RegisterColumns | None:
     """Columns (arrays) of a history for a register, or None by rule 2; ``origin`` is lines (call, end)."""
-    return _Reader(history, model).run()
+    with collector_paused():
+        return _Reader(history, model).run()
 
 
 class _Reader:
@@ -180,18 +183,62 @@ class _Reader:
         return first, second
 
 
-def lines_of_key(history: History, columns: RegisterColumns, number: int) -> History:
-    """The part of a history that is of one key of its columns."""
-    calls, ends = columns.origin
-    chosen = columns.key == number
-    places = sorted([*calls[chosen].tolist(), *(end for end in ends[chosen].tolist() if end >= 0)])
-    lines = history.lines
-    if any(type(op.process) is not int for op in lines):
-        lines = [op for op in lines if type(op.process) is int]
-    return History(
-        [lines[place] for place in places],
-        source=history.source,
-        timed=history.timed,
-        bare_mismatch=history.bare_mismatch,
-        format=history.format,
-    )
+class KeyParts:
+    """The parts of a history by the keys of its columns; indexed once, cut out on demand."""
+
+    def __init__(self, history: History, columns: RegisterColumns) -> None:
+        import numpy as np  # noqa: PLC0415  (only for long histories)
+
+        self._history = history
+        lines = history.lines
+        if any(type(op.process) is not int for op in lines):
+            lines = [op for op in lines if type(op.process) is int]
+        self._lines = lines
+        self._numbers = {key: number for number, key in enumerate(columns.keys)}
+        self._columns = columns
+        self._calls, self._ends = columns.origin
+        self._by_key = np.argsort(columns.key, kind="stable")
+        self._starts = np.searchsorted(columns.key[self._by_key], np.arange(len(columns.keys) + 1))
+
+    def size(self, key: Hashable) -> int:
+        """How many operations the key has."""
+        number = self._numbers[key]
+        return int(self._starts[number + 1] - self._starts[number])
+
+    def part(self, key: Hashable) -> History:
+        """The lines of one key, as a history of its own."""
+        number = self._numbers[key]
+        return self._lines_of(self._by_key[self._starts[number] : self._starts[number + 1]])
+
+    def clash(self, values: Sequence[int]) -> History | None:
+        """The lines of the operations on these values and those connected by cas (see `checkers.clash`).
+
+        None where more than `CHAIN_MAX` values are connected.
+        """
+        import numpy as np  # noqa: PLC0415
+
+        c = self._columns
+        cas = c.f == CAS
+        found = np.unique(np.array([value for value in values if value >= 0], np.int64))
+        for _ in range(CHAIN_MAX):
+            near = np.concatenate((c.b[cas & np.isin(c.a, found)], c.a[cas & np.isin(c.b, found)]))
+            more = np.union1d(found, near)
+            if len(more) == len(found):
+                break
+            found = more
+            if len(found) > CHAIN_MAX:
+                return None
+        return self._lines_of(
+            np.flatnonzero((c.f != DIFFERS) & (np.isin(c.a, found) | (cas & np.isin(c.b, found))))
+        )
+
+    def _lines_of(self, chosen: Any) -> History:
+        ends = self._ends[chosen]
+        places = sorted([*self._calls[chosen].tolist(), *ends[ends >= 0].tolist()])
+        return History(
+            [self._lines[place] for place in places],
+            source=self._history.source,
+            timed=self._history.timed,
+            bare_mismatch=self._history.bare_mismatch,
+            format=self._history.format,
+        )

@@ -35,8 +35,9 @@ from typing import Any, cast
 import msgspec
 
 from checkers.clash import clashing
+from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
-from checkers.models import Effect, Inconsistent, Model, State, effect_of
+from checkers.models import Model, effect_of
 from checkers.order_graph import contradiction
 from checkers.problem import Problem, compile_exact, compile_problem
 from checkers.search import Exhausted, Levels, Meter, Outcome, Searcher, search
@@ -153,15 +154,19 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
         outcome = _failed_search(operations, model)
         if outcome is not None:
             return explain(operations, model, key, outcome)
-    part = clashing(operations, model)
+    return explain_part(clashing(operations, model), model, key, len(operations))
+
+
+def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: int) -> list[str]:
+    """The counterexample in a part of an object's ``count`` operations that is impossible by itself."""
     outcome = _failed_search(part, model) if part else None
     if outcome is None:
         return [
-            "the blocks of two values clash (see checkers.zones), but the search for a small part ran out"
+            "the blocks of two values clash (see checkers.zones); the part that shows it is too long to tell"
         ]
     lines = explain(part, model, key, outcome)
     where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
-    first = f"{where}these of its {len(operations)} operations alone are impossible (model {model.name})"
+    first = f"{where}these of its {count} operations alone are impossible (model {model.name})"
     return [first, *(line for line in lines[1:] if not line.startswith("no order is possible"))]
 
 

@@ -9,8 +9,10 @@ Rules of this module
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,32 @@ from typing import Any
 def installed() -> bool:
     """Whether numpy and numba can be imported."""
     return all(importlib.util.find_spec(name) is not None for name in ("numpy", "numba"))
+
+
+def warm() -> bool:
+    """Whether the searches were compiled before on this machine, as far as their cache on disk tells."""
+    folders = [Path(__file__).parent / "__pycache__"]
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        folders.append(Path(chosen))
+    return any(folder.is_dir() and any(folder.rglob("kernel_orders.dfs*.nbi")) for folder in folders)
+
+
+def warm_up() -> bool:
+    """Compiles everything that is not yet in the cache on disk, half a minute or so.
+
+    Returns:
+        False where numpy and numba are not installed, and so nothing can be compiled.
+    """
+    if not installed():
+        return False
+    from checkers.compiled_search import ready  # noqa: PLC0415  (rule 1)
+    from checkers.registers import solve, tiny_columns  # noqa: PLC0415
+
+    ready()
+    backend = Compiled()
+    solve(tiny_columns(backend), backend)
+    return True
 
 
 @cache

@@ -23,6 +23,7 @@ import msgspec
 
 from checkers.edn import EdnError, read_forms
 from checkers.history import History, HistoryError, Op, OpType
+from checkers.memory import collector_paused
 
 FORMATS = ("jsonl", "edn", "jepsen-log")
 
@@ -148,7 +149,8 @@ def _read_jsonl(data: bytes, source: str) -> History:
     if body and not body.endswith(b"\n"):
         body, notes = _drop_cut_line(body, first_line, source)
     try:
-        lines: list[Op] = _op_decoder.decode_lines(body)
+        with collector_paused():
+            lines: list[Op] = _op_decoder.decode_lines(body)
         timed = any(op.time_ns for op in lines)
     except (msgspec.DecodeError, UnicodeDecodeError):
         lines, timed = _read_lenient(body, first_line, source)

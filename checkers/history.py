@@ -41,6 +41,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from checkers.memory import collector_paused
 from checkers.values import freeze, show
 
 OpType = Literal["invoke", "ok", "fail", "info"]
@@ -163,7 +164,8 @@ class History:
         Raises:
             HistoryError: where lines do not pair, or times run backwards.
         """
-        return pair(self)
+        with collector_paused():
+            return pair(self)
 
     def __len__(self) -> int:
         return len(self.lines)

@@ -19,9 +19,11 @@ Rules of this module
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from checkers import fast
 from checkers.history import History, HistoryError, Op, Operation
@@ -34,9 +36,13 @@ from checkers.verdict import Validity, Verdict
 from checkers.witness import replay, verify
 from checkers.zones import FITS, VIOLATION
 
+if TYPE_CHECKING:
+    from checkers.columns import KeyParts
+
 #: From that many lines on histories of registers are read into arrays and checked by compiled code.
 _COLUMNS_LINES = 100_000
 _FIRST_PASS_CONFIGURATIONS = 20_000
+_PLAIN_CONFIGURATIONS = 150_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,8 @@ class _Check:
         self.undecided: dict[Hashable, Outcome] = {}
         self.groups: dict[Hashable, list[Operation]] = {}
         self.columns: RegisterColumns | None = None
+        self.parts: KeyParts | None = None
+        self.clashes: dict[Hashable, list[int]] = {}
         self.backend: Backend = PLAIN
         self._prepare()
 
@@ -161,11 +169,12 @@ class _Check:
 
     def run(self) -> Verdict:
         left = self._by_zones() if self.columns is not None else list(self.groups)
+        # Where the compiled search is loaded already, it is worth its set-up much earlier.
+        loaded = "checkers.compiled_search" in sys.modules
         for key in left:
-            self._search(key, _FIRST_PASS_CONFIGURATIONS)
+            self._search(key, _FIRST_PASS_CONFIGURATIONS // (10 if loaded else 1))
         for key in list(self.undecided):
-            if self.spent < self.budget.configurations and time.monotonic() < self.deadline_s:
-                self._search(key, self.budget.configurations)
+            self._search_hard(key)
         valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
         return Verdict(
             valid=valid,
@@ -187,30 +196,64 @@ class _Check:
         assert columns is not None, "called for registers only"
         solution = solve(columns, self.backend)
         left: list[Hashable] = []
-        for key, status in zip(columns.keys, solution.status, strict=True):
+        for number, (key, status) in enumerate(zip(columns.keys, solution.status, strict=True)):
             if status in (FITS, VIOLATION):
                 self.algorithms.setdefault("zones")
             if status == VIOLATION:
                 self.failing[key] = None
+                self.clashes[key] = [int(value) for value in solution.clash[3 * number + 1 : 3 * number + 3]]
             elif status != FITS:
                 left.append(key)
         return left
 
     def _operations(self, key: Hashable) -> list[Operation]:
         if key not in self.groups:
-            assert self.columns is not None, "groups hold all keys where there are no columns"
-            from checkers.columns import lines_of_key  # noqa: PLC0415
-
-            part = lines_of_key(self.history, self.columns, self.columns.keys.index(key))
-            self.groups[key] = _groups(part, self.model)[key]
+            self.groups[key] = _groups(self._key_parts().part(key), self.model)[key]
         return self.groups[key]
 
-    def _search(self, key: Hashable, configurations: int) -> None:
+    def _key_parts(self) -> KeyParts:
+        if self.parts is None:
+            assert self.columns is not None, "groups hold all keys where there are no columns"
+            from checkers.columns import KeyParts  # noqa: PLC0415  (only for long histories)
+
+            self.parts = KeyParts(self.history, self.columns)
+        return self.parts
+
+    def _search_hard(self, key: Hashable) -> None:
+        """Compiled where that is ready, or where the plain search has gone on for long."""
+        if not fast.installed():
+            self._search(key, self.budget.configurations)
+            return
+        if not fast.warm():
+            self._search(key, _PLAIN_CONFIGURATIONS)
+        if key in self.undecided:
+            self._search(key, self.budget.configurations, by=self._compiled)
+
+    def _compiled(self, problem: Problem, meter: Meter) -> Outcome:
+        began_s = time.monotonic()
+        from checkers import compiled_search  # noqa: PLC0415  (imports numba, and may have to compile)
+
+        compiled_search.ready()
+        # What compiling takes is no fault of the history.
+        meter.deadline_s += time.monotonic() - began_s
+        try:
+            return compiled_search.search(problem, meter)
+        except compiled_search.TooLarge:
+            return search(problem, meter)
+
+    def _search(
+        self, key: Hashable, configurations: int, by: Callable[[Problem, Meter], Outcome] = search
+    ) -> None:
         left = self.budget.configurations - self.spent
-        meter = Meter(min(left, configurations), self.budget.bytes_max, self.deadline_s)
+        late = time.monotonic() > self.deadline_s
+        if late and key in self.undecided:
+            self.undecided[key] = replace(self.undecided[key], cause="seconds")
+        if key in self.undecided and (late or left <= 0):
+            return
+        meter = Meter(max(1, min(left, configurations)), self.budget.bytes_max, self.deadline_s)
         operations = self._operations(key)
         problem = compile_problem(operations, self.model)
-        outcome = search(problem, meter)
+        outcome = by(problem, meter)
         self.spent += meter.used
         self.undecided.pop(key, None)
         if outcome.valid is None:
@@ -225,16 +268,27 @@ class _Check:
     def _evidence(self) -> tuple[str, ...]:
         if not self.failing:
             return ()
-        from checkers.explain import explain, explain_clash  # noqa: PLC0415  (a valid history needs no networkx)
+        from checkers.explain import explain  # noqa: PLC0415  (a valid history needs no networkx)
 
         key, outcome = next(iter(self.failing.items()))
         name = key if by_key(self.model) else None
         try:
             if outcome is not None:
                 return tuple(explain(self._operations(key), self.model, name, outcome))
-            return tuple(explain_clash(self._operations(key), self.model, name))
+            return tuple(self._clash(key, name))
         except Exception as error:  # noqa: BLE001  (the verdict stands, even if it cannot be explained)
             return (f"the counterexample could not be made: {type(error).__name__}: {error}",)
+
+    def _clash(self, key: Hashable, name: Hashable) -> list[str]:
+        """Of a long history only the operations that clash are made."""
+        from checkers.explain import explain_clash, explain_part  # noqa: PLC0415
+
+        if key in self.groups:
+            return explain_clash(self.groups[key], self.model, name)
+        parts = self._key_parts()
+        part = parts.clash(self.clashes[key])
+        operations = _groups(part, self.model).get(key, []) if part is not None else []
+        return explain_part(operations, self.model, name, parts.size(key))
 
     def _cause(self) -> str:
         key, outcome = next(iter(self.undecided.items()))
@@ -259,8 +313,9 @@ def _how_far(problem: Problem, outcome: Outcome, key: Hashable, budget: Budget) 
         "seconds": f"{budget.seconds:g} s",
     }[outcome.cause or "configurations"]
     where = "" if key is None else f" on key {show(key, 40)}"
+    reached = f"linearizable up to completion {outcome.level} of {len(levels.rets)}"
+    there = f"where {pending} operations are open and {infos} earlier ones never returned"
     return (
-        f"ran out of its budget of {amount}{where}; linearizable up to completion {outcome.level} of "
-        f"{len(levels.rets)} (index {returning.complete_index}), where {pending} operations are open and "
-        f"{infos} earlier ones never returned: raise the budget, or run fewer clients or fewer operations per key"
+        f"ran out of its budget of {amount}{where}; {reached} (index {returning.complete_index}), {there}: "
+        "raise the budget, or run fewer clients or fewer operations per key"
     )

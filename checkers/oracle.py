@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from checkers.effects import Inconsistent
 from checkers.history import Operation
-from checkers.models import Inconsistent, Model, by_key, uses_mismatch
+from checkers.models import Model, by_key, uses_mismatch
 
 OPERATIONS_MAX = 24
 

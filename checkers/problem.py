@@ -25,8 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+from checkers.effects import Effect, Inconsistent
 from checkers.history import Operation
-from checkers.models import Effect, Inconsistent, Model, RegisterCode, effect_of, register_code
+from checkers.models import Model, RegisterCode, effect_of, register_code
 
 PURE, OVERWRITE, GENERAL = 0, 1, 2
 _EFFECTS = {Effect.PURE: PURE, Effect.OVERWRITE: OVERWRITE, Effect.GENERAL: GENERAL}
@@ -72,6 +73,8 @@ class Problem:
         self.states: list[Hashable] = [initial]
         self._numbers: dict[Hashable, int] = {initial: 0}
         self._step = step
+        #: What each kind does to a register; None where the object is none.
+        self.forms: list[RegisterCode] | None = None
         self.memo: list[dict[int, int]] = [{} for _ in kinds]
         self.initial = 0
 
@@ -81,12 +84,15 @@ class Problem:
         if known is not None:
             return known
         after = self._step(self.states[state], self.sample[kind])
-        number = ILLEGAL
-        if not isinstance(after, Inconsistent):
-            number = self._numbers.setdefault(after, len(self.states))
-            if number == len(self.states):
-                self.states.append(after)
+        number = ILLEGAL if isinstance(after, Inconsistent) else self.number(after)
         self.memo[kind][state] = number
+        return number
+
+    def number(self, state: Hashable) -> int:
+        """The number of a state, a new one where it is new."""
+        number = self._numbers.setdefault(state, len(self.states))
+        if number == len(self.states):
+            self.states.append(state)
         return number
 
 
@@ -123,13 +129,15 @@ def _compile_register(
     asked = {model.initial()}
     asked.update(codes[place][1] for place in places if codes[place][0] != "write" and len(codes[place]) > 1)
     merged = [_merge_unasked(codes[place], asked) for place in places]
-    return Problem(
+    problem = Problem(
         [operations[place] for place in places],
         merged,
         [effects[place] for place in places],
         model.initial(),
         lambda state, at: _register_step(state, merged[at]),
     )
+    problem.forms = [merged[at] for at in problem.sample]
+    return problem
 
 
 def _needed(codes: Sequence[RegisterCode], infos: Sequence[bool]) -> list[bool]:

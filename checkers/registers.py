@@ -208,6 +208,14 @@ class Plain:
 PLAIN = Plain()
 
 
+def tiny_columns(backend: Backend) -> RegisterColumns:
+    """One write and one refused cas: enough to run every kernel."""
+    rows = {"f": [WRITE, DIFFERS], "a": [1, 0], "b": [-1, -1], "call": [0, 1], "ret": [2, 3], "key": [0, 0]}
+    made = {name: backend.copy(column) for name, column in rows.items()}
+    value_key, initial_value = backend.copy([0, 0]), backend.copy([0])
+    return RegisterColumns(**made, value_key=value_key, initial_value=initial_value, keys=[None], origin=None)
+
+
 def solve(columns: RegisterColumns, backend: Backend = PLAIN) -> Solution:
     """Checks all keys, and verifies the order of each that fits.
 

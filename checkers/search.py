@@ -90,6 +90,7 @@ class Meter:
     def __init__(self, configurations: int, bytes_max: int, deadline_s: float) -> None:
         self.left = configurations
         self.used = 0
+        self.bytes_max = bytes_max
         self.held_max = max(1, bytes_max // CONFIG_BYTES)
         self.deadline_s = deadline_s
 

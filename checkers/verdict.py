@@ -83,6 +83,8 @@ class Verdict:
         if self.model:
             keys = f" on {self.keys} keys" if self.keys > 1 else ""
             subject += f" with model {self.model}: {self.operations} operations{keys}, {self.algorithm}"
+        else:
+            subject = f"{self.checker}, {self.operations} operations"
         out = [f"{self.valid}: {subject}"]
         if self.cause:
             out.append(f"  {self.cause}")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from checkers.effects import Inconsistent
 from checkers.history import Operation
-from checkers.models import Inconsistent, Model
+from checkers.models import Model
 from checkers.problem import ILLEGAL, OVERWRITE, PURE, Problem
 from checkers.search import Levels, Trail
 

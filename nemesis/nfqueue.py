@@ -57,6 +57,8 @@ POLL_S_MAX = 0.5
 RECEIVE_BUFFER_BYTES = 8 << 20
 ANSWER_S_MAX = 5.0
 NICENESS = -15
+# After packets, wait for more of them before looking again: waking up for each one costs three times as much.
+COALESCE_S = 0.0002
 # From the kernel's headers; the socket module does not have them.
 NETLINK_NETFILTER, SOL_NETLINK, NETLINK_NO_ENOBUFS, SO_RCVBUFFORCE = 12, 270, 5, 33
 
@@ -174,17 +176,18 @@ class Queue:
             return POLL_S_MAX
         return min(POLL_S_MAX, max(0.0, self._waiting[0][0] - time.monotonic()))
 
-    def receive(self) -> None:
-        """Takes what the kernel has queued, as far as it fits one round."""
+    def receive(self) -> bool:
+        """Takes what the kernel has queued, as far as it fits one round; whether there was anything."""
         buffer, receive_into = self._buffer, self.socket.recv_into
-        for _ in range(PACKETS_PER_ROUND_MAX):
+        for number in range(PACKETS_PER_ROUND_MAX):
             try:
                 size = receive_into(buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return
+                return number > 0
             for kind, start, end in nfnetlink.messages(buffer, size):
                 if kind == nfnetlink.MSG_PACKET:
                     self._packet(start, end)
+        return True
 
     def release(self, now_s: float) -> None:
         """Gives the verdict on every packet that is due."""
@@ -299,11 +302,12 @@ class Daemon:
         try:
             while True:
                 ready, _, _ = select.select([queue.socket, stdin], [], [], queue.wait_s())
-                if queue.socket in ready:
-                    queue.receive()
+                had_packets = queue.socket in ready and queue.receive()
                 queue.release(time.monotonic())
                 if stdin in ready and not self._read_states(stdin):
                     return
+                if had_packets:
+                    time.sleep(COALESCE_S)
         finally:
             self._write_chain({})
             queue.receive()

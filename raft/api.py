@@ -62,7 +62,36 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete"):
     key: str
 
 
-Command: TypeAlias = Get | Put | Cas | Delete
+class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
+    """Reads the keys from `start` on, up to but not including `end`, linearizably: `[[key, value], ...]` in order."""
+
+    start: str = ""
+    end: str | None = None
+    limit: int = 1_000
+
+
+class Txn(msgspec.Struct, frozen=True, array_like=True, tag="txn"):
+    """Several reads and writes at one point in time, all or none.
+
+    Each of `ops` is `["r", key, null]`, `["w", key, value]` or `["append", key, value]`; the answer is the
+    same list with the reads filled in. Each of `guards` is `[key, expected]`: if one does not hold, nothing
+    happens, and the answer is Mismatch with what that key holds.
+    """
+
+    ops: tuple[tuple[str, str, Json], ...]
+    guards: tuple[tuple[str, Json], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses what no replica could apply, before it is in anybody's log."""
+        for kind, _, _ in self.ops:
+            if kind not in ("r", "w", "append"):
+                raise ValueError(
+                    f'{kind!r} is no operation of a transaction; there are "r", "w" and "append"'
+                )
+
+
+Command: TypeAlias = Get | Put | Cas | Delete | Range | Txn
+READS = (Get, Range)  # need no entry in the log
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -74,7 +103,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
-    """It took effect; `value` is what a Get read (None where the key is absent), None for writes."""
+    """It took effect; `value` is what was read (None for an absent key), None for plain writes."""
 
     value: Json = None
 

@@ -13,16 +13,18 @@ Rules of this module
 from __future__ import annotations
 
 import hashlib
+import heapq
 from typing import Any
 
 import msgspec
 
-from raft.api import Cas, Delete, Done, Get, Json, Mismatch, Put, Request, Response, Unknown
+from raft.api import Cas, Delete, Done, Get, Json, Mismatch, Put, Range, Request, Response, Txn, Unknown
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 _parse = msgspec.json.Decoder().decode
 _decode_request = msgspec.json.Decoder(Request).decode
 _NULL = b"null"
+_RANGE_MAX = 10_000
 
 
 class _State(msgspec.Struct):
@@ -71,9 +73,13 @@ class KeyValue:
             self._remember(request, answer)
         return answer
 
-    def query(self, command: Get) -> Response:
+    def query(self, command: Get | Range) -> Response:
         """Reads the state as it is now; that this is recent enough is the caller's business."""
-        return Done(_parse(self._values.get(command.key, _NULL)))
+        if isinstance(command, Get):
+            return Done(self.value_of(command.key))
+        inside = (k for k in self._values if k >= command.start and (command.end is None or k < command.end))
+        found = heapq.nsmallest(min(command.limit, _RANGE_MAX), inside)
+        return Done([[key, self.value_of(key)] for key in found])
 
     def snapshot(self) -> bytes:
         """The whole state, sessions included: without them a retry after a restore would be applied again."""
@@ -118,9 +124,29 @@ class KeyValue:
                 self._values[key] = _canonical(new)
             case Delete(key):
                 self._values.pop(key, None)
-            case Get():
+            case Txn():
+                return self._transact(command)
+            case Get() | Range():
                 return self.query(command)
         return Done()
+
+    def _transact(self, txn: Txn) -> Response:
+        for key, expected in txn.guards:
+            current = self._values.get(key, _NULL)
+            if current != _canonical(expected):
+                return Mismatch(_parse(current))
+        done: list[list[Json]] = []
+        for kind, key, value in txn.ops:
+            if kind == "r":
+                done.append([kind, key, self.value_of(key)])
+                continue
+            if kind == "append":
+                held = self.value_of(key)
+                self._values[key] = _canonical([*(held if isinstance(held, list) else []), value])
+            else:
+                self._values[key] = _canonical(value)
+            done.append([kind, key, value])
+        return Done(done)
 
     def value_of(self, key: str) -> Json:
         """The value of a key, None where it is absent; for tests and inspection."""

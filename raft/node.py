@@ -23,10 +23,11 @@ Traces
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
-from raft.api import Get, NotLeader, Refused, Reply, Request, Unknown
+from raft.api import READS, Get, NotLeader, Range, Refused, Reply, Request, Unknown
 from raft.core import (
     Core,
     Entry,
@@ -63,7 +64,7 @@ class _Proposal(NamedTuple):
 
 
 class _Read(NamedTuple):
-    command: Get
+    command: Get | Range
     reply: Reply
     asked_us: int
 
@@ -71,11 +72,12 @@ class _Read(NamedTuple):
 class Node:
     """One server. Build it, `start` it, and feed it messages and requests; a crashed node is simply dropped.
 
-    `core_class` and `machine_class` are what a seeded bug replaces (see `raft.bugs`).
+    `core_class`, `machine_class` and `forced_options` are what a seeded bug sets (see `raft.bugs`).
     """
 
     core_class: ClassVar[type[Core]] = Core
     machine_class: ClassVar[type[KeyValue]] = KeyValue
+    forced_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class Node:
         self.name = name
         self.members = () if joining else tuple(sorted({*peers, name}))
         self.host = host
-        self.options = options
+        self.options = options = replace(options, **self.forced_options) if self.forced_options else options
         self.observer = observer
         self.machine = self.machine_class(options.sessions_max)
         self.applied_index = 0
@@ -147,7 +149,7 @@ class Node:
         """Takes a client's request; `reply` is called once, now or later, unless the node stops before."""
         if self.stopped:
             return
-        if isinstance(request.command, Get):
+        if isinstance(request.command, READS):
             self._read(request.command, reply)
         elif isinstance(self.core.role, Leader):
             self._propose(request, reply)
@@ -188,7 +190,7 @@ class Node:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _read(self, command: Get, reply: Reply) -> None:
+    def _read(self, command: Get | Range, reply: Reply) -> None:
         if len(self._reads) >= self.options.pending_reads_max:
             reply(Refused("too many reads are waiting"))
             return

@@ -144,6 +144,28 @@ class _Peer:
             await writer.drain()
 
 
+def _in_batches(node_class: type[Node]) -> type[Node]:
+    """A node whose turn comes once all that has arrived is taken in.
+
+    So requests that come together share a message to each follower, a write and a sync, however they came.
+    """
+
+    class Batched(node_class):  # type: ignore[valid-type, misc]
+        _turn_is_due = False
+
+        def _turn(self) -> None:
+            if not self._turn_is_due:
+                self._turn_is_due = True
+                asyncio.get_running_loop().call_soon(self._late_turn)
+
+        def _late_turn(self) -> None:
+            self._turn_is_due = False
+            if not self.stopped:
+                super()._turn()
+
+    return Batched
+
+
 class Server:
     """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed."""
 
@@ -185,7 +207,7 @@ class Server:
         disk = FileDisk(settings.data_dir)
         self.storage = FileStorage(Wal(disk), self._fail)
         names = [] if settings.join else [member.name for member in settings.members]
-        node_class = assemble(settings.bugs)
+        node_class = _in_batches(assemble(settings.bugs))
         self.node = node_class(
             settings.name, names, self, settings.options, self._observe, joining=settings.join
         )

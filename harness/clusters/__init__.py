@@ -9,7 +9,7 @@ from harness.clusters.base import Cluster
 from harness.clusters.docker import DockerCluster
 from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
-from harness.errors import ConfigError
+from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
 from harness.systems.base import System
 
@@ -40,11 +40,16 @@ def check(plan: Plan) -> None:
         docker.check(plan)
 
 
-def make_cluster(plan: Plan, system: System, run_dir: Path) -> Cluster:
-    """A cluster for the plan, not opened yet; what its nodes leave behind goes to the run's directory."""
+def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Cluster:
+    """A cluster for the plan, not opened yet.
+
+    What real nodes leave behind goes to the run's directory; only the simulator does without one.
+    """
     require(plan.config.cluster)
+    if plan.config.cluster == "sim":
+        return SimCluster(plan, system)
+    if run_dir is None:
+        raise InternalError(f"a {plan.config.cluster} cluster without a directory")
     if plan.config.cluster == "local":
         return LocalCluster(plan, system.service, run_dir)
-    if plan.config.cluster == "docker":
-        return DockerCluster(plan, system.service, run_dir)
-    return SimCluster(plan, system)
+    return DockerCluster(plan, system.service, run_dir)

@@ -34,6 +34,22 @@ BREAKS = {
 }
 
 
+# What it takes to see it, likewise.
+NEEDS = {
+    "P": "partitions",
+    "C": "crashes",
+    "R": "a restart of all nodes",
+    "D": "delayed, repeated or lost messages",
+    "Z": "pauses",
+    "E": "an even number of nodes (--nodes 4)",
+    "M": "membership changes, which no workload makes yet: its own tests do",
+}
+
+
+def _needs(bug: Any) -> str:
+    return ", ".join(NEEDS.get(letter, letter) for letter in bug.needs)
+
+
 def _breaks(bug: Any) -> str:
     return ", ".join(BREAKS.get(letters, letters) for letters in bug.breaks)
 
@@ -43,7 +59,13 @@ def main(args: argparse.Namespace) -> int:
     bugs = systems.by_name(args.system).bugs
     if args.json:
         rows = [
-            {"name": bug.name, "summary": bug.summary, "breaks": _breaks(bug), "reference": bug.reference}
+            {
+                "name": bug.name,
+                "summary": bug.summary,
+                "breaks": _breaks(bug),
+                "needs": _needs(bug),
+                "reference": bug.reference,
+            }
             for bug in bugs.values()
         ]
         sys.stdout.write(json.dumps(rows) + "\n")
@@ -52,6 +74,6 @@ def main(args: argparse.Namespace) -> int:
     for bug in bugs.values():
         console.print(f"[bold]{bug.name}[/]", highlight=False)
         console.print(Padding(bug.summary, (0, 0, 0, 4)), highlight=False, markup=False)
-        seen = f"breaks: {_breaks(bug)}; seen in {bug.reference}"
+        seen = f"breaks: {_breaks(bug)}; needs: {_needs(bug)}; seen in {bug.reference}"
         console.print(Padding(Text(seen, style="dim"), (0, 0, 0, 4)), highlight=False)
     return 0

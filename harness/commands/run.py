@@ -73,16 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Load, plan, run, check, report."""
-    options: dict[str, Any] = {
-        name: getattr(args, name) for name in configs.Config.__struct_fields__ if hasattr(args, name)
-    }
-    if options["faults"] is not None:
-        options["faults"] = [name for name in options["faults"] if name != "none"]
-    config = configs.load(args.config, options)
-    clusters.require(config.cluster)
-    system = systems.by_name(config.system)
-    if config.bug is not None and config.bug not in system.bugs:
-        raise ConfigError(unknown_bug(config.bug, system.bugs))
+    config = config_of(args)
     plan = plans.draw(config)
     clusters.check(plan)
     run_dir = store.create(Path(config.store), plan)
@@ -95,6 +86,25 @@ def main(args: argparse.Namespace) -> int:
         summary["explanation"] = [line for check in execution.checks for line in check.lines]
         sys.stdout.write(json.dumps(summary) + "\n")
     return EXIT_CODES[report.exit_verdict(execution.result)]
+
+
+def config_of(args: argparse.Namespace) -> configs.Config:
+    """The configuration that the options ask for.
+
+    Raises:
+        ConfigError: an option is wrong, or names something that there is not.
+    """
+    options: dict[str, Any] = {
+        name: getattr(args, name) for name in configs.Config.__struct_fields__ if hasattr(args, name)
+    }
+    if options["faults"] is not None:
+        options["faults"] = [name for name in options["faults"] if name != "none"]
+    config = configs.load(args.config, options)
+    clusters.require(config.cluster)
+    system = systems.by_name(config.system)
+    if config.bug is not None and config.bug not in system.bugs:
+        raise ConfigError(unknown_bug(config.bug, system.bugs))
+    return config
 
 
 def _headline(plan: Plan) -> str:

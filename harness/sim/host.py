@@ -27,6 +27,9 @@ INBOX_MAX = (
 )
 
 
+Observer = Callable[..., None]  # (event, **fields)
+
+
 class Process(Protocol):
     """What runs on a host: a node of the system under test."""
 
@@ -103,6 +106,7 @@ class SimHost:
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
         self.storage: Any = None  # set by the system: its way of keeping records on the disk
+        self.observer: Observer | None = None  # who wants to be told what happens here; never changes it
         network.attach(name, self._on_message)
 
     # -- what the process sees --------------------------------------------------------------------------------
@@ -152,7 +156,10 @@ class SimHost:
         self.paused = False
         self.incarnation += 1
         self._inbox.clear()
+        records = len(self.disk.read())
         self.disk.crash()
+        if self.observer is not None:
+            self.observer("killed", unsynced_lost=records - len(self.disk.read()))
         on_death, self._on_death = self._on_death, []
         for callback in on_death:
             callback()
@@ -211,7 +218,18 @@ class SimHost:
         process = self.process
         if process is None:
             return
+        if self.observer is not None:
+            self.observer("request", request=request)
+            reply = _told(self.observer, reply)
         if self.paused:
             self.queue(lambda: self.guard(process.on_request, request, reply))
         else:
             self.guard(process.on_request, request, reply)
+
+
+def _told(observer: Observer, reply: Callable[[Any], None]) -> Callable[[Any], None]:
+    def tell(response: Any) -> None:
+        observer("reply", response=response)
+        reply(response)
+
+    return tell

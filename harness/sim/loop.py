@@ -27,6 +27,7 @@ import asyncio
 import contextlib
 import contextvars
 import heapq
+import inspect
 from asyncio import events
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -37,6 +38,7 @@ from harness.errors import InternalError, Interrupted
 T = TypeVar("T")
 
 US_PER_S = 1_000_000
+CLOSES_MAX = 20
 MAX_EVENTS_DEFAULT = 2_000_000_000
 
 
@@ -165,15 +167,29 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._closed = True
         self._heap.clear()
         self._ready.clear()
-        for task in self._tasks:
-            if not task.done():
-                # Closing the coroutine runs its `finally` blocks now and keeps asyncio from complaining later.
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
-                coro = task.get_coro()
-                if coro is not None:
-                    with contextlib.suppress(RuntimeError):  # a `finally` that awaits cannot be run any more
-                        coro.close()
+        events._set_running_loop(self)  # noqa: SLF001 - a `finally` block may ask which task it is in
+        try:
+            for task in self._tasks:
+                self._close_task(task)
+        finally:
+            events._set_running_loop(None)  # noqa: SLF001
+            self._ready.clear()
         self._tasks.clear()
+
+    @staticmethod
+    def _close_task(task: asyncio.Task[Any]) -> None:
+        """Run the `finally` blocks of a task now, and keep asyncio from complaining later."""
+        if task.done():
+            return
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+        coro = task.get_coro()
+        for _ in range(
+            CLOSES_MAX
+        ):  # a `finally` block that awaits makes the coroutine wait there: close it again
+            if not inspect.iscoroutine(coro) or inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED:
+                break
+            with contextlib.suppress(Exception):
+                coro.close()
 
     def is_running(self) -> bool:
         """Whether the loop is inside `run_until_complete` or `run_forever`."""

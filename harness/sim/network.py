@@ -24,6 +24,8 @@ from harness.seeds import Streams, skewed
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
+RETRANSMIT_US = 200_000  # Linux's shortest retransmission time-out; it doubles each time
+RETRANSMISSIONS_MAX = 8
 HEADERS_BYTES = 66  # Ethernet, IP and TCP around a small message
 QUEUE_MAX_US = 2_000_000  # a slow link drops what would wait longer
 
@@ -51,6 +53,9 @@ class SimNetwork:
         self._rules = HEALTHY
         self._receivers: dict[str, Callable[[str, Any], None]] = {}
         self._rngs: dict[tuple[str, str], random.Random] = {}
+        self.observer: Callable[[str, str, Any], None] | None = (
+            None  # is told src, dst and message of what is lost
+        )
         self._busy_until_us: dict[tuple[str, str], int] = {}
         self.sent = 0
         self.lost = 0
@@ -64,13 +69,42 @@ class SimNetwork:
         """Make the network exactly this."""
         self._rules = rules
 
+    def blocked(self, src: str, dst: str) -> bool:
+        """Whether nothing passes from src to dst now."""
+        rule = self._rules.links.get((src, dst))
+        return rule is not None and rule.blocked
+
+    def transit_us(self, src: str, dst: str, size_bytes: int = 0) -> int:
+        """How long a segment takes that is sent again until it is not lost; for streams of bytes."""
+        link = (src, dst)
+        rng = self._rng(link)
+        rule = self._rules.links.get(link)
+        loss = self._params.loss
+        total_us, again_us = self._delay_us(rng, rule), RETRANSMIT_US
+        if rule is not None:
+            loss = 1.0 - (1.0 - loss) * (1.0 - rule.loss) * (1.0 - rule.corrupt)
+            if rule.rate_kbit:
+                total_us += int((size_bytes + HEADERS_BYTES) * 8 * 1000 / rule.rate_kbit)
+        self.sent += 1
+        for _ in range(RETRANSMISSIONS_MAX):
+            if rng.random() >= loss:
+                break
+            self.lost += 1
+            total_us += again_us
+            again_us *= 2
+        return total_us
+
+    def _rng(self, link: tuple[str, str]) -> random.Random:
+        rng = self._rngs.get(link)
+        if rng is None:
+            rng = self._rngs[link] = self._streams.stream(f"network/{link[0]}->{link[1]}")
+        return rng
+
     def send(self, src: str, dst: str, message: Any) -> None:
         """Send a message; it arrives once, twice or never."""
         self.sent += 1
         link = (src, dst)
-        rng = self._rngs.get(link)
-        if rng is None:
-            rng = self._rngs[link] = self._streams.stream(f"network/{src}->{dst}")
+        rng = self._rng(link)
         rule = self._rules.links.get(link)
         params = self._params
         fate = rng.random()
@@ -82,11 +116,11 @@ class SimNetwork:
             loss = 1.0 if rule.blocked else 1.0 - healthy
             duplicate = 1.0 - (1.0 - params.duplicate) * (1.0 - rule.duplicate)
         if fate < loss:
-            self.lost += 1
+            self._lose(link, message)
             return
         queued_us = self._queue_us(link, rule, message) if rule is not None and rule.rate_kbit else 0
         if queued_us > QUEUE_MAX_US:
-            self.lost += 1
+            self._lose(link, message)
             return
         self._loop.schedule(queued_us + self._delay_us(rng, rule), self._arrive, link, message)
         if duplicate > 0 and rng.random() < duplicate:
@@ -115,6 +149,11 @@ class SimNetwork:
     def _arrive(self, link: tuple[str, str], message: Any) -> None:
         rule = self._rules.links.get(link)
         if rule is not None and rule.blocked:
-            self.lost += 1
+            self._lose(link, message)
             return
         self._receivers[link[1]](link[0], message)
+
+    def _lose(self, link: tuple[str, str], message: Any) -> None:
+        self.lost += 1
+        if self.observer is not None:
+            self.observer(*link, message)

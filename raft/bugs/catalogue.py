@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +25,7 @@ class Bug:
     core: type[Core] | None = None
     machine: type[KeyValue] | None = None
     node: type[Node] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # without which the bug is never met
 
 
 def assemble(names: Iterable[str]) -> type[Node]:
@@ -47,6 +48,7 @@ def assemble(names: Iterable[str]) -> type[Node]:
         (*nodes, Node),
         {
             "core_class": type("BuggyCore", (*cores, defects.Unguarded), slots),
+            "forced_options": {name: value for bug in bugs for name, value in bug.options.items()},
             "machine_class": type("BuggyKeyValue", (*machines, KeyValue), slots),
         },
     )
@@ -214,11 +216,12 @@ _ALL = (
     ),
     Bug(
         name="ack-before-fsync",
-        summary="votes and acknowledgements leave before the disk has what they promise",
+        summary="votes and acknowledgements do not wait for the disk, which is synced five times a second",
         breaks=("LW", "SB"),
         needs=("C",),
         reference="tikv/tikv#994; bakwc/PySyncObj#84; nats-io/nats-server#7564",
         core=defects.AckBeforeFsync,
+        node=defects.SyncsNowAndThen,
     ),
     Bug(
         name="never-syncs",
@@ -243,6 +246,48 @@ _ALL = (
         needs=("P",),
         reference="RedisLabs/redisraft#23; hashicorp/raft#561",
         node=defects.DefiniteErrorForMaybe,
+    ),
+    Bug(
+        name="prevote-counted-as-vote",
+        summary="a candidate takes the answer to a pre-vote for a vote",
+        breaks=("SB", "LW"),
+        needs=("D", "P"),
+        reference="canonical/raft#196",
+        core=defects.PreVoteCountedAsVote,
+    ),
+    Bug(
+        name="lease-too-long",
+        summary="the lease of a leader outlives the promise of its voters",
+        breaks=("SR",),
+        needs=("P", "D", "Z"),
+        reference="tikv/tikv#964; sofastack/sofa-jraft#34; thesis 6.4.1",
+        core=defects.LeaseTooLong,
+        options={"lease_reads": True},
+    ),
+    Bug(
+        name="session-not-in-snapshot",
+        summary="a snapshot has the values but not the client sessions",
+        breaks=("DU", "DV"),
+        needs=("C", "P"),
+        reference="logcabin 445f383; thesis 6.3",
+        machine=defects.SessionNotInSnapshot,
+        options={"snapshot_entries": 40, "snapshot_trailing": 0},
+    ),
+    Bug(
+        name="config-not-rolled-back",
+        summary="a membership whose entry was removed from the log stays in force",
+        breaks=("SB", "LV"),
+        needs=("M", "P"),
+        reference="camunda/camunda#57393; canonical/raft#250; section 6",
+        core=defects.ConfigNotRolledBack,
+    ),
+    Bug(
+        name="joint-one-majority",
+        summary="while the membership is joint, a majority of the new voters decides alone",
+        breaks=("SB", "LW"),
+        needs=("M", "P"),
+        reference="section 6; etcd-io/raft e515a67",
+        core=defects.JointOneMajority,
     ),
 )
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raft.api import NotLeader, Request, Response
-from raft.core import AppendEntries, Candidate, Core, Entry, Leader, Message, RequestVote, VoteReply
-from raft.core.quorum import majority
+from raft.core import (
+    AppendEntries,
+    Candidate,
+    Core,
+    Entry,
+    Leader,
+    Message,
+    RequestVote,
+    VoteReply,
+)
+from raft.core.quorum import majority, reached
 from raft.core.records import Saved, SaveHardState
 from raft.core.roles import Follower
 from raft.core.types import Index, NodeId, Term
@@ -187,7 +196,8 @@ class CommitPriorTerm(AsInThePaper):
         return True
 
     def _open_term(self) -> None:
-        pass
+        assert isinstance(self.role, Leader)
+        self.role.progress[self.name].match_index = self.log.last_index
 
     def _can_read(self) -> bool:
         inherited, _ = self.log.last_not_above(self.log.last_index, self.term - 1)
@@ -268,13 +278,26 @@ class StaleSuffixRetained(Core):
 
 
 class AckBeforeFsync(Core):
-    """Votes and acknowledgements leave before the disk has what they promise."""
+    """Votes and acknowledgements do not wait for the disk."""
 
     __slots__ = ()
 
     def _hold_until_durable(self, message: Message) -> bool:
         del message
         return False
+
+
+class SyncsNowAndThen(Node):
+    """The disk is synced five times a second, as servers do that call this a setting for speed."""
+
+    _synced_us = 0
+
+    def _sync(self) -> bool:
+        now_us = self.host.now_us()
+        if now_us - self._synced_us < 200_000:
+            return False
+        self._synced_us = now_us
+        return super()._sync()
 
 
 # -- clients ---------------------------------------------------------------------------------------
@@ -305,3 +328,65 @@ class NeverSyncs(Node):
             return False
         self._on_synced(self._written)
         return True
+
+
+# -- leases, snapshots, membership ----------------------------------------------------------------------------
+
+
+class PreVoteCountedAsVote(Core):
+    """A candidate takes the answer to a pre-vote for a vote."""
+
+    __slots__ = ()
+
+    def _answers(self, role: Candidate, reply: VoteReply) -> bool:
+        return role.pre <= reply.pre
+
+
+class LeaseTooLong(Core):
+    """The lease of a leader runs from the answer to a heartbeat, and for longer than voters keep their promise."""
+
+    __slots__ = ()
+
+    def _extend_lease(self, role: Leader) -> None:
+        if role.sent_us and role.sent_us[0][0] <= self._confirmed_seq(role):
+            role.sent_us.clear()
+            role.lease_us = self.now_us + 4 * self.options.election_timeout_us_max
+
+    def _lost_contact(self, role: Leader) -> bool:
+        del role
+        return False
+
+
+class SessionNotInSnapshot(KeyValue):
+    """A snapshot has the values but not the client sessions."""
+
+    __slots__ = ()
+
+    def snapshot(self) -> bytes:
+        """Leaves the sessions out."""
+        sessions, self._sessions = self._sessions, {}
+        data = super().snapshot()
+        self._sessions = sessions
+        return data
+
+
+class ConfigNotRolledBack(Core):
+    """A membership whose entry was removed from the log stays in force."""
+
+    __slots__ = ()
+
+    def _forget_configs(self, index: Index) -> bool:
+        del index
+        return False
+
+
+class JointOneMajority(AsInThePaper):
+    """While the membership is joint, a majority of the new voters decides alone."""
+
+    __slots__ = ()
+
+    def _reached(self, value_of: Callable[[NodeId], int]) -> int:
+        return reached([value_of(voter) for voter in self.voters])
+
+    def _is_majority(self, names: Sequence[NodeId]) -> bool:
+        return sum(name in self.voters for name in names) >= majority(len(self.voters))

@@ -17,7 +17,7 @@ FOUND_BY = {
     "ack-before-majority": 0,
     "truncate-without-conflict": 0,
     "retry-not-deduped": 1,
-    "commit-prior-term": 5,
+    "commit-prior-term": 13,
     "vote-not-persisted": 5,
 }
 

@@ -307,5 +307,5 @@ def test_default_models():
     assert default_model(History.of(lines((0, "invoke", "append", "x"))))[0] == "string-kv"
     name, reason = default_model(History.of(lines((0, "invoke", "delete", None), (1, "invoke", "put", 1))))
     assert (name, "delete, put" in reason) == ("kv", True)
-    with pytest.raises(HistoryError, match="no model fits operations fly"):
+    with pytest.raises(HistoryError, match="no model fits the operations fly"):
         default_model(History.of(lines((0, "invoke", "fly", None))))

@@ -14,6 +14,7 @@ from checkers import (
     Op,
     Verdict,
     check_linearizable,
+    check_stats,
     merge,
     model_by_name,
 )
@@ -250,3 +251,28 @@ def test_an_empty_history_is_valid_with_nothing_in_it():
     """There is nothing to contradict; the numbers say so."""
     verdict = check_linearizable([], "register")
     assert (verdict.valid, verdict.operations, verdict.keys) == ("valid", 0, 0)
+
+
+def test_a_kind_that_never_succeeded_is_no_pass():
+    """However linearizable the rest is; notes of the nemesis do not count."""
+    nothing = [Op(0, 1, "nemesis", "info", "start")]
+    for lines, expected in (
+        (FINE, "valid"),
+        (FINE[:4], "valid"),
+        ([*FINE[:4], FINE[4]], "unknown"),
+        (nothing, "unknown"),
+    ):
+        assert check_stats(History.of(lines)).valid == expected
+    stats = check_stats(History.of(FINE[:5]))
+    assert stats.cause == "no read ever succeeded (0 ok, 0 fail, 1 info): look at the errors, or run longer"
+    assert merge([stats, check_linearizable(FINE[:5], "register")]).valid == "unknown"
+    with pytest.raises(HistoryError, match="more completions than invocations"):
+        check_stats(History.of(FINE[1:]))
+
+
+def test_running_out_of_time_is_said_to_be_that():
+    """The deadline passes before the second attempt."""
+    twice = [Op(n, 0, n // 2, ("invoke", "ok")[n % 2], "write", None, 1) for n in range(40)]
+    verdict = check_linearizable(History(twice), "register", budget=Budget(configurations=2, seconds=1e-9))
+    assert verdict.valid == "unknown"
+    assert "ran out of its budget of 1e-09 s" in verdict.cause

@@ -14,11 +14,12 @@ from checkers import (
     check_linearizable,
     encode_op,
     fast,
+    linear,
     model_by_name,
     parse_history,
     zones,
 )
-from checkers.columns import lines_of_key, register_columns
+from checkers.columns import KeyParts, register_columns
 from checkers.linear import _groups
 from checkers.models import uses_mismatch
 from checkers.oracle import is_linearizable
@@ -273,7 +274,7 @@ def test_columns_of_lines_are_those_of_operations():
         plain = dict(zip(expected.keys, solve(expected).status, strict=True))
         for key, status in plain.items():
             assert solved[key] == status, f"seed {seed}, key {key}"
-            part = _groups(lines_of_key(history, columns, columns.keys.index(key)), model).get(key, [])
+            part = _groups(KeyParts(history, columns).part(key), model).get(key, [])
             whole = [o.invoke_index for o in groups[key] if o.status != "info" or o.f != "read"]
             assert [o.invoke_index for o in part] == whole
 
@@ -324,3 +325,27 @@ def test_a_long_history_end_to_end():
     assert (verdict.valid, verdict.failing_keys) == ("invalid", ('"x"',))
     assert any("[150002..150003]" in line for line in verdict.evidence)
     assert time.monotonic() - began < 60
+
+
+@NEEDS_FAST
+@pytest.mark.slow
+def test_many_keys_with_values_written_twice(monkeypatch):
+    """Each goes to the search on its own, without reading the whole history again for each."""
+    monkeypatch.setattr(linear, "_COLUMNS_LINES", 1_000)
+    lines = []
+    for n in range(5_000):
+        key = n % 1_000
+        for f, value in (("write", n % 3), ("read", n % 3)):
+            lines.append(Op(len(lines), len(lines) + 1, 0, "invoke", f, key, value if f == "write" else None))
+            lines.append(Op(len(lines), len(lines) + 1, 0, "ok", f, key, value))
+    began = time.monotonic()
+    verdict = check_linearizable(lines, "etcd-register")
+    assert (verdict.valid, verdict.keys) == ("valid", 1_000)
+    assert time.monotonic() - began < 30
+
+
+@NEEDS_FAST
+@pytest.mark.slow
+def test_warming_up_runs_everything():
+    """So that nothing is left to compile."""
+    assert fast.warm_up()

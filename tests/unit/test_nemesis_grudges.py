@@ -1,6 +1,6 @@
 """Partitions as grudges: shapes, directions, and the properties each topology promises."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import grudges
@@ -40,6 +40,7 @@ def test_one_group_is_no_partition():
     assert grudges.complete((("a", "b"), ())) == {}
 
 
+@settings(deadline=None)
 @given(clusters)
 def test_complete_is_symmetric_and_keeps_groups_whole(nodes):
     left, right = grudges.bisect(nodes)
@@ -50,6 +51,7 @@ def test_complete_is_symmetric_and_keeps_groups_whole(nodes):
     assert all(hears[node] == frozenset(right) for node in right)
 
 
+@settings(deadline=None)
 @given(clusters)
 def test_isolated_node_hears_only_itself_and_the_rest_each_other(nodes):
     hears = heard(grudges.isolate(nodes[0], nodes), nodes)
@@ -63,6 +65,7 @@ def test_one_way_has_one_direction_and_never_names_a_node_against_itself():
     assert {("b", "a"): LinkRule(blocked=True)} == dict(rules.links)
 
 
+@settings(deadline=None)
 @given(clusters.filter(lambda nodes: len(nodes) >= 3))
 def test_the_bridge_hears_all_and_the_sides_only_themselves_and_it(nodes):
     middle, *others = nodes
@@ -73,6 +76,7 @@ def test_the_bridge_hears_all_and_the_sides_only_themselves_and_it(nodes):
     assert all(hears[node] == {middle, *right} for node in right)
 
 
+@settings(deadline=None)
 @given(clusters.filter(lambda nodes: len(nodes) >= 3))
 def test_in_the_ring_every_node_hears_a_majority_and_no_two_the_same(nodes):
     hears = heard(grudges.majorities_ring(nodes), nodes)
@@ -80,12 +84,14 @@ def test_in_the_ring_every_node_hears_a_majority_and_no_two_the_same(nodes):
     assert len(nodes) == len(set(hears.values()))
 
 
+@settings(deadline=None)
 @given(clusters.filter(lambda nodes: 3 <= len(nodes) <= 5))
 def test_the_ring_of_up_to_five_is_perfect(nodes):
     hears = heard(grudges.majorities_ring(nodes), nodes)
     assert {grudges.majority(len(nodes))} == {len(seen) for seen in hears.values()}
 
 
+@settings(deadline=None)
 @given(clusters.filter(lambda nodes: len(nodes) > 3))
 def test_larger_rings_work_in_both_directions(nodes):
     assert symmetric(grudges.majorities_ring(nodes))
@@ -112,6 +118,7 @@ def test_a_large_ring_depends_on_the_order_and_on_nothing_else():
     assert grudges.majorities_ring(nodes) != grudges.majorities_ring(nodes[::-1])
 
 
+@settings(deadline=None)
 @given(st.integers(6, 15).map(lambda count: [f"n{i}" for i in range(count)]))
 def test_the_ring_to_fall_back_on_keeps_the_promise_as_well(nodes):
     reach = grudges.majority(len(nodes)) // 2
@@ -120,6 +127,7 @@ def test_the_ring_to_fall_back_on_keeps_the_promise_as_well(nodes):
     assert len(nodes) == len(set(hears.values()))
 
 
+@settings(deadline=None)
 @given(clusters)
 def test_inverting_twice_comes_back(nodes):
     grudge = grudges.majorities_ring(nodes)

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis.faults import ClockSkew, Disk, Kill, Latency, Loss, Partition, Pause
@@ -371,6 +371,7 @@ def test_disks_add_up_and_a_node_that_stopped_of_it_is_started_again():
     target = Books()
     run(script, target)
     assert target.healthy()
+    assert [call[0] for call in target.calls].count("set_disk") == 6, "written when it changes and only then"
     verbs = [call[0] for call in target.calls if call[1] == "n2"]
     assert verbs.index("start") > verbs.index("set_disk", 1), "mended before it is started"
 
@@ -412,6 +413,7 @@ def test_a_cancelled_injection_is_healed_all_the_same():
     assert target.healthy()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(EVENTS), st.booleans()), max_size=12), st.booleans())
 def test_any_sequence_leaves_what_is_in_force_and_heals(steps, at_once):
     """Concurrent or one by one, with calls failing now and then: heal_all mends everything."""

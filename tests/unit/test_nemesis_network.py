@@ -141,6 +141,16 @@ def test_healing_asks_every_node_also_one_that_was_never_touched(reach):
     assert reach.take() == {key: ["sh"] for key in ADDRESSES}
 
 
+def test_healing_removes_what_the_backend_may_have_set_up(reach):
+    for backend, has_tree, has_chain in ((NETEM, True, False), (QUEUE, True, True), (IPTABLES, False, True)):
+        run(Network(reach, ADDRESSES, backend), lambda network: network.heal())
+        scripts = [what for _, kind, what in reach.log if kind == "sh"]
+        assert len(scripts) == 3
+        assert all(("tc qdisc del" in script) == has_tree for script in scripts)
+        assert all(("SPLITBRAIN" in script) == has_chain for script in scripts)
+        reach.take()
+
+
 def test_a_node_that_is_gone_is_left_out_and_written_when_it_is_back(reach):
     async def script(network):
         await network.apply(rules(n1_n2=CUT))
@@ -157,6 +167,53 @@ def test_a_node_that_is_gone_is_left_out_and_written_when_it_is_back(reach):
         assert "dev eth1" in text
 
     run(Network(reach, ADDRESSES, NETEM), script)
+
+
+def test_a_node_started_anew_is_written_although_nothing_changed(reach):
+    async def script(network):
+        await network.apply(rules(n1_n2=CUT, n3_n1=SLOW))
+        assert reach.take() == {"n1": ["talk", "ask", "sh"]}
+        await network.refresh("n1")
+        taken = reach.take()
+        assert taken["n1"].count("sh") == 1
+        assert taken["n1"].count("close") == 1
+        assert taken["n1"].count("talk") == 1
+        assert set(taken) == {"n1"}
+
+    run(Network(reach, ADDRESSES, QUEUE), script)
+
+
+def test_after_healing_nothing_is_sick_and_nothing_comes_back(reach):
+    async def script(network):
+        await network.apply(rules(n1_n2=CUT))
+        await network.heal()
+        assert await network.evidence() == {}
+        reach.take()
+        await network.refresh("n1")
+        assert reach.take() == {}
+        await network.apply(rules(n1_n2=CUT))
+        assert reach.take() == {"n1": ["sh"]}
+
+    run(Network(reach, ADDRESSES, NETEM), script)
+
+
+def test_evidence_is_what_both_ends_counted(reach):
+    class Counting(Reached):
+        async def run(self, node, argv, stdin=""):
+            if argv[0] == "tc":
+                assert node == "n1"
+                return '[{"kind": "blackhole", "parent": "5b:10", "drops": 7}, {"kind": "htb"}]'
+            if stdin.startswith("iptables"):
+                assert node == "n3"
+                return "9 99 NFQUEUE 0 -- !lo * 10.0.0.2 0.0.0.0/0\n5 9 DROP 0 -- * * 192.0.2.1 0.0.0.0/0"
+            return await super().run(node, argv, stdin)
+
+    async def script(network):
+        await network.apply(rules(n1_n2=CUT, n2_n3=SLOW, n3_n1=LinkRule(rate_kbit=64)))
+        network._has_tree["n3"] = False
+        assert await network.evidence() == {("n1", "n2"): 7, ("n2", "n3"): 9}
+
+    run(Network(Counting(), ADDRESSES, QUEUE), script)
 
 
 def test_a_new_address_is_told_to_all(reach):

@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import nfnetlink, nfqueue, packet
@@ -59,6 +59,7 @@ def test_an_empty_chain_is_written_as_well():
     assert nfqueue.chain({}) == "*mangle\n:SPLITBRAIN - [0:0]\nCOMMIT\n"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_the_checksum_is_that_of_the_rfc(data):
     assert packet.internet_checksum(data) == plain_checksum(data)
@@ -69,6 +70,7 @@ def test_the_checksum_of_zeros_and_of_a_full_sum():
     assert packet.internet_checksum(b"\xff\xff") == 0
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100), st.binary(min_size=2, max_size=2))
 def test_a_copy_has_a_checksum_that_verifies(data, wrong):
     for protocol, head, place in ((17, 8, 6), (6, 20, 16)):
@@ -102,6 +104,7 @@ def test_what_cannot_be_copied_is_left_alone():
     assert packet.with_checksum(b"") == b""
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=50), st.floats(0, 1))
 def test_exactly_one_bit_behind_the_header_is_flipped(data, where):
     before = ip_packet(17, data)

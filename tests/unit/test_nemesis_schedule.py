@@ -1,5 +1,6 @@
 """Fault schedules: the same seed gives the same plan, kinds keep apart, everything heals before the end."""
 
+import hashlib
 import itertools
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import draws, schedule
@@ -44,6 +45,30 @@ def test_a_plan_stays_the_same_across_versions():
         (event.id, event.start_ms, event.stop_ms, event.fault.aim, event.fault.nodes) for event in events
     ]
     assert drawn == GOLDEN
+
+
+def test_a_seed_means_the_same_plan_for_every_kind():
+    """Digests of whole plans, so that a changed constant or draw is a decision and not an accident."""
+    digests = {
+        name: hashlib.sha256(schedule.encode(plan(7, kinds=[name])).encode()).hexdigest()[:12]
+        for name in FAULTS
+    }
+    assert digests == DIGESTS
+
+
+def test_bursts_of_a_short_run_are_shorter():
+    """An episode never takes longer than its share of the run, bursts included."""
+    lengths_ms = []
+    for seed in range(40):
+        kills = plan(seed, kinds=["kill"], duration_ms=2_000)
+        lengths_ms += [event.stop_ms - event.start_ms for event in kills if event.fault.aim == "leader"]
+    assert min(lengths_ms) < 150, "the least of a burst at full length"
+    assert max(lengths_ms) <= 600 * 0.8
+
+
+def test_the_quiet_end_is_bounded():
+    last = max(max(event.stop_ms for event in plan(seed, duration_ms=400_000)) for seed in range(40))
+    assert 388_000 < last <= 390_000
 
 
 def test_the_hash_seed_changes_nothing():
@@ -96,6 +121,7 @@ def test_intensity_makes_events_more_frequent():
     assert 1.6 < double / usual < 2.4
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(),
     kinds=st.sets(st.sampled_from(list(FAULTS)), min_size=1).map(sorted),
@@ -250,7 +276,9 @@ def test_a_plan_for_another_cluster_is_refused():
         schedule.check_plan(plan(1), ("n1", "n2", "n3"))
 
 
-@pytest.mark.parametrize("options", [{"intensity": 0}, {"interval_ms": -1}, {"duration_ms": 0}])
+@pytest.mark.parametrize(
+    "options", [{"intensity": 0}, {"interval_ms": -1}, {"duration_ms": 0}, {"intensity": float("inf")}]
+)
 def test_lengths_must_be_above_zero(options):
     with pytest.raises(FaultError, match="needs a number above 0"):
         plan(1, **options)
@@ -288,3 +316,26 @@ GOLDEN = [
     ("kill-9", 17372, 17410, "majority", ("n2", "n1")),
     ("kill-10", 17950, 17969, "all", ("n3", "n1", "n2")),
 ]
+
+DIGESTS = {
+    "partition": "7638b5bde138",
+    "latency": "8e2cbc393286",
+    "kill": "67ab6b1e1b3e",
+    "pause": "b1ce10937acb",
+    "loss": "3b3a931b2926",
+    "duplicate": "88d1d6821bbd",
+    "reorder": "eebedb064179",
+    "corrupt": "14979a77a4c1",
+    "rate": "d5b852e7bc8f",
+    "clock": "a63ee1f0879f",
+    "disk": "39e5bfe6870a",
+    "partition-halves": "10e6e39b4f3a",
+    "partition-one": "6698f159eb22",
+    "partition-minority": "d7ff64bb76f6",
+    "partition-ring": "5087cb824a9e",
+    "partition-bridge": "ddfceea237a0",
+    "partition-leader": "aed5927d6c46",
+    "kill-leader": "7ddaba1fa01d",
+    "kill-all": "28b2fd19f9e5",
+    "pause-leader": "a8e9bf860a35",
+}

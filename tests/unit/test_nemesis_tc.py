@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import tc
@@ -75,6 +75,7 @@ def test_class_numbers_are_hexadecimal():
     assert "dst 10.0.0.12/32 flowid 5b:1a\n" in text
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("abcde")), max_size=8, unique=True),
     st.builds(

@@ -1,5 +1,7 @@
 """The seeded bugs: each is what it says, is reached by random faults, and the code without them is clean."""
 
+from pathlib import Path
+
 import pytest
 
 from raft.bugs import BUGS, assemble
@@ -8,25 +10,27 @@ from raft.kv import KeyValue
 from raft.node import Node
 from raft.testing import storm
 
-QUICK = {  # bugs that a short storm shows, and a seed that does
-    "stale-read": 1,
-    "read-round-reused": 0,
-    "read-quorum-short": 0,
-    "term-not-persisted": 0,
-    "duplicate-vote-counted": 0,
-    "vote-twice": 0,
-    "uptodate-wrong-order": 0,
-    "uptodate-skipped": 0,
-    "ack-before-majority": 0,
-    "quorum-one-short": 0,
-    "quorum-even-off-by-one": 0,
-    "truncate-without-conflict": 0,
-    "follower-commits-unchecked": 0,
-    "stale-suffix-retained": 0,
-    "never-syncs": 0,
-    "retry-not-deduped": 0,
-    "definite-error-for-maybe": 0,
-}
+QUICK = (  # bugs that a few short storms show
+    "stale-read",
+    "read-round-reused",
+    "read-quorum-short",
+    "term-not-persisted",
+    "duplicate-vote-counted",
+    "vote-twice",
+    "uptodate-wrong-order",
+    "uptodate-skipped",
+    "ack-before-majority",
+    "quorum-one-short",
+    "quorum-even-off-by-one",
+    "truncate-without-conflict",
+    "follower-commits-unchecked",
+    "stale-suffix-retained",
+    "never-syncs",
+    "retry-not-deduped",
+    "definite-error-for-maybe",
+    "vote-cleared-same-term",
+    "vote-not-persisted",
+)
 
 
 def test_no_bug_is_the_node_itself():
@@ -72,8 +76,9 @@ def test_a_storm_finds_nothing_in_the_code_as_it_is(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_storm_finds_the_bug(name):
-    result = storm(assemble([name]), QUICK[name], seconds=60, size=4 if "E" in BUGS[name].needs else 5)
-    assert result.client or result.internal
+    size = 4 if "E" in BUGS[name].needs else 5
+    storms = (storm(assemble([name]), seed, seconds=60, size=size) for seed in range(8))
+    assert any(result.client or result.internal for result in storms)
 
 
 def test_a_storm_is_the_same_each_time():
@@ -81,3 +86,8 @@ def test_a_storm_is_the_same_each_time():
     assert first.world.trace == again.world.trace
     assert first.world.events == again.world.events
     assert first.ops == again.ops
+
+
+def test_the_guide_has_every_bug():
+    guide = (Path(__file__).parents[2] / "docs" / "raft.md").read_text()
+    assert all(f"| `{name}` | {bug.summary} |" in guide for name, bug in BUGS.items())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft.api import Cas, Delete, Done, Get, Mismatch, Put, Request, Unknown
+from raft.api import Cas, Delete, Done, Get, Mismatch, Put, Range, Request, Txn, Unknown
 from raft.kv import KeyValue, encode_command
 
 json_values = st.recursive(
@@ -117,3 +117,62 @@ def test_the_digest_tells_states_apart():
     Client(first)(Put("x", 1))
     Client(second)(Put("x", 1.0))
     assert first.digest() != second.digest()
+
+
+def test_a_range_is_read_in_order_and_bounded():
+    store = KeyValue()
+    client = Client(store)
+    for key in "dbac":
+        client(Put(key, key.upper()))
+    assert store.query(Range()) == Done([["a", "A"], ["b", "B"], ["c", "C"], ["d", "D"]])
+    assert store.query(Range("b", "d")) == Done([["b", "B"], ["c", "C"]])
+    assert store.query(Range("b", None, 1)) == Done([["b", "B"]])
+    assert client(Range("x")) == Done([])
+
+
+def test_a_transaction_happens_at_once():
+    store = KeyValue()
+    client = Client(store)
+    client(Put("x", 1))
+    ops = (
+        ("r", "x", None),
+        ("w", "x", 2),
+        ("r", "x", None),
+        ("append", "l", 1),
+        ("append", "l", 2),
+        ("r", "l", None),
+    )
+    assert client(Txn(ops)) == Done(
+        [
+            ["r", "x", 1],
+            ["w", "x", 2],
+            ["r", "x", 2],
+            ["append", "l", 1],
+            ["append", "l", 2],
+            ["r", "l", [1, 2]],
+        ]
+    )
+    assert store.value_of("l") == [1, 2]
+
+
+def test_a_transaction_whose_guard_fails_does_nothing():
+    store = KeyValue()
+    client = Client(store)
+    client(Put("x", 1))
+    txn = Txn((("w", "y", 1),), (("x", 1), ("z", 5)))
+    assert client(txn) == Mismatch(None)
+    assert store.value_of("y") is None
+    assert client(Txn((("w", "y", 1),), (("x", 1), ("z", None)))) == Done([["w", "y", 1]])
+
+
+def test_a_retried_transaction_appends_once():
+    store = KeyValue()
+    client = Client(store)
+    txn = Txn((("append", "l", 1),))
+    assert client(txn, seq=3) == client(txn, seq=3) == Done([["append", "l", 1]])
+    assert store.value_of("l") == [1]
+
+
+def test_an_unknown_operation_is_refused_before_it_is_in_a_log():
+    with pytest.raises(ValueError, match="'increment' is no operation of a transaction"):
+        Txn((("increment", "x", 1),))

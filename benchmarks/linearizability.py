@@ -1,0 +1,260 @@
+"""How long the linearizability check takes, on histories made from a seed.
+
+    python benchmarks/linearizability.py            a table
+    python benchmarks/linearizability.py --json     the same as JSON
+    python benchmarks/linearizability.py --large    also a million operations, and from a file
+
+Every row checks one history and says what the verdict should be and what it was; a time without the
+right verdict is worth nothing, and the exit code is 1 if any is wrong. Times are wall clock, the smallest
+of the repetitions; ``cold`` is the first one of the process, which imports (or, once per machine, compiles)
+what the others find ready. ``read`` is from the bytes of the file to lines, ``pair`` from lines to
+operations or columns, ``check`` the rest up to the verified verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from checkers import (
+    Budget,
+    History,
+    Op,
+    check_linearizable,
+    encode_header,
+    encode_op,
+    model_by_name,
+    read_history,
+)
+from checkers.columns import register_columns
+from checkers.fast import Compiled
+from checkers.registers import solve
+
+REPEAT = 3
+
+
+def register_lines(count, clients, *, seed=1, values=0, cas=0.0, info=0.0, keys=1):
+    """Lines of correct registers; ``values`` 0 writes a new value each time."""
+    rng = random.Random(seed)
+    state, open_, lines, fresh, made, process = [0] * keys, [], [], 0, 0, clients
+    free = list(range(clients))
+    while made < count or open_:
+        if made < count and free and (not open_ or rng.random() < 0.7):
+            key, kind = rng.randrange(keys), rng.random()
+            fresh += 1
+            new = rng.randrange(values) if values else fresh
+            if kind < 0.5 - cas / 2:
+                f, value = "read", None
+            elif kind < 1 - cas:
+                f, value = "write", new
+            else:
+                f, value = "cas", [rng.randrange(values) if values else state[key], new]
+            one = [free.pop(), f, key, value, None]
+            lines.append(Op(len(lines), 1000 * len(lines) + 1, one[0], "invoke", f, key, value))
+            open_.append(one)
+            made += 1
+            continue
+        at = rng.randrange(len(open_))
+        who, f, key, value, result = open_[at]
+        lost = f != "read" and info > 0 and rng.random() < info
+        if result is None and (not lost or rng.random() < 0.5):
+            if f == "read":
+                result = ("ok", state[key])
+            elif f == "write":
+                state[key], result = value, ("ok", value)
+            elif state[key] == value[0]:
+                state[key], result = value[1], ("ok", value)
+            else:
+                result = ("fail", value)
+            open_[at][4] = result
+            if not lost and rng.random() < 0.5:
+                continue
+        open_[at] = open_[-1]
+        open_.pop()
+        kind, value = ("info", None) if lost else result
+        error = "timeout" if lost else "mismatch" if kind == "fail" else None
+        lines.append(Op(len(lines), 1000 * len(lines) + 1, who, kind, f, key, value, error))
+        if lost:
+            who, process = process, process + 1
+        free.append(who)
+    return lines
+
+
+def with_stale_read(lines, part=0.9):
+    """The first read after that part of the history returns the first value written under its key."""
+    first = {}
+    for op in lines:
+        if op.type == "ok" and op.f == "write":
+            first.setdefault(op.key, op.value)
+    for n in range(int(part * len(lines)), len(lines)):
+        op = lines[n]
+        if op.type == "ok" and op.f == "read" and op.value != first.get(op.key):
+            return [
+                *lines[:n],
+                Op(n, op.time_ns, op.process, "ok", "read", op.key, first[op.key]),
+                *lines[n + 1 :],
+            ]
+    raise ValueError("no read to change")
+
+
+def with_impossible_read(lines, part=0.9):
+    """A read after that part of the history returns what nobody wrote."""
+    for n in range(int(part * len(lines)), len(lines)):
+        op = lines[n]
+        if op.type == "ok" and op.f == "read":
+            return [*lines[:n], Op(n, op.time_ns, op.process, "ok", "read", op.key, -1), *lines[n + 1 :]]
+    raise ValueError("no read to change")
+
+
+def twenty_crashed(seed=1):
+    """A hundred operations of five values on one key, among them twenty writes that never returned."""
+    lines = [Op(n, n + 1, 100 + n, "invoke", "write", 0, n % 5) for n in range(20)]
+    more = register_lines(100, 5, seed=seed, values=5, cas=0.3)
+    return lines + [Op(op.index + 20, op.time_ns + 100, *list_of(op)) for op in more]
+
+
+def list_of(op):
+    return op.process, op.type, op.f, op.key, op.value, op.error
+
+
+def rows(large):
+    sizes = (10_000, 100_000, 1_000_000) if large else (10_000, 100_000)
+    for size in sizes:
+        lines = register_lines(size, 10)
+        yield f"unique values, c=10, {size}", lines, "etcd-register", "valid"
+        yield f"  with a stale read, {size}", with_stale_read(lines), "etcd-register", "invalid"
+    yield "unique values, 5% info, 100000", register_lines(100_000, 10, info=0.05), "cas-register", "valid"
+    yield "unique values, 30% cas, 100000", register_lines(100_000, 10, cas=0.3), "etcd-register", "valid"
+    yield "unique, 1000 keys, 100000", register_lines(100_000, 10, keys=1000), "etcd-register", "valid"
+    for clients in (5, 10, 20, 30):
+        lines = register_lines(7_500, clients, values=5, cas=0.3)
+        yield f"5 values, cas, c={clients}, 7500", lines, "cas-register", "valid"
+        yield "  with an impossible read", with_impossible_read(lines), "cas-register", "invalid"
+    lines = register_lines(7_500, 10, values=5, cas=0.3)
+    yield "5 values, refused cas counts, c=10, 7500", lines, "etcd-register", "valid"
+    for info, size in ((0.01, 7_500), (0.05, 750)):
+        lines = register_lines(size, 10, values=5, cas=0.3, info=info)
+        yield f"5 values, cas, c=10, {info:.0%} info, {size}", lines, "cas-register", "valid"
+        yield "  with an impossible read", with_impossible_read(lines), "cas-register", "invalid"
+    yield "20 crashed writes on one key", twenty_crashed(), "cas-register", "valid"
+    yield "  with an impossible read", with_impossible_read(twenty_crashed()), "cas-register", "invalid"
+
+
+def measure(name, lines, model, expected, seconds):
+    """One row: pairing apart from the check, cold apart from warm."""
+    times, verdict = [], None
+    for _ in range(REPEAT):
+        history = History.of(lines)
+        began = time.perf_counter()
+        verdict = check_linearizable(history, model_by_name(model, 0), budget=Budget(seconds=seconds))
+        times.append(time.perf_counter() - began)
+        if times[-1] > seconds / 2:
+            break
+    return {
+        "history": name,
+        "operations": verdict.operations,
+        "model": model,
+        "expected": expected,
+        "verdict": verdict.valid,
+        "algorithm": verdict.algorithm,
+        "configurations": verdict.configurations,
+        "cold_s": round(times[0], 4),
+        "warm_s": round(min(times), 4),
+    }
+
+
+def measure_solve(size):
+    """The zones alone, compiled, after pairing: what is left when the columns are there."""
+    history = History.of(register_lines(size, 10))
+    began = time.perf_counter()
+    columns = register_columns(history, model_by_name("etcd-register", 0))
+    paired = time.perf_counter() - began
+    backend, times = Compiled(), []
+    for _ in range(REPEAT + 2):
+        began = time.perf_counter()
+        status = solve(columns, backend).status
+        times.append(time.perf_counter() - began)
+    return {
+        "history": f"zones alone, c=10, {size}",
+        "operations": size,
+        "model": "etcd-register",
+        "expected": "valid",
+        "verdict": "valid" if not any(status) else "invalid",
+        "algorithm": "zones",
+        "configurations": 0,
+        "pair_s": round(paired, 4),
+        "cold_s": round(times[0], 4),
+        "warm_s": round(min(times), 4),
+    }
+
+
+def measure_file(size):
+    """From a file on disk to the verdict, once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.jsonl"
+        with path.open("wb") as file:
+            file.write(encode_header("etcd-register", 0))
+            file.writelines(map(encode_op, register_lines(size, 10)))
+        began = time.perf_counter()
+        history = read_history(path)
+        read = time.perf_counter() - began
+        verdict = check_linearizable(history, "etcd-register")
+        return {
+            "history": f"from a file, c=10, {size}",
+            "operations": verdict.operations,
+            "model": "etcd-register",
+            "expected": "valid",
+            "verdict": verdict.valid,
+            "algorithm": verdict.algorithm,
+            "configurations": 0,
+            "read_s": round(read, 4),
+            "cold_s": round(time.perf_counter() - began, 4),
+            "warm_s": None,
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--large", action="store_true", help="also a million operations, and from a file")
+    parser.add_argument("--seconds", type=float, default=60, help="budget of one check")
+    options = parser.parse_args()
+    results = []
+    if not options.json:
+        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        print(f"{'history':44} {'operations':>10} {'verdict':>8} {'cold s':>9} {'warm s':>9}  algorithm")
+    for row in all_rows(options):
+        results.append(row)
+        if not options.json:
+            wrong = "" if row["verdict"] == row["expected"] else f"  EXPECTED {row['expected']}"
+            warm = "" if row["warm_s"] is None else f"{row['warm_s']:9.4f}"
+            subject = f"{row['history']:44} {row['operations']:10} {row['verdict']:>8}"
+            print(f"{subject} {row['cold_s']:9.4f} {warm:>9}  {row['algorithm']}{wrong}", flush=True)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    if options.json:
+        print(
+            json.dumps({"python": platform.python_version(), "peak_mib": peak_mib, "rows": results}, indent=1)
+        )
+    else:
+        print(f"peak memory {peak_mib} MiB")
+    return int(any(row["verdict"] not in {row["expected"], "unknown"} for row in results))
+
+
+def all_rows(options):
+    if options.large:
+        yield measure_file(1_000_000)
+        yield from (measure_solve(size) for size in (10_000, 100_000, 1_000_000))
+    for name, lines, model, expected in rows(options.large):
+        yield measure(name, lines, model, expected, options.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

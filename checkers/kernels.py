@@ -1,0 +1,416 @@
+"""The searches of `checkers.search`, written for numba: the same reductions, on rows of machine words.
+
+Rules of this module
+    1. Compiled only (`checkers.fast`): the arithmetic is that of uint64. `checkers.search` is the text to
+       read; R1 to R6 are argued there and only named here.
+    2. A configuration is a row: the state, the masks ``used`` and ``opt`` over slots (64 a word), counts of
+       info operations (four of 15 bits a word, so that one subtraction compares all four), and last the
+       number of its trail, which is no part of its identity.
+    3. Nothing grows without a bound: a search that would need more than its budget of configurations or
+       rows gives up and says at which level.
+
+Theory of operation
+    `levels` gives returns in order, slots, and for each level what is pending. `expand` takes rows of one
+    level to rows of the next one, as `Searcher.expand` does. The two orders of search stand in
+    `checkers.kernel_orders`. Each row that is made gets a trail entry (the trail before it, the
+    level and operation put in), from which a yes is replayed and verified.
+"""
+
+# Kernels take flat columns one by one, and numba wants every integer's width said.
+# ruff: noqa: C901, PLR0911, PLR0912, PLR0913, PLR0915, PLR0917, SIM110
+# mypy: disable-error-code="misc"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+PURE, OVERWRITE = 0, 1
+NEVER = 1 << 62
+ONE = np.uint64(1)
+SIGNS = np.uint64(0x8000800080008000)
+
+YES, NO, OUT_OF_CONFIGURATIONS, OUT_OF_ROWS, OUT_OF_TRAIL = 1, 0, -1, -2, -3
+
+#: What a kind does: the table says it, or it is a register's.
+BY_TABLE, READS, WRITES, CAS, DIFFERS = 0, 1, 2, 3, 4
+
+RECENT_LEVELS, RECENT_STATES = 256, 8
+
+_Array = Any
+
+
+@njit(cache=True, nogil=True)
+def levels(call: _Array, ret: _Array) -> Any:
+    """Returning places by level, slots, their number, and what is pending at each level (CSR, by call)."""
+    n = len(call)
+    answered = 0
+    for i in range(n):
+        if ret[i] < NEVER:
+            answered += 1
+    rets = np.argsort(ret, kind="mergesort")[:answered]
+    slot = np.full(n, -1, np.int64)
+    free = np.empty(answered + 1, np.int64)
+    window = np.empty(answered + 1, np.int64)
+    start = np.zeros(answered + 1, np.int64)
+    pending = np.empty(max(16, 4 * answered), np.int64)
+    free_count = 0
+    slots = 0
+    width = 0
+    upcoming = 0
+    for level in range(answered):
+        returning = rets[level]
+        while upcoming < n and call[upcoming] < ret[returning]:
+            if ret[upcoming] < NEVER:
+                if free_count > 0:
+                    free_count -= 1
+                    slot[upcoming] = free[free_count]
+                else:
+                    slot[upcoming] = slots
+                    slots += 1
+                window[width] = upcoming
+                width += 1
+            upcoming += 1
+        end = start[level] + width
+        if end > len(pending):
+            larger = np.empty(2 * end, np.int64)
+            larger[: start[level]] = pending[: start[level]]
+            pending = larger
+        kept = 0
+        for w in range(width):
+            pending[start[level] + w] = window[w]
+            if window[w] != returning:
+                window[kept] = window[w]
+                kept += 1
+        width = kept
+        start[level + 1] = end
+        free[free_count] = slot[returning]
+        free_count += 1
+    return rets, slot, slots, start, pending
+
+
+@njit(cache=True, nogil=True)
+def mixed(h: Any) -> Any:
+    """The finalizer of MurmurHash3."""
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xFF51AFD7ED558CCD)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xC4CEB9FE1A85EC53)
+    return h ^ (h >> np.uint64(33))
+
+
+@njit(cache=True, nogil=True)
+def core_hash(rows: _Array, row: int, core: int, seed: Any) -> Any:
+    """Hash of the first words of a row."""
+    h = seed
+    for w in range(core):
+        h = mixed(h ^ rows[row, w]) + np.uint64(0x632BE59BD9B4E019)
+    return h
+
+
+@njit(cache=True, nogil=True)
+def at_most(rows: _Array, one: int, others: _Array, other: int, core: int, width: int) -> bool:
+    """Whether the info counts of one row are at most those of another one."""
+    for w in range(core, width):
+        if ((others[other, w] | SIGNS) - rows[one, w]) & SIGNS != SIGNS:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def insert(
+    rows: _Array, row: int, table: _Array, stamp: int, core: int, width: int, chain: _Array, dead: _Array
+) -> bool:
+    """R6: whether the row is new among those of this stamp; those that it dominates are marked dead."""
+    mask = len(table) - 1
+    place = np.int64(core_hash(rows, row, core, np.uint64(0x9E3779B97F4A7C15)) & np.uint64(mask))
+    while True:
+        entry = table[place]
+        if (entry >> 32) != stamp:
+            table[place] = (stamp << 32) | (row + 1)
+            chain[row] = -1
+            dead[row] = 0
+            return True
+        first = (entry & 0xFFFFFFFF) - 1
+        same = True
+        for w in range(core):
+            if rows[first, w] != rows[row, w]:
+                same = False
+                break
+        if same:
+            break
+        place = (place + 1) & mask
+    e = first
+    while e >= 0:
+        if at_most(rows, e, rows, row, core, width):
+            return False
+        e = chain[e]
+    e = first
+    while e >= 0:
+        if at_most(rows, row, rows, e, core, width):
+            dead[e] = 1
+        e = chain[e]
+    chain[row] = chain[first]
+    chain[first] = row
+    dead[row] = 0
+    return True
+
+
+@njit(cache=True, nogil=True)
+def after(table: _Array, code: _Array, kind: Any, state: Any) -> Any:
+    """The state after an operation of that kind, -1 where it is illegal.
+
+    ``code[kind]`` is READS a, WRITES a, CAS a to b or DIFFERS from a; or `BY_TABLE`.
+    """
+    what = code[kind, 0]
+    if what == BY_TABLE:
+        return np.int64(table[kind, state])
+    if what == WRITES:
+        return code[kind, 1]
+    if what == CAS:
+        return code[kind, 2] if state == code[kind, 1] else np.int64(-1)
+    if (state == code[kind, 1]) != (what == DIFFERS):
+        return state
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def settle(
+    rows: _Array, row: int, words: int, pending: _Array, p0: int, p1: int, slot: _Array, kind: _Array,
+    effect: _Array, table: _Array, code: _Array,
+) -> bool:  # fmt: skip
+    """R1 and R4; whether a pure operation went in."""
+    state = np.int64(rows[row, 0])
+    observed = False
+    for p in range(p0, p1):
+        x = pending[p]
+        w = 1 + (slot[x] >> 6)
+        bit = ONE << np.uint64(slot[x] & 63)
+        if rows[row, w] & bit == 0 and after(table, code, kind[x], state) == state:
+            if effect[kind[x]] == PURE:
+                rows[row, w] |= bit
+                observed = True
+            else:
+                rows[row, w + words] |= bit
+    return observed
+
+
+@njit(cache=True, nogil=True)
+def absorb(
+    rows: _Array, row: int, words: int, pending: _Array, p0: int, p1: int, slot: _Array, kind: _Array,
+    effect: _Array,
+) -> bool:  # fmt: skip
+    """R3; whether something became optional."""
+    changed = False
+    for p in range(p0, p1):
+        x = pending[p]
+        if effect[kind[x]] == OVERWRITE:
+            w = 1 + (slot[x] >> 6)
+            bit = ONE << np.uint64(slot[x] & 63)
+            if (rows[row, w] | rows[row, w + words]) & bit == 0:
+                rows[row, w + words] |= bit
+                changed = True
+    return changed
+
+
+@njit(cache=True, nogil=True)
+def wanted(state: Any, watchers: _Array, count: int, table: _Array, code: _Array) -> bool:
+    """R5."""
+    for n in range(count):
+        if after(table, code, watchers[n], state) >= 0:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def dominated(rows: _Array, first: int, row: int, words: int, core: int, width: int) -> bool:
+    """R6 across masks, against the last rows only."""
+    for e in range(max(first, row - 48), row):
+        if rows[e, 0] != rows[row, 0]:
+            continue
+        fits = True
+        for w in range(1, 1 + words):
+            differs = (rows[e, w] ^ rows[row, w]) | (rows[e, w + words] ^ rows[row, w + words])
+            if differs & ~rows[e, w + words] != 0:
+                fits = False
+                break
+        if fits and at_most(rows, e, rows, row, core, width):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def emit(
+    source: _Array, row: int, out: _Array, first: int, count: int, words: int, core: int, width: int, sw: int,
+    bit: Any, table: _Array, stamp: int, chain: _Array, dead: _Array,
+) -> int:  # fmt: skip
+    """Passes a row to the next level, without the slot that was returned; how many there are then."""
+    for w in range(width + 1):
+        out[count, w] = source[row, w]
+    out[count, sw] &= ~bit
+    out[count, sw + words] &= ~bit
+    if dominated(out, first, count, words, core, width):
+        return count
+    if stamp == 0 or insert(out, count, table, stamp, core, width, chain, dead):
+        return count + 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def expand(
+    level: int, source: _Array, r0: int, r1: int, out: _Array, first: int, out_table: _Array, out_stamp: int,
+    out_chain: _Array, out_dead: _Array, nodes: _Array, flags: _Array, node_table: _Array, node_chain: _Array,
+    node_dead: _Array, rets: _Array, slot: _Array, start: _Array, pending: _Array, ret: _Array, kind: _Array,
+    effect: _Array, table: _Array, code: _Array, info_kind: _Array, info_start: _Array, info_call: _Array,
+    info_place: _Array, words: int, width: int, trail_before: _Array, trail_op: _Array, scratch: _Array,
+    best: _Array, stamps: _Array, counters: _Array,
+) -> int:  # fmt: skip
+    """The rows at the next level into ``out`` from ``first``; their end, or what ran out.
+
+    ``counters``: configurations expanded, configurations allowed, trail entries, stamp of the node table,
+    stamp of ``best``.
+    """
+    core = 1 + 2 * words
+    returning = rets[level]
+    horizon = ret[returning]
+    sw = 1 + (slot[returning] >> 6)
+    rbit = ONE << np.uint64(slot[returning] & 63)
+    p0, p1 = start[level], start[level + 1]
+    room = min(len(nodes), len(node_table) // 2) - 1
+    out_room = len(out) - 2
+    if out_stamp != 0:
+        out_room = min(out_room, len(out_table) // 2 - 2)
+    counters[3] += 1
+    stamp = counters[3]
+    count = first
+    n = 0
+    for row in range(r0, r1):
+        if source[row, sw] & rbit != 0:
+            if count >= out_room:
+                return OUT_OF_ROWS
+            count = emit(
+                source, row, out, first, count, words, core, width, sw, rbit, out_table, out_stamp, out_chain,
+                out_dead,
+            )  # fmt: skip
+            continue
+        if n >= room:
+            return OUT_OF_CONFIGURATIONS
+        for w in range(width + 1):
+            nodes[n, w] = source[row, w]
+        settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
+        if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
+            flags[n] = 2
+            n += 1
+    at = -1
+    while at + 1 < n:
+        at += 1
+        if node_dead[at] != 0:
+            continue
+        done = nodes[at, sw] & rbit != 0
+        if done or (flags[at] & 2 != 0 and nodes[at, sw + words] & rbit != 0):
+            if count >= out_room:
+                return OUT_OF_ROWS
+            count = emit(
+                nodes, at, out, first, count, words, core, width, sw, rbit, out_table, out_stamp, out_chain,
+                out_dead,
+            )  # fmt: skip
+            if done:
+                continue
+        counters[0] += 1
+        if counters[0] > counters[1]:
+            return OUT_OF_CONFIGURATIONS
+        state = np.int64(nodes[at, 0])
+        unseen = flags[at] & 1 != 0
+        counters[4] += 1
+        mark = counters[4]
+        watching = 0
+        # R2: best[kind, 0] of those that are not optional, best[kind, 1] of those that are.
+        for p in range(p0, p1):
+            x = pending[p]
+            w = 1 + (slot[x] >> 6)
+            bit = ONE << np.uint64(slot[x] & 63)
+            if nodes[at, w] & bit != 0:
+                continue
+            k = kind[x]
+            if effect[k] != OVERWRITE:
+                scratch[watching] = k
+                watching += 1
+            if effect[k] == PURE:
+                continue
+            o = 1 if effect[k] != OVERWRITE and nodes[at, w + words] & bit != 0 else 0
+            if stamps[k] != mark:
+                stamps[k] = mark
+                best[k, 0] = -1
+                best[k, 1] = -1
+            if best[k, o] < 0 or ret[x] < ret[best[k, o]]:
+                best[k, o] = x
+        for i in range(len(info_kind)):
+            k = info_kind[i]
+            used = np.int64((nodes[at, core + (i >> 2)] >> np.uint64(16 * (i & 3))) & np.uint64(0x7FFF))
+            place = info_start[i] + used
+            if effect[k] != OVERWRITE and place < info_start[i + 1] and info_call[place] < horizon:
+                scratch[watching] = k
+                watching += 1
+        for m in range(p0, p1 + len(info_kind)):
+            w = 0
+            bit = np.uint64(0)
+            i = m - p1
+            used = np.int64(0)
+            if m < p1:
+                x = pending[m]
+                w = 1 + (slot[x] >> 6)
+                bit = ONE << np.uint64(slot[x] & 63)
+                k = kind[x]
+                if nodes[at, w] & bit != 0 or effect[k] == PURE:
+                    continue
+                if best[k, 0] != x and best[k, 1] != x:
+                    continue
+                if best[k, 1] == x and best[k, 0] >= 0 and ret[best[k, 0]] < ret[x]:
+                    continue
+            else:
+                k = info_kind[i]
+                used = np.int64((nodes[at, core + (i >> 2)] >> np.uint64(16 * (i & 3))) & np.uint64(0x7FFF))
+                place = info_start[i] + used
+                if place >= info_start[i + 1] or info_call[place] >= horizon or stamps[k] == mark:
+                    continue
+                x = info_place[place]
+            wrote = effect[k] == OVERWRITE
+            then = np.int64(after(table, code, k, state))
+            if then < 0 or (wrote and unseen):
+                continue
+            if n >= room:
+                return OUT_OF_CONFIGURATIONS
+            for w2 in range(width + 1):
+                nodes[n, w2] = nodes[at, w2]
+            nodes[n, 0] = np.uint64(then)
+            if m < p1:
+                nodes[n, w] |= bit
+                nodes[n, w + words] &= ~bit
+            absorbed = wrote and absorb(nodes, n, words, pending, p0, p1, slot, kind, effect)
+            if (wrote and x != returning) or m >= p1:
+                idle = then == state and not absorbed
+                if idle or not wanted(then, scratch, watching, table, code):
+                    continue
+            if m >= p1:
+                nodes[n, core + (i >> 2)] += ONE << np.uint64(16 * (i & 3))
+            if counters[2] >= len(trail_op):
+                return OUT_OF_TRAIL
+            trail_before[counters[2]] = np.int64(nodes[at, width])
+            trail_op[counters[2]] = level * len(ret) + x
+            nodes[n, width] = np.uint64(counters[2])
+            counters[2] += 1
+            if x == returning:
+                if count >= out_room:
+                    return OUT_OF_ROWS
+                count = emit(
+                    nodes, n, out, first, count, words, core, width, sw, rbit, out_table, out_stamp, out_chain,
+                    out_dead,
+                )  # fmt: skip
+                continue
+            observed = settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
+            if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
+                flags[n] = 1 if wrote and not observed else 0
+                n += 1
+    return count

@@ -1,0 +1,119 @@
+"""A plan run in memory, and where its history goes wrong.
+
+Rules of this module
+    1. An attempt writes nothing to disk and prints nothing: the shrinker makes hundreds of them.
+    2. A run that ends with an exception shows no violation: it fails in another way than the one looked for.
+    3. A violation is an operation's completion with which the history of its object first became impossible, so
+       that whatever happened after it can be cut off.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from checkers import History, Model, Op, Operation, model_by_name
+from checkers.models import by_key, uses_mismatch
+from checkers.problem import compile_problem
+from checkers.search import Levels, Meter, search
+from harness import runner, systems, workloads
+from harness.clusters import make_cluster
+from harness.clusters.base import Cluster
+from harness.plan import Plan
+from harness.progress import QuietProgress
+from harness.recorder import Recorder
+from harness.runner import RunRecord
+
+CONFIGURATIONS_MAX = 3_000  # per key; a history that needs more is not worth a shrinker's time
+BYTES_MAX = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Where a history goes wrong.
+
+    Attributes:
+        key: the object, None where the model has only one.
+        index: `Op.index` of the completion with which it is impossible.
+        time_ns: when that was.
+    """
+
+    key: Any
+    index: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of a plan.
+
+    Attributes:
+        ops: the lines of its history.
+        violations: the earliest of each key, in order of time; empty where the history is not invalid.
+        record: what the runner has to say; None where the run ended with an exception.
+        error: that exception, in words.
+    """
+
+    ops: Sequence[Op] = ()
+    violations: tuple[Violation, ...] = ()
+    record: RunRecord | None = field(default=None, repr=False)
+    error: str | None = None
+
+
+class MemoryRecorder(Recorder):
+    """A recorder that keeps the operations and writes no file."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self.ops: list[Op] = []
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self._now_ns = now_ns
+
+    def _write(self, line: bytes) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def attempt(plan: Plan, *, prepare: Callable[[Cluster], None] | None = None) -> Attempt:
+    """Run the plan and look for violations of its workload's model; `prepare` sees the cluster before the run."""
+    try:
+        system = systems.by_name(plan.config.system)
+        cluster = make_cluster(plan, system)
+        if prepare is not None:
+            prepare(cluster)
+        recorder = MemoryRecorder(cluster.now_ns)
+        record = runner.run(plan, cluster, system, recorder, QuietProgress())
+    except Exception as error:  # noqa: BLE001 - rule 2
+        return Attempt(error=f"{type(error).__name__}: {error}")
+    model = model_by_name(workloads.by_name(plan.config.workload).model)
+    return Attempt(recorder.ops, find_violations(recorder.ops, model), record)
+
+
+def find_violations(
+    ops: Sequence[Op], model: Model, *, configurations: int = CONFIGURATIONS_MAX
+) -> tuple[Violation, ...]:
+    """Where the history goes wrong first, for each object that does, in order of time; what is undecided does not."""
+    split, keep_mismatch = by_key(model), uses_mismatch(model)
+    groups: dict[Hashable, list[Operation]] = {}
+    for operation in History.of(ops).operations:
+        if operation.status != "mismatch" or keep_mismatch:
+            groups.setdefault(operation.key if split else None, []).append(operation)
+    found = [
+        Violation(key, index, ops[index].time_ns)
+        for key, operations in groups.items()
+        if (index := _fails_at(operations, model, configurations)) is not None
+    ]
+    return tuple(sorted(found, key=lambda violation: violation.index))
+
+
+def _fails_at(operations: Sequence[Operation], model: Model, configurations: int) -> int | None:
+    problem = compile_problem(operations, model)
+    outcome = search(problem, Meter(configurations, BYTES_MAX, time.monotonic() + 3600))
+    if outcome.valid is not False:
+        return None
+    rets = Levels(problem).rets
+    return problem.operations[rets[min(outcome.level, len(rets) - 1)]].complete_index

@@ -1,0 +1,302 @@
+"""The search for the smallest plan that still violates its model in the same way.
+
+Theory of operation
+    A simulated cluster is chaotic: leave out one operation, and the messages that it caused are gone, every later
+    message of their links draws another delay, and the next election may be won by somebody else. So a shrinker
+    cannot expect that a part which does not matter can be left out with nothing else changing; it can only try
+    many smaller plans, and each is a new chance. What helps is that attempts get cheaper as plans get smaller:
+    the first one costs a second, the later ones some milliseconds each. Hence the order of passes, those that save
+    the most time first:
+
+        end        what is planned after the violation: dropped without any risk
+        start      what is planned long before it
+        keys       all operations of a key at once
+        nodes      five become three
+        faults, workers, operations   by delta debugging
+        time       gaps between planned things closed
+        values     faults shorter and milder, compare-and-sets turned into writes, round times
+
+    repeated until nothing changes, or the budget is spent. After each success the end is cut off again. A pass over a
+    large plan that has failed many times in a row is left early. While the plan is still large then, bold guesses are
+    made (`nudge`), and the passes repeated after those that succeed.
+
+Rules of this module
+    1. Same kind of violation: the history of the smaller plan is not linearizable by the same model. Which key it
+       is, and which operation, may change.
+    2. The seed is kept (`edits`). The search itself draws from a stream of that seed: the same run and the same
+       number of attempts give the same result.
+    3. What was tried once is not tried again; plans are known by the digest of their bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from harness import plan as plans
+from harness.plan import Plan, PlannedOp
+from harness.seeds import Streams
+from harness.shrink import edits
+from harness.shrink.attempt import Attempt, attempt
+from harness.shrink.ddmin import ddmin
+from harness.shrink.nudge import guess
+
+NODES_MIN = 3
+ATTEMPTS_MAX = 1_000_000
+ROUNDS_MAX = 100
+START_WINDOWS_MS = (500, 1_000, 2_000, 4_000, 8_000, 16_000)
+ROUND_STEPS_MS = (100, 50, 20, 10, 5)
+SMALL_OPS = 12
+SMALL_FAULTS = 5
+PATIENCE_MIN = 6  # attempts in a row that a pass over a large plan may fail; more, the smaller the plan
+PATIENCE_OPS = 1_500
+FINE_SIZE_MAX = 80  # of a larger plan, guesses leave out more in less time than passes over single things
+KEEP_MIN, KEEP_MAX = 0.5, 0.95
+GUESSES_EACH = 12  # guesses in a row that may fail before they get less bold
+GUESSES_MAX = 100_000
+
+
+class BudgetSpent(Exception):
+    """The search is to end with the best plan so far."""
+
+
+class PatienceLost(Exception):
+    """A pass is to end: it has failed too often in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long to search: seconds of real time, and a number of attempts for who wants the same result twice."""
+
+    seconds: float = 60.0
+    attempts: int = ATTEMPTS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """The outcome.
+
+    Attributes:
+        plan: the smallest plan found.
+        attempt: its run.
+        attempts: how many plans were run.
+        seconds: how long it took.
+        complete: no edit makes it smaller any more (else the budget was spent).
+    """
+
+    plan: Plan
+    attempt: Attempt
+    attempts: int
+    seconds: float
+    complete: bool
+
+
+Report = Callable[[str, Plan, int], None]
+
+
+def shrink(plan: Plan, budget: Budget, report: Report = lambda *_: None) -> Shrunk | None:
+    """Search; None where the plan itself shows no violation when it is run."""
+    search = _Search(plan, budget, report)
+    complete = False
+    try:
+        if not search.start():
+            return None
+        complete = search.run()
+    except (BudgetSpent, KeyboardInterrupt):
+        if not search.best_attempt.violations:
+            return None
+    return Shrunk(search.best, search.best_attempt, search.attempts, search.elapsed_s(), complete)
+
+
+class _Search:
+    def __init__(self, plan: Plan, budget: Budget, report: Report) -> None:
+        self.best = plan
+        self.best_attempt = Attempt()
+        self.attempts = 0
+        self._budget = budget
+        self._report = report
+        self._started_s = time.monotonic()
+        self._tried: set[bytes] = set()
+        self._doing = "start"
+        self._failures = 0
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    # -- trying -----------------------------------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """Run the plan as it is."""
+        self._doing = "as it was"
+        return self._try(self.best)
+
+    def _try(self, candidate: Plan) -> bool:
+        """Whether the candidate fails too; then it is the best one from now on, its end cut off."""
+        digest = hashlib.sha256(plans.encode(candidate)).digest()
+        if digest in self._tried:
+            return False
+        if self._failures > PATIENCE_MIN + PATIENCE_OPS // (1 + len(self.best.ops)) and not self._small():
+            raise PatienceLost
+        if self.attempts and (
+            self.elapsed_s() > self._budget.seconds or self.attempts >= self._budget.attempts
+        ):
+            raise BudgetSpent
+        self._tried.add(digest)
+        self.attempts += 1
+        result = attempt(candidate)
+        if not result.violations:
+            self._failures += 1
+            return False
+        self._failures = 0
+        self.best, self.best_attempt = candidate, result
+        self._report(self._doing, self.best, self.attempts)
+        self._cut_off_end()
+        return True
+
+    def _cut_off_end(self) -> None:
+        first = self.best_attempt.violations[0]
+        shorter = edits.cut_off_end(self.best, self.best_attempt.ops, first.index)
+        if shorter != self.best:
+            name, self._doing = self._doing, "end"
+            self._try(shorter)
+            self._doing = name
+
+    def _first_that_fails(self, candidates: Iterable[Plan]) -> bool:
+        return any(self._try(candidate) for candidate in candidates)
+
+    # -- passes -----------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Repeat all passes until none of them changes anything; guess where they leave the plan large."""
+        self._all_passes()
+        guesses = self._guesses()
+        for _ in range(ROUNDS_MAX):
+            while not self._small() and next(guesses):
+                pass
+            before = self.best
+            self._all_passes()
+            if self.best == before and self._small():
+                return True
+        return False
+
+    def _small(self) -> bool:
+        return (
+            len(self.best.ops) + len(self.best.final) <= SMALL_OPS and len(self.best.faults) <= SMALL_FAULTS
+        )
+
+    def _size(self) -> int:
+        return len(self.best.ops) + len(self.best.final) + len(self.best.faults)
+
+    def _all_passes(self) -> None:
+        passes = [self._start, self._keys, self._nodes, self._faults, self._workers]
+        if self._size() <= FINE_SIZE_MAX:
+            passes += [self._ops, self._finals, self._time, self._values]
+        for one in passes:
+            self._doing = one.__name__.removeprefix("_")
+            self._failures = 0
+            with contextlib.suppress(PatienceLost):
+                one()
+
+    def _guesses(self) -> Iterator[bool]:
+        """Guess until the plan is half as large; True for that. Guesses get bolder with success, less bold without."""
+        rng = Streams(self.best.seed).stream("shrink/guesses")
+        keep = KEEP_MIN
+        size = self._size()
+        for number in range(GUESSES_MAX):
+            self._doing, self._failures = "guess", 0
+            if number % GUESSES_EACH == GUESSES_EACH - 1:
+                keep = min(KEEP_MAX, keep + 0.05)
+            candidate = guess(self.best, rng, keep)
+            if candidate is not None and self._try(candidate):
+                keep = max(KEEP_MIN, keep - 0.15)
+                if self._size() <= size // 2 or self._small():
+                    yield True
+                    size = self._size()
+        while True:
+            yield False
+
+    def _start(self) -> None:
+        """Keep only the last stretch before the violation, the shortest that does."""
+        limit_ms = round(self.best.config.time_limit_s * 1000)
+        windows = [window for window in START_WINDOWS_MS if window < limit_ms]
+        windows += [limit_ms // 2, limit_ms * 3 // 4]
+        self._first_that_fails(
+            edits.cut_off_start(self.best, limit_ms - window) for window in sorted(windows)
+        )
+
+    def _keys(self) -> None:
+        for violation in self.best_attempt.violations:
+            if self._try(edits.keep_keys(self.best, [violation.key])):
+                return
+        keys = list(dict.fromkeys(op.key for op in (*self.best.ops, *self.best.final)))
+        if len(keys) > 1:
+            ddmin(keys, lambda kept: bool(kept) and self._try(edits.keep_keys(self.best, kept)))
+
+    def _nodes(self) -> None:
+        nodes = self.best.nodes
+        for count in range(NODES_MIN, len(nodes)):
+            if self._first_that_fails(
+                edits.keep_nodes(self.best, kept) for kept in itertools.combinations(nodes, count)
+            ):
+                return
+
+    def _faults(self) -> None:
+        ids = [event.id for event in self.best.faults]
+        ddmin(ids, lambda kept: self._try(edits.keep_faults(self.best, kept)))
+
+    def _workers(self) -> None:
+        workers = sorted({op.worker for op in self.best.ops})
+        ddmin(workers, lambda kept: self._try(edits.keep_ops(self.best, lambda op: op.worker in kept)))
+        for keep_homes in (True, False):
+            if self._try(edits.pack_workers(self.best, keep_homes=keep_homes)):
+                return
+
+    def _ops(self) -> None:
+        names = [_name(op) for op in self.best.ops]
+
+        def test(kept: list[tuple[int, int, str]]) -> bool:
+            wanted = set(kept)
+            return self._try(edits.keep_ops(self.best, lambda op: _name(op) in wanted))
+
+        ddmin(names, test)
+
+    def _finals(self) -> None:
+        """Fewer final reads, and a shorter recovery before them."""
+        if not self.best.final:
+            return
+        self._first_that_fails([msgspec.structs.replace(self.best, final=())])
+        for recovery_s in (0.0, 0.5, 1.0, self.best.config.recovery_s / 2):
+            if self.best.final and recovery_s < self.best.config.recovery_s:
+                config = msgspec.structs.replace(self.best.config, recovery_s=recovery_s)
+                if self._try(msgspec.structs.replace(self.best, config=config)):
+                    break
+
+    def _time(self) -> None:
+        """Close gaps between planned things, the longest first."""
+        for _ in range(ROUNDS_MAX):
+            if not self._first_that_fails(self._shorter_gaps()):
+                return
+
+    def _shorter_gaps(self) -> Iterator[Plan]:
+        times = edits.instants_ms(self.best)
+        gaps = sorted(((later - at, at) for at, later in itertools.pairwise(times)), reverse=True)
+        for length_ms, at_ms in gaps:
+            for by_ms in (length_ms - 1, length_ms * 3 // 4, length_ms // 2, length_ms // 4):
+                if length_ms >= 20 and by_ms > 0:
+                    yield edits.shorten_gap(self.best, at_ms, by_ms)
+
+    def _values(self) -> None:
+        for event in self.best.faults:
+            self._first_that_fails(edits.simpler_faults(self.best, event))
+        self._first_that_fails(edits.simpler_ops(self.best))
+        self._first_that_fails(edits.round_times(self.best, step_ms) for step_ms in ROUND_STEPS_MS)
+
+
+def _name(op: PlannedOp) -> tuple[int, int, str]:
+    return (op.at_us, op.worker, f"{op.f} {op.key}")

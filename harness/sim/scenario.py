@@ -1,0 +1,213 @@
+"""A user's own program under test in a `World`: what a scenario is given, how it is run, and what comes of it.
+
+Rules of this module
+    1. A scenario is a function that is given a `Sim`, adds nodes, and returns the test, an async function. See
+       docs/simulator.md.
+    2. A run is invalid when the test raises or never ends, or when the operations that it recorded do not fit
+       `Sim.model`. What the programs on the nodes raise is theirs: a process that exits, told in the report.
+    3. The same seed gives the same run; `run` can be asked to make sure, and says where two runs of it part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import random
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from checkers import Op, encode_op
+from harness.errors import ConfigError
+from harness.judge import Valid, check_model
+from harness.sim.entropy import SimRefused
+from harness.sim.world import Host, World
+from nemesis.faults import FaultError
+from nemesis.nemesis import Nemesis
+from nemesis.schedule import FaultEvent, draw
+
+Test = Callable[[], Coroutine[Any, Any, Any]]
+Scenario = Callable[["Sim"], Test]
+
+LINES_MAX = 30
+OPS_MAX = 1_000_000
+TEST_LIMIT_FACTOR = 20.0  # how much longer than the faults a test may take before it counts as stuck
+
+
+class Operation:
+    """An operation that is under way; `Sim.operation` makes them."""
+
+    def __init__(self) -> None:
+        self.outcome: tuple[str, Any, str | None] | None = None
+
+    def done(self, value: Any = None, *, ok: bool = True, node: str | None = None) -> None:
+        """The system answered: it happened, with this result, or (`ok=False`) it certainly never did."""
+        self.outcome = ("ok" if ok else "fail", value, node)
+
+
+class Sim:
+    """What a scenario is given.
+
+    Attributes:
+        world: the hosts and the network.
+        arg: what the user gave with `--arg`, else None.
+        model: name of the model that recorded operations must fit; None to check nothing but the test itself.
+        ops: the history so far.
+    """
+
+    def __init__(self, world: World, arg: str | None = None) -> None:
+        self.world = world
+        self.arg = arg
+        self.model: str | None = None
+        self.ops: list[Op] = []
+        self._free: list[int] = []
+        self._processes = 0
+
+    def node(self, name: str, program: Callable[[Host], Coroutine[Any, Any, Any]]) -> Host:
+        """Add a host that runs `program(host)` at each start."""
+        host = self.world.host(name, lambda: program(host))
+        return host
+
+    def stream(self, name: str) -> random.Random:
+        """A random stream of this seed for the test's own choices."""
+        return self.world.streams.stream(f"test/{name}")
+
+    @contextlib.contextmanager
+    def operation(self, f: str, key: Any = None, value: Any = None) -> Iterator[Operation]:
+        """Record an operation: ok or fail if `done` is called, else info, also where the body raises an OSError."""
+        process = heapq.heappop(self._free) if self._free else self._fresh()
+        self._record(process, "invoke", f, key=key, value=value)
+        operation = Operation()
+        error: str | None = None
+        try:
+            yield operation
+        except OSError as raised:  # TimeoutError and every broken connection
+            error = type(raised).__name__
+        except asyncio.IncompleteReadError as raised:
+            error = type(raised).__name__
+        finally:
+            outcome = operation.outcome
+            if outcome is None:
+                self._record(process, "info", f, key=key, value=value, error=error or "unknown")
+            else:
+                heapq.heappush(self._free, process)
+                result = value if value is not None or outcome[0] != "ok" else outcome[1]
+                self._record(process, outcome[0], f, key=key, value=result, node=outcome[2])
+
+    def _fresh(self) -> int:
+        self._processes += 1
+        return self._processes - 1
+
+    def _record(self, process: int | str, type_: Any, f: str, **fields: Any) -> None:
+        if len(self.ops) >= OPS_MAX:
+            raise ConfigError(f"the scenario recorded {OPS_MAX} lines; let it end earlier")
+        now_ns = self.world.loop.now_us * 1000
+        self.ops.append(Op(index=len(self.ops), time_ns=now_ns, process=process, type=type_, f=f, **fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of one seed.
+
+    Attributes:
+        lines: why it is not valid.
+        ops: the recorded history.
+        faults: how many were injected.
+        exits: what programs ended with, beside being killed.
+    """
+
+    seed: int
+    valid: Valid
+    lines: tuple[str, ...]
+    ops: Sequence[Op]
+    faults: int
+    sim_seconds: float
+    exits: tuple[str, ...] = field(default=())
+
+
+def run(
+    scenario: Scenario, seed: int, *, kinds: Sequence[str] = (), limit_s: float = 20.0, arg: str | None = None
+) -> Ran:
+    """Run one seed of a scenario under faults of these kinds for about `limit_s`.
+
+    Raises:
+        SimRefused: a program asked for something that is not simulated.
+        ConfigError: unknown kinds of fault.
+    """
+    world = World(seed)
+    sim = Sim(world, arg)
+    test = scenario(sim)
+    if not callable(test):
+        raise ConfigError("the scenario returned no test; let it return an async function without arguments")
+    conductor = _Conductor(world, _drawn(world, kinds, limit_s))
+    lines: list[str] = []
+    try:
+        world.run(lambda: conductor.conduct(test), limit_s=limit_s * TEST_LIMIT_FACTOR)
+    except (SimRefused, ConfigError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the test raises is its verdict
+        lines.append(f"the test failed: {type(error).__name__}: {error}")
+    valid: Valid = "invalid" if lines else "valid"
+    if sim.model is not None:
+        check = check_model(sim.ops, sim.model)
+        if check.valid != "valid":
+            lines += check.lines
+            valid = "invalid" if "invalid" in (valid, check.valid) else check.valid
+    exits = [f"{host.name} {how}" for host in world.hosts.values() for how in host.exits if how != "killed"]
+    return Ran(
+        seed, valid, tuple(lines[:LINES_MAX]), sim.ops, conductor.injected,
+        world.loop.now_us / 1e6, tuple(exits[:LINES_MAX]),
+    )  # fmt: skip
+
+
+def difference(first: Ran, second: Ran) -> str | None:
+    """Where two runs of one seed part, in a sentence; None if they are the same."""
+    for a, b in zip(first.ops, second.ops, strict=False):
+        if a != b:
+            return f"two runs of seed {first.seed} differ: first {_shown(a)}, then {_shown(b)}"
+    if len(first.ops) != len(second.ops) or first.sim_seconds != second.sim_seconds:
+        return f"two runs of seed {first.seed} end differently"
+    return None
+
+
+def _shown(op: Op) -> str:
+    return encode_op(op).decode().strip()[:200]
+
+
+def _drawn(world: World, kinds: Sequence[str], limit_s: float) -> tuple[FaultEvent, ...]:
+    if not kinds:
+        return ()
+    try:
+        return draw(kinds, tuple(world.nodes), limit_s * 1000, world.streams.stream)
+    except FaultError as error:
+        raise ConfigError(str(error)) from None
+
+
+class _Conductor:
+    """The test, and the faults beside it."""
+
+    def __init__(self, world: World, events: Sequence[FaultEvent]) -> None:
+        self._world = world
+        self._events = events
+        self.injected = 0
+
+    async def conduct(self, test: Test) -> None:
+        faults = asyncio.ensure_future(self._inject())
+        try:
+            await test()
+        finally:
+            faults.cancel()
+
+    async def _inject(self) -> None:
+        nemesis = Nemesis(self._world)
+        steps = [(event.start_ms, 1, event) for event in self._events]
+        steps += [(event.stop_ms, 0, event) for event in self._events]
+        for at_ms, starts, event in sorted(steps, key=lambda step: (step[0], step[1])):
+            await asyncio.sleep(max(0.0, at_ms / 1000 - self._world.loop.time()))
+            if starts:
+                await nemesis.inject(event)
+                self.injected += 1
+            else:
+                await nemesis.heal(event)
+        await nemesis.heal_all()

@@ -1,0 +1,315 @@
+"""The asyncio event loop of a `World`: `SimLoop`, with connections, servers, datagrams, names and an inline executor.
+
+Rules of this module
+    1. A callback runs only if its process is alive and not paused (`World.admit`).
+    2. `run_in_executor` (and so `asyncio.to_thread`) runs the function at once, in the loop: it takes no virtual time,
+       and must not wait.
+    3. What is not simulated raises `SimRefused`, which names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from harness.sim.entropy import SimRefused, SimSocket
+from harness.sim.loop import US_PER_S, SimDeadlock, SimLoop
+from harness.sim.streams import (
+    CONNECT_TIMEOUT_US,
+    RETRY_US_MIN,
+    Address,
+    DatagramEndpoint,
+    Endpoint,
+    Server,
+    blocked,
+    connected,
+    transit_us,
+)
+
+if TYPE_CHECKING:
+    from harness.sim.world import Host, World
+
+WAITING_SHOWN = 12
+ASYNCIO = asyncio.__file__.rsplit("/", 1)[0]
+
+
+class WorldLoop(SimLoop):
+    """See the module."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self._host_of: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
+
+    # -- callbacks of processes -------------------------------------------------------------------------------
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Run the callback in this instant, if its process can run."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self.again(handle)
+        return handle
+
+    def again(self, handle: asyncio.Handle) -> None:
+        """Run a handle in this instant, if its process can run."""
+        self._ready.append((self._run_admitted, (handle,)))
+
+    def _call_at_us(
+        self,
+        when_us: int,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when_us / US_PER_S, callback, args, self, context)
+        self.schedule(when_us - self.now_us, self._run_admitted, handle)
+        return handle
+
+    def _run_admitted(self, handle: asyncio.Handle) -> None:
+        if not handle.cancelled() and self._world.admit(handle):
+            handle._run()  # noqa: SLF001 - how every loop runs its handles
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """What asyncio would log; only what was refused ends the world."""
+        error = context.get("exception")
+        if isinstance(error, SimRefused):
+            self.fail(error)
+        elif not self._closed:
+            self._world.log(f"{context.get('message')}: {error!r}")
+
+    def fail(self, error: BaseException) -> None:
+        """End the world with this error before the next callback."""
+        if self._failure is None:
+            self._failure = error
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def limit(self, seconds: float) -> None:
+        """End the world with a report if it is not over by then."""
+        self.schedule(round(seconds * US_PER_S), self._too_late, seconds)
+
+    def _too_late(self, seconds: float) -> None:
+        if any(timer.callback is not None for _, _, timer in self._heap):
+            self.fail(SimDeadlock(f"not over after {seconds:g} virtual seconds; {self._waiting()}"))
+        else:
+            self.fail(SimDeadlock(f"deadlock: nothing is scheduled any more; {self._waiting()}"))
+
+    def _deadlock_report(self) -> str:
+        return f"deadlock at {self.now_us / US_PER_S:.3f} s: nothing is scheduled any more; {self._waiting()}"
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
+        """A task of the process that runs now."""
+        task = super().create_task(coro, name=name, context=context)
+        self._host_of[task] = self._world.current().host.name
+        return task
+
+    def _waiting(self) -> str:
+        waiting = [task for task in self._tasks if not task.done()]
+        shown = [f"on {self._host_of.get(task, '?')} {_where(task)}" for task in waiting[:WAITING_SHOWN]]
+        more = f"; and {len(waiting) - WAITING_SHOWN} more" if len(waiting) > WAITING_SHOWN else ""
+        return f"{len(waiting)} tasks wait: {'; '.join(shown)}{more}"
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    async def getaddrinfo(self, host: Any, port: Any, **_options: Any) -> Any:
+        """The address of a host of this world."""
+        found = self._resolve(host)
+        number = int(port or 0)
+        return [(2, 1, 6, "", (found.address, number))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+        """The address, as text."""
+        del flags
+        return str(sockaddr[0]), str(sockaddr[1])
+
+    def _resolve(self, name: Any) -> Host:
+        text = name.decode() if isinstance(name, bytes) else name
+        found = self._world.host_at(text, self._world.current().host)
+        if found is None:
+            known = ", ".join(self._world.hosts)
+            raise OSError(
+                f"[Errno -2] Name or service not known: {text!r}; the hosts of this world are {known}"
+            )
+        return found
+
+    # -- connections ------------------------------------------------------------------------------------------
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: Any, host: Any = None, port: int | None = None, *, ssl: Any = None,  # noqa: ARG002 - every host has one address
+        sock: Any = None, **_options: Any,
+    ) -> Server:  # fmt: skip
+        """Listen on a port of the host that runs now."""
+        if ssl is not None:
+            raise SimRefused("TLS is not simulated; start the server without ssl in the simulator")
+        if sock is not None:
+            port = sock.bound[1] if sock.bound else 0
+        here = self._world.current().host
+        number = port or here.free_port()
+        if number in here.ports:
+            raise OSError(errno.EADDRINUSE, f"port {number} of {here.name} is in use")
+        server = Server(self._world, (here.address, number), protocol_factory)
+        here.ports[number] = server
+        return server
+
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, sock: Any = None,
+        **_options: Any,
+    ) -> tuple[Endpoint, Any]:  # fmt: skip
+        """Connect to a port of a host."""
+        if ssl:
+            raise SimRefused("TLS is not simulated; connect without ssl in the simulator")
+        endpoint = sock.endpoint if sock is not None else await self._connect(self._resolve(host), int(port))
+        protocol = protocol_factory()
+        endpoint.attach(protocol)
+        return endpoint, protocol
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        """Connect a socket that a program made itself."""
+        assert isinstance(sock, SimSocket), "real sockets cannot be made in the simulator"
+        sock.endpoint = await self._connect(self._resolve(address[0]), int(address[1]))
+
+    async def _connect(self, there: Host, port: int) -> Endpoint:
+        """A handshake: one way and back, each as long as the link takes."""
+        world, here = self._world, self._world.current().host
+        await self._pass(here, there)
+        server = there.ports.get(port)
+        while (
+            there.paused and server is not None
+        ):  # its kernel would accept; the program does so when it runs on
+            await asyncio.sleep(RETRY_US_MIN / US_PER_S)
+            server = there.ports.get(port)
+        if server is None:
+            await self._pass(there, here)
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on port {port} of {there.name}")
+        local: Address = (here.address, here.free_port())
+        mine, theirs = connected(world, (here.name, local), (there.name, (there.address, port)))
+        self.call_soon(server.take, theirs, context=server.context.copy())
+        await self._pass(there, here)
+        return mine
+
+    async def _pass(self, src: Host, dst: Host) -> None:
+        started_us = self.now_us
+        await asyncio.sleep(transit_us(self._world, src.name, dst.name) / US_PER_S)
+        while blocked(self._world, src.name, dst.name):
+            if self.now_us - started_us > CONNECT_TIMEOUT_US:
+                raise TimeoutError(errno.ETIMEDOUT, f"connecting {src.name} and {dst.name} timed out")
+            await asyncio.sleep(RETRY_US_MIN / US_PER_S)
+
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, **_options: Any
+    ) -> tuple[DatagramEndpoint, Any]:
+        """A socket for datagrams on the host that runs now."""
+        here = self._world.current().host
+        port = (local_addr[1] if local_addr else 0) or here.free_port()
+        if port in here.datagram_ports:
+            raise OSError(errno.EADDRINUSE, f"datagram port {port} of {here.name} is in use")
+        remote = (self._resolve(remote_addr[0]).address, remote_addr[1]) if remote_addr else None
+        protocol = protocol_factory()
+        endpoint = DatagramEndpoint(self._world, (here.address, port), remote, protocol)
+        protocol.connection_made(endpoint)
+        return endpoint, protocol
+
+    # -- what threads would do --------------------------------------------------------------------------------
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Run the function now; its result is there in this instant."""
+        del executor
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except StopIteration as error:
+            future.set_exception(RuntimeError(repr(error)))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            future.set_exception(error)
+        return future
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """There is one thread."""
+        return self.call_soon(callback, *args, context=context)
+
+    def set_default_executor(self, executor: Any) -> None:
+        """There is none."""
+
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """No signal ever comes."""
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """None was added."""
+        del sig
+        return False
+
+    def set_exception_handler(self, handler: Any) -> None:
+        """What handlers would be told stands in `World.uncaught`."""
+
+    def get_exception_handler(self) -> None:
+        """None."""
+
+    def set_task_factory(self, factory: Any) -> None:
+        """Refused: tasks must be this loop's."""
+        if factory is not None:
+            raise SimRefused("task factories are not simulated; leave set_task_factory out in the simulator")
+
+    def get_task_factory(self) -> None:
+        """None."""
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise SimRefused(
+            f"{what} cannot run in the simulator; put it behind a function that the test replaces"
+        )
+
+    async def subprocess_exec(self, *args: Any, **_options: Any) -> Any:
+        """Refused."""
+        self._refuse(f"a subprocess ({args[1] if len(args) > 1 else ''})")
+
+    async def subprocess_shell(self, *args: Any, **_options: Any) -> Any:
+        """Refused."""
+        self._refuse(f"a subprocess ({args[1] if len(args) > 1 else ''})")
+
+    async def start_tls(self, *_args: Any, **_options: Any) -> Any:
+        """Refused."""
+        self._refuse("TLS")
+
+    async def create_unix_server(self, *_args: Any, **_options: Any) -> Any:
+        """Refused."""
+        self._refuse("a Unix socket")
+
+    async def create_unix_connection(self, *_args: Any, **_options: Any) -> Any:
+        """Refused."""
+        self._refuse("a Unix socket")
+
+    def add_reader(  # type: ignore[override]
+        self, fd: Any, *_args: Any
+    ) -> None:
+        """Refused."""
+        self._refuse(f"watching file descriptor {fd}")
+
+    def add_writer(  # type: ignore[override]
+        self, fd: Any, *_args: Any
+    ) -> None:
+        """Refused."""
+        self._refuse(f"watching file descriptor {fd}")
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """The place at which a task waits: the innermost line that is not of asyncio, and the function it began with."""
+    coro: Any = task.get_coro()
+    name = getattr(coro, "__qualname__", str(coro)).replace("<locals>.", "")
+    place = "its start"
+    while inspect.iscoroutine(coro) and coro.cr_frame is not None:
+        code = coro.cr_frame.f_code
+        if not code.co_filename.startswith(ASYNCIO):
+            place = f"{code.co_filename.rsplit('/', 1)[-1]}:{coro.cr_frame.f_lineno} in {code.co_name}"
+        coro = coro.cr_await
+    return f"{name} at {place}"

@@ -1,0 +1,75 @@
+"""`splitbrain sweep` as a user types it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def splitbrain(*args, cwd):
+    command = [sys.executable, "-m", "harness.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240, check=False)
+
+
+def last_json(result):
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+SMALL = ("--time-limit", "2", "--rate", "40", "--jobs", "2", "--json")
+
+
+def test_a_sweep_of_a_correct_system_is_valid_and_keeps_no_run(tmp_path):
+    result = splitbrain("sweep", "--seeds", "5:9", *SMALL, cwd=tmp_path)
+    summary = last_json(result)
+    assert (result.returncode, summary["valid"], summary["seeds"]) == (0, True, 4), result.stderr
+    assert summary["groups"] == []
+    assert summary["faults"] > 0
+    assert [path.suffix for path in (tmp_path / "store").iterdir()] == [".jsonl"]
+
+
+def test_a_sweep_of_a_broken_system_keeps_failures_that_replay(tmp_path):
+    args = ("--seeds", "12", "--bug", "stale-read", "--time-limit", "6", "--jobs", "2", "--json")
+    result = splitbrain("sweep", *args, cwd=tmp_path)
+    summary = last_json(result)
+    assert result.returncode == 1
+    assert summary["valid"] is False
+    (group,) = [group for group in summary["groups"] if group["valid"] is False]
+    assert "linearizable" in group["signature"]
+    replay = splitbrain("replay", group["run_dir"], "--json", cwd=tmp_path)
+    assert (replay.returncode, last_json(replay)["identical"]) == (1, True)
+
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path):
+    first = last_json(splitbrain("sweep", "--seeds", "0:4", "--swarm", *SMALL, cwd=tmp_path))
+    path = tmp_path / first["results_file"]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    again = splitbrain("sweep", "--resume", path, "--json", cwd=tmp_path)
+    summary = last_json(again)
+    assert again.returncode == 0, again.stderr
+    assert (summary["resumed"], summary["seeds"], summary["ops"]) == (2, 4, first["ops"])
+
+
+def test_a_sweep_ends_when_its_time_is_up(tmp_path):
+    summary = last_json(splitbrain("sweep", "--until", "1.5s", *SMALL, cwd=tmp_path))
+    assert summary["seeds"] >= 1
+    assert summary["wall_seconds"] < 60
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--seeds", "9:3"), "seeds are '9:3'"),
+        (("--until", "soon"), "--until is 'soon'"),
+        (("--jobs", "0"), "jobs is 0"),
+        (("--seed", "3"), "--seed 3 is for one run"),
+        (("--resume", "nowhere.jsonl"), "sweep nowhere.jsonl"),
+        (("--bug", "nonsense"), "unknown bug 'nonsense'"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_said_in_one_sentence(tmp_path, args, says):
+    result = splitbrain("sweep", *args, cwd=tmp_path)
+    assert result.returncode == 254
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr

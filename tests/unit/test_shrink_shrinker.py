@@ -1,0 +1,101 @@
+"""The shrinker: small results of the same kind, the same ones every time, and honest about what it cannot do."""
+
+import msgspec
+import pytest
+
+from checkers import Op, model_by_name
+from harness import plan as plans
+from harness.config import Config
+from harness.shrink import story
+from harness.shrink.attempt import attempt, find_violations
+from harness.shrink.shrinker import Budget, shrink
+
+BUDGET = Budget(seconds=240.0, attempts=600)
+
+
+def drawn(bug, seed, time_limit_s=6.0):
+    return plans.draw(Config(time_limit_s=time_limit_s, bug=bug), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def stale():
+    plan = next(plan for seed in range(1, 30) if attempt(plan := drawn("stale-read", seed)).violations)
+    return plan, shrink(plan, BUDGET)
+
+
+def test_a_stale_read_comes_down_to_a_few_operations_and_one_fault(stale):
+    _, shrunk = stale
+    assert len(shrunk.plan.ops) + len(shrunk.plan.final) <= 6
+    assert 1 <= len(shrunk.plan.faults) <= 2
+    assert len(shrunk.plan.nodes) == 3
+    assert shrunk.plan.config.time_limit_s < 1
+
+
+def test_the_result_still_fails_and_keeps_the_seed(stale):
+    plan, shrunk = stale
+    assert shrunk.plan.seed == plan.seed
+    assert attempt(shrunk.plan).violations == shrunk.attempt.violations != ()
+
+
+def test_without_the_bug_the_shrunk_plan_does_not_fail(stale):
+    _, shrunk = stale
+    config = msgspec.structs.replace(shrunk.plan.config, bug=None)
+    assert attempt(msgspec.structs.replace(shrunk.plan, config=config)).violations == ()
+
+
+def test_the_same_run_shrinks_to_the_same_plan(stale):
+    plan, shrunk = stale
+    assert shrink(plan, BUDGET).plan == shrunk.plan
+
+
+def test_a_plan_that_does_not_fail_is_not_shrunk():
+    assert shrink(drawn(None, 1, 1.0), BUDGET) is None
+
+
+def test_a_spent_budget_gives_the_best_so_far(stale):
+    plan, _ = stale
+    shrunk = shrink(plan, Budget(attempts=3))
+    assert not shrunk.complete
+    assert shrunk.attempts == 3
+    assert attempt(shrunk.plan).violations
+
+
+def test_the_story_names_leader_fault_operations_and_what_is_wrong(stale):
+    _, shrunk = stale
+    text = story.tell(shrunk.plan)
+    for part in ("becomes leader of term", "FAULT      begins: ", "lost: ", "asks: ", "Where it went wrong"):
+        assert part in text
+    assert len(text.splitlines()) < 110
+    times = [
+        float(line.split()[0])
+        for line in text.split("what\n")[1].splitlines()
+        if line[:10].strip()[:1].isdigit()
+    ]
+    assert times == sorted(times)
+
+
+def test_a_violation_is_the_completion_with_which_the_history_became_impossible():
+    ops = [
+        Op(0, 10, 0, "invoke", "write", key="a", value=1),
+        Op(1, 20, 0, "ok", "write", key="a", value=1),
+        Op(2, 30, 1, "invoke", "read", key="a"),
+        Op(3, 40, 1, "ok", "read", key="a", value=None),
+        Op(4, 50, 1, "invoke", "read", key="a"),
+        Op(5, 60, 1, "ok", "read", key="a", value=1),
+    ]
+    (violation,) = find_violations(ops, model_by_name("etcd-register"))
+    assert (violation.key, violation.index, violation.time_ns) == ("a", 3, 40)
+    assert find_violations(ops[:3], model_by_name("etcd-register")) == ()
+
+
+def test_being_observed_changes_nothing(stale):
+    _, shrunk = stale
+    seen = []
+
+    def observe(cluster):
+        cluster.network.observer = lambda *lost: seen.append(lost)
+        for host in cluster.hosts.values():
+            host.observer = lambda event, **fields: seen.append((event, fields))
+
+    assert attempt(shrunk.plan, prepare=observe).ops == attempt(shrunk.plan).ops
+    assert seen
