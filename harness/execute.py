@@ -41,7 +41,7 @@ def execute(plan: Plan, run_dir: Path, progress: Progress) -> Execution:
     workload = workloads.by_name(plan.config.workload)
     if plan.config.bug is not None and plan.config.bug not in system.bugs:
         raise ConfigError(unknown_bug(plan.config.bug, system.bugs))
-    cluster = make_cluster(plan, system)
+    cluster = make_cluster(plan, system, run_dir)
     recorder = Recorder(run_dir / store.HISTORY, model=workload.model, now_ns=cluster.now_ns)
     try:
         with _interruptible(cluster):
@@ -62,18 +62,19 @@ def unknown_bug(name: str, known: Any) -> str:
 
 @contextlib.contextmanager
 def _interruptible(cluster: Cluster) -> Iterator[None]:
-    """Ctrl-C ends the run cleanly; a second one ends the program."""
+    """Ctrl-C and SIGTERM end the run cleanly; a second Ctrl-C ends the program."""
 
     def on_signal(_number: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         cluster.interrupt()
 
     try:
-        previous = signal.signal(signal.SIGINT, on_signal)
+        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread: a library user handles signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

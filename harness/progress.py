@@ -56,6 +56,7 @@ class LiveProgress:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self._plan = plan
+        self._unit = " simulated" if plan.config.cluster == "sim" else ""
         self._live = Live(console=console, refresh_per_second=10, transient=True)
 
     def __enter__(self) -> Self:
@@ -74,7 +75,7 @@ class LiveProgress:
         table.add_row(
             Text(f"seed {self._plan.seed}", style="bold"),
             ProgressBar(total=limit_s, completed=min(now_s, limit_s), width=30),
-            f"{min(now_s, limit_s):.1f} / {limit_s:g} s simulated"
+            f"{min(now_s, limit_s):.1f} / {limit_s:g} s{self._unit}"
             if now_s <= limit_s
             else "healed; final reads",
             _counts(recorder),

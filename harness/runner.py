@@ -127,8 +127,14 @@ class _Runner:
         for op in self.plan.ops:
             ops[op.worker].append(op)
         faults = asyncio.ensure_future(self._inject_faults())
-        await asyncio.gather(*(worker.perform_all(mine) for worker, mine in zip(workers, ops, strict=True)))
-        await faults
+        try:
+            await asyncio.gather(
+                *(worker.perform_all(mine) for worker, mine in zip(workers, ops, strict=True))
+            )
+            await faults
+        except BaseException:
+            faults.cancel()  # nothing may be injected any more while everything is healed
+            raise
 
     async def _final_phase(self, workers: list[_Worker]) -> None:
         if not self.plan.final:

@@ -24,3 +24,6 @@ class Transport(Protocol):
 
     def request(self, node: str, request: Any) -> Awaitable[Any]:
         """Send the request to the node and wait for its answer."""
+
+    async def close(self) -> None:
+        """End what connections there are; late answers are discarded."""

@@ -24,7 +24,7 @@ class Door:
         self._here, there = socket.socketpair()
         with there:
             argv = command([sys.executable, "-m", "nemesis.door"])
-            self._helper = subprocess.Popen(argv, stdin=there.fileno())  # noqa: S603 - nsenter, by Netns
+            self._helper = subprocess.Popen(argv, stdin=there.fileno(), start_new_session=True)  # noqa: S603 - nsenter, by Netns
         self._here.settimeout(30)
 
     def socket(self) -> socket.socket:

@@ -7,7 +7,6 @@ Rules of this module
     3. A fault is drawn with names in it. Only the leader is left open (see `nemesis.faults`).
 
 >>> from random import Random
-from typing import NamedTuple
 >>> faults = FAULTS["kill"].draw(("n1", "n2", "n3"), Random(3))
 >>> [(fault.aim, fault.nodes) for fault in (next(faults), next(faults))]
 [('leader', ('n2',)), ('majority', ('n2', 'n1'))]

@@ -98,7 +98,7 @@ class Netns:
         target = str(self._holder.pid)
         inside = f"/proc/{target}/root{self._directory}/{node}" if node else f"/proc/{target}/ns/net"
         user = ["--user", "--preserve-credentials"] if self._rootless else []
-        label = f"{OWNER_VARIABLE}={_identity(os.getpid())}"
+        label = f"{OWNER_VARIABLE}={identity(os.getpid())}"
         return ["nsenter", f"--target={target}", *user, f"--net={inside}", "--", "env", label, *argv]
 
     def run(self, node: str | None, argv: Sequence[str], stdin: str = "") -> str:
@@ -151,7 +151,8 @@ class Netns:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PATH": _path(), OWNER_VARIABLE: _identity(os.getpid())},
+            start_new_session=True,  # a Ctrl-C is for the owner, who still needs the namespaces to heal
+            env=os.environ | {"PATH": _path(), OWNER_VARIABLE: identity(os.getpid())},
         )
         assert holder.stdout, "stdout was asked for as a pipe"
         if holder.stdout.readline() != "ready\n":
@@ -185,7 +186,7 @@ def sweep() -> list[str]:
     found: list[str] = []
     for pid in _pids():
         owner = _owner(pid)
-        if owner and not _alive(owner):
+        if owner and not is_alive(owner):
             name = Path(f"/proc/{pid}/comm").read_text().strip() if Path(f"/proc/{pid}").exists() else "?"
             _kill(pid)
             found.append(f"killed process {pid} ({name}), left by process {owner.partition(':')[0]}")
@@ -218,15 +219,16 @@ def _path() -> str:
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
-def _identity(pid: int) -> str:
+def identity(pid: int) -> str:
     """The process and when it started, so that another one with the same number is not taken for it."""
     fields = _read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()
     return f"{pid}:{fields[19].decode()}" if len(fields) > 19 else f"{pid}:gone"
 
 
-def _alive(identity: str) -> bool:
-    pid = identity.partition(":")[0]
-    return pid.isdigit() and _identity(int(pid)) == identity
+def is_alive(owner: str) -> bool:
+    """Whether the process of that identity still runs."""
+    pid = owner.partition(":")[0]
+    return pid.isdigit() and identity(int(pid)) == owner
 
 
 def _owner(pid: int) -> str | None:

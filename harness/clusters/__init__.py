@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from harness.clusters import docker, local
 from harness.clusters.base import Cluster
+from harness.clusters.docker import DockerCluster
+from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
-from harness.errors import ConfigError
+from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
 from harness.systems.base import System
 
-CLUSTERS = ("sim",)
+CLUSTERS = ("sim", "local", "docker")
 
 
 def require(kind: str) -> None:
@@ -21,7 +26,30 @@ def require(kind: str) -> None:
         raise ConfigError(f"unknown cluster {kind!r}; known: {', '.join(CLUSTERS)}")
 
 
-def make_cluster(plan: Plan, system: System) -> Cluster:
-    """A cluster for the plan, not opened yet."""
+def check(plan: Plan) -> None:
+    """Refuse a plan that cannot be performed here, before anything of the run exists.
+
+    Raises:
+        ConfigError: no such cluster, or a fault that it cannot do.
+        SetupError: the machine lacks something.
+    """
     require(plan.config.cluster)
-    return SimCluster(plan, system)
+    if plan.config.cluster == "local":
+        local.check(plan)
+    elif plan.config.cluster == "docker":
+        docker.check(plan)
+
+
+def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Cluster:
+    """A cluster for the plan, not opened yet.
+
+    What real nodes leave behind goes to the run's directory; only the simulator does without one.
+    """
+    require(plan.config.cluster)
+    if plan.config.cluster == "sim":
+        return SimCluster(plan, system)
+    if run_dir is None:
+        raise InternalError(f"a {plan.config.cluster} cluster without a directory")
+    if plan.config.cluster == "local":
+        return LocalCluster(plan, system.service, run_dir)
+    return DockerCluster(plan, system.service, run_dir)

@@ -164,6 +164,9 @@ class SimTransport:
         cluster.loop.schedule(cluster.client_delay_us(), self._arrive, host, request, answer)
         return answer
 
+    async def close(self) -> None:
+        """Nothing is kept open between requests."""
+
     def _arrive(self, host: SimHost, request: Any, answer: asyncio.Future[Any]) -> None:
         if not host.alive:
             self._later(_fail, answer, NotSent(f"{host.name} refused the connection"))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.commands import bugs, check, replay, run, shrink, sim, sweep
+from harness.commands import bugs, check, doctor, images, replay, run, shrink, sim, sweep
 
-COMMANDS = (run, sweep, check, replay, shrink, sim, bugs)
+COMMANDS = (run, sweep, check, replay, shrink, sim, bugs, doctor, images)

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     d = configs.Config()
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="TOML file with the same settings; options override it")
-    add("--cluster", help=f"where nodes run: sim (default {d.cluster})")
+    add("--cluster", help=f"where nodes run: {', '.join(clusters.CLUSTERS)} (default {d.cluster})")
     add("--system", help=f"the system under test (default {d.system})")
     add("--workload", help=f"what clients ask (default {d.workload})")
     add("--nodes", type=int, metavar="N", help=f"number of nodes (default {d.nodes})")
@@ -75,6 +75,7 @@ def main(args: argparse.Namespace) -> int:
     """Load, plan, run, check, report."""
     config = config_of(args)
     plan = plans.draw(config)
+    clusters.check(plan)
     run_dir = store.create(Path(config.store), plan)
     console = Console(stderr=args.json)
     console.print(_headline(plan), highlight=False, soft_wrap=True)
@@ -138,8 +139,8 @@ def print_summary(execution: Execution, console: Console) -> None:
     console.print()
     console.print(
         f"[{STYLES[verdict]}]{verdict.upper()}[/]  {result['ops']} ops: {result['ok']} ok, {result['fail']} fail, "
-        f"{result['info']} info; {result['faults']} faults; {result['sim_seconds']:.1f} s simulated in "
-        f"{result['wall_seconds']:.1f} s",
+        f"{result['info']} info; {result['faults']} faults; {result['sim_seconds']:.1f} s "
+        f"{'simulated' if result['cluster'] == 'sim' else 'run, checked'} in {result['wall_seconds']:.1f} s",
         highlight=False,
         soft_wrap=True,
     )

@@ -14,7 +14,8 @@ The outcome rule (rule 1 of the design), in one place
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -74,11 +75,46 @@ class Bug(Protocol):
         """What is wrong, in a sentence."""
 
 
+class Call(NamedTuple):
+    """A request as it goes over HTTP."""
+
+    method: str
+    path: str
+    body: bytes
+
+
+class Service(Protocol):
+    """How a node of a system runs as a process of its own, and how one speaks to it.
+
+    Attributes:
+        client_port: where every node listens to clients.
+        status_path: what to GET for a node's view of itself, as JSON.
+    """
+
+    client_port: int
+    status_path: str
+
+    def argv(
+        self, python: str, node: str, addresses: Mapping[str, str], data: Path, bug: str | None
+    ) -> list[str]:
+        """The command line of a node, where `addresses` names all nodes and `data` is its directory."""
+
+    def encode(self, request: Any) -> Call:
+        """What a client asks, on the wire."""
+
+    def decode(self, status: int, body: bytes) -> Any:
+        """What the client is answered; never raises: an answer that makes no sense is an unknown outcome."""
+
+    def leader_term(self, status: Any) -> int | None:
+        """The term in which the node with this status thinks it leads; None where it does not."""
+
+
 class System(Protocol):
     """A system under test."""
 
     name: str
     bugs: Mapping[str, Any]
+    service: Service
 
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program for the simulator."""

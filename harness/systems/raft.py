@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.sim.host import Process, SimHost
-from harness.systems.base import ClientOptions, Outcome
+from harness.systems.base import ClientOptions, Outcome, Service
+from harness.systems.raft_service import RaftService
 from harness.transport import Lost, NotSent, Transport
 from raft import api
 from raft.bugs import BUGS, assemble
@@ -34,6 +35,7 @@ class RaftSystem:
 
     name = "raft"
     bugs: Mapping[str, Any] = BUGS
+    service: Service = RaftService()
 
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
@@ -128,7 +130,8 @@ class RaftClient:
         return Outcome("fail", error="refused", node=attempts.node)
 
     async def close(self) -> None:
-        """Nothing is kept open between operations."""
+        """Whatever is still answered finds nobody."""
+        await self._transport.close()
 
     async def _attempt(self, request: api.Request, attempts: _Attempts, timeout_s: float) -> Outcome | None:
         node = attempts.node

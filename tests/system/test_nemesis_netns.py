@@ -118,7 +118,7 @@ def test_a_failed_command_names_it_and_what_it_said(rootless):
 
 def test_when_the_owner_is_killed_all_of_it_goes(rootless):
     bystander = subprocess.Popen(
-        ["sleep", "300"], env=os.environ | {"SPLITBRAIN_OWNER": netns._identity(os.getpid())}
+        ["sleep", "300"], env=os.environ | {"SPLITBRAIN_OWNER": netns.identity(os.getpid())}
     )
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, "rootless" if rootless else "root"], stdout=subprocess.PIPE, text=True
@@ -152,10 +152,10 @@ def test_an_abandoned_directory_is_removed(rootless):
 
 
 def test_a_pid_used_again_is_not_the_owner():
-    pid, _, started = netns._identity(os.getpid()).partition(":")
-    assert netns._alive(f"{pid}:{started}")
-    assert not netns._alive(f"{pid}:{int(started) + 1}")
-    assert not netns._alive("nonsense")
+    pid, _, started = netns.identity(os.getpid()).partition(":")
+    assert netns.is_alive(f"{pid}:{started}")
+    assert not netns.is_alive(f"{pid}:{int(started) + 1}")
+    assert not netns.is_alive("nonsense")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,188 @@
+"""`splitbrain doctor`: what this machine can do for each kind of cluster, and what helps where it cannot.
+
+Nothing is assumed: each means is tried, in namespaces of our own that are gone afterwards. `--heal` removes what a
+splitbrain that was killed has left: processes that carry its label and whose owner is gone, and its directories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from harness.clusters import docker, local
+from harness.errors import SetupError
+from nemesis import backend as backends
+from nemesis import netns, shim
+from nemesis.backend import NETWORK_FIELDS, Abilities
+from nemesis.kinds import FAULTS
+
+NAME = "doctor"
+HELP = "say what this machine can do for each kind of cluster; remove what a killed run has left"
+
+NODES = ("n1", "n2", "n3", "n4", "n5")
+FAULTS_DRAWN = 24  # enough for every variant of a kind to come up
+
+REMEDIES = (
+    ("not found", "apt-get install iproute2 iptables (Debian, Ubuntu)"),
+    ("qdisc kind is unknown", "load the module or take a kernel that has it: modprobe sch_netem sch_htb"),
+    ("ermission", "run as root, or where user namespaces are allowed"),
+    ("permitted", "run as root, or where user namespaces are allowed"),
+)
+
+
+class FaultReport(msgspec.Struct, frozen=True):
+    """Whether a kind of fault can be had, by what means, and if not why."""
+
+    can: bool
+    by: str
+    reason: str = ""
+    remedy: str = ""
+
+
+class ClusterReport(msgspec.Struct, frozen=True):
+    """Whether a kind of cluster can be had, and its faults."""
+
+    can: bool
+    reason: str
+    faults: dict[str, FaultReport]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument(
+        "--heal", action="store_true", help="remove what a killed splitbrain has left, and only that"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Examine, heal if asked to, tell."""
+    healed = heal() if args.heal else None
+    reports = examine()
+    if args.json:
+        value = {"clusters": msgspec.to_builtins(reports)}
+        sys.stdout.write(json.dumps(value | ({} if healed is None else {"healed": healed})) + "\n")
+        return 0
+    console = Console()
+    console.print(table(reports))
+    for name, report in reports.items():
+        if not report.can:
+            console.print(f"{name}: {report.reason}", markup=False, highlight=False, soft_wrap=True)
+        for fault, found in report.faults.items():
+            if report.can and not found.can:
+                remedy = f"; {found.remedy}" if found.remedy else ""
+                console.print(
+                    f"{name}: {fault}: {found.reason}{remedy}", markup=False, highlight=False, soft_wrap=True
+                )
+    if healed is not None:
+        for line in healed or ["nothing was left behind by earlier runs"]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def heal() -> list[str]:
+    """Remove leftovers; returns what was found, as sentences."""
+    found = netns.sweep()
+    for directory in local.leftovers():
+        shutil.rmtree(directory, ignore_errors=True)
+        found.append(f"removed {directory}")
+    return found + docker.sweep()
+
+
+def examine() -> dict[str, ClusterReport]:
+    """Every kind of cluster."""
+    return {
+        "sim": ClusterReport(True, "", {name: FaultReport(True, "simulation") for name in FAULTS}),
+        "local": examine_local(),
+        "docker": examine_docker(),
+    }
+
+
+def examine_local() -> ClusterReport:
+    """Namespaces, the means in them, and the compiler."""
+    try:
+        abilities = local.probe()
+    except SetupError as error:
+        return ClusterReport(False, str(error), {})
+    others = {"kill": "signals", "pause": "signals", "clock": "library", "disk": "library"}
+    refusals = _shim_refusals()
+    return ClusterReport(True, "", {name: fault_report(name, abilities, others, refusals) for name in FAULTS})
+
+
+def examine_docker() -> ClusterReport:
+    """The engine, the image, and the means in a container."""
+    try:
+        abilities = docker.probe()
+    except SetupError as error:
+        return ClusterReport(False, str(error), {})
+    others = dict.fromkeys(docker.FAULTS_OF_PROCESSES, "signals")
+    return ClusterReport(True, "", {name: fault_report(name, abilities, others, {}) for name in FAULTS})
+
+
+def _shim_refusals() -> dict[str, str]:
+    """Why the libraries for clock and disk cannot be built, if they cannot."""
+    refusals: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix=local.DIRECTORY_PREFIX) as directory:
+        for name in local.SHIMS:
+            try:
+                shim.build(name, Path(directory))
+            except shim.ShimError as error:
+                refusals[name] = str(error)
+    return refusals
+
+
+def fault_report(
+    name: str, abilities: Abilities, others: Mapping[str, str], refusals: Mapping[str, str]
+) -> FaultReport:
+    """What becomes of a kind of fault, given what the machine can do.
+
+    Args:
+        name: the kind.
+        abilities: means for the network.
+        others: means for what is not the network.
+        refusals: why some of those do not work.
+    """
+    backend = backends.choose(abilities)
+    drawn = itertools.islice(FAULTS[name].draw(NODES, Random(1)), FAULTS_DRAWN)
+    needs = sorted({need for fault in drawn for need in backends.needs(fault, NODES)})
+    by: list[str] = []
+    for need in needs:
+        means = backend.means(need) if need in NETWORK_FIELDS else others.get(need)
+        reason = backend.reason(need) if need in NETWORK_FIELDS else refusals.get(need, "")
+        if means is None or need in refusals:
+            return FaultReport(False, "", reason or "this cluster cannot do it", remedy(reason))
+        by.append(means)
+    return FaultReport(True, ", ".join(dict.fromkeys(by)))
+
+
+def remedy(reason: str) -> str:
+    """What helps against a refusal, where we know.
+
+    >>> remedy("iptables: sh: 1: iptables: not found")
+    'apt-get install iproute2 iptables (Debian, Ubuntu)'
+    """
+    return next((what for sign, what in REMEDIES if sign in reason), "")
+
+
+def table(reports: Mapping[str, ClusterReport]) -> Table:
+    """One row a fault, one column a kind of cluster."""
+    shown = Table("fault", *reports, box=None, pad_edge=False, header_style="bold")
+    shown.add_row("(cluster)", *("yes" if report.can else "no" for report in reports.values()))
+    for name in FAULTS:
+        cells = []
+        for report in reports.values():
+            found = report.faults.get(name)
+            cells.append(found.by if found and found.can else "no")
+        shown.add_row(name, *cells)
+    return shown

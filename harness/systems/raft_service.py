@@ -1,0 +1,62 @@
+"""The reference system as a process: `python -m raft`, spoken to through its `POST /v1/request`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.systems.base import Call
+from raft import api
+
+PEER_PORT = 7000
+CLIENT_PORT = 8000
+
+_encode = msgspec.json.Encoder().encode
+_decoder: msgspec.json.Decoder[api.Response] = msgspec.json.Decoder(api.Response)
+
+
+class RaftService:
+    """See the module and `harness.systems.base.Service`.
+
+    >>> service = RaftService()
+    >>> service.encode(api.Request("c1", 7, api.Get("x"))).body
+    b'["c1",7,["get","x"]]'
+    >>> service.decode(200, b'["done",3]')
+    Done(value=3)
+    >>> service.decode(404, b"")
+    Unknown(reason='the node answered 404')
+    """
+
+    client_port = CLIENT_PORT
+    status_path = "/status"
+
+    def argv(
+        self, python: str, node: str, addresses: Mapping[str, str], data: Path, bug: str | None
+    ) -> list[str]:
+        """One server; all members are known to each from the start."""
+        members = [
+            f"--member={name}={address}:{PEER_PORT},{address}:{CLIENT_PORT}"
+            for name, address in addresses.items()
+        ]
+        bugs = [f"--bug={bug}"] if bug is not None else []
+        return [python, "-m", "raft", f"--name={node}", f"--data-dir={data}", *members, *bugs]
+
+    def encode(self, request: api.Request) -> Call:
+        """A whole request as JSON."""
+        return Call("POST", "/v1/request", _encode(request))
+
+    def decode(self, status: int, body: bytes) -> api.Response:
+        """A whole response as JSON."""
+        if status != 200:
+            return api.Unknown(f"the node answered {status}")
+        try:
+            return _decoder.decode(body)
+        except msgspec.DecodeError as error:
+            return api.Unknown(f"the node answered nonsense: {error}")
+
+    def leader_term(self, status: Any) -> int | None:
+        """From `/status`."""
+        return int(status["term"]) if status["role"] == "leader" else None

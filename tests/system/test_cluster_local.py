@@ -1,0 +1,142 @@
+"""`--cluster local`: the reference system as processes in namespaces, broken for real, and gone afterwards."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nemesis.netns import Netns, NetnsError
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+
+LABEL = b"SPLITBRAIN_OWNER="
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _namespaces():
+    try:
+        Netns(("n1",)).close()
+    except NetnsError as error:
+        pytest.skip(str(error))
+
+
+def command(store, *options):
+    return [sys.executable, "-m", "harness.cli", "run", "--cluster", "local", "--store", str(store), *options]
+
+
+def run(store, *options):
+    """Exit code, the JSON summary, and what was said."""
+    done = subprocess.run(
+        command(store, "--json", *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    lines = done.stdout.splitlines()
+    return done.returncode, json.loads(lines[-1]) if lines else None, done.stderr
+
+
+def left_by(pid):
+    """Processes that carry the label of this owner, and directories named after it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and LABEL + f"{pid}:".encode() in (entry / "environ").read_bytes():
+                found.append((entry / "comm").read_text())
+        except OSError:
+            pass
+    return [*found, *Path("/tmp").glob(f"sb-*-{pid}-*")]
+
+
+def eventually(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return answer
+
+
+def test_faults_bite_and_the_verdict_is_valid(tmp_path):
+    faults = [option for name in ("partition", "latency", "kill", "pause") for option in ("--fault", name)]
+    code, summary, said = run(tmp_path, *faults, "--time-limit", "15", "--rate", "60", "--seed", "2")
+    assert (code, summary["valid"]) == (0, True), said
+    run_dir = Path(summary["run_dir"])
+    results = json.loads((run_dir / "results.json").read_text())
+    assert summary["faults"] >= 4
+    assert summary["ok"] > 100
+    assert results["facts"]["packets_met_by_faults"] > 0
+    assert results["facts"]["processes_started"] > 5
+    samples = [json.loads(line) for line in (run_dir / "nodes" / "status.jsonl").read_text().splitlines()]
+    assert {sample["node"] for sample in samples} == {"n1", "n2", "n3", "n4", "n5"}
+    assert any(sample["status"] and sample["status"]["role"] == "leader" for sample in samples)
+    assert all((run_dir / "nodes" / f"n{number}.log").stat().st_size for number in range(1, 6))
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler; on Debian: apt-get install gcc libc6-dev")
+def test_clocks_and_disks_are_broken_too(tmp_path):
+    code, summary, said = run(
+        tmp_path, "--nodes", "3", "--fault", "clock", "--fault", "disk", "--time-limit", "12", "--rate", "50",
+        "--seed", "4",
+    )  # fmt: skip
+    assert (code, summary["valid"]) == (0, True), said
+    assert summary["faults"] >= 2
+
+
+def test_two_hundred_clients_of_one_harness(tmp_path):
+    code, summary, said = run(
+        tmp_path, "--nodes", "3", "--fault", "none", "--concurrency", "200", "--rate", "300", "--time-limit",
+        "5", "--keys", "50", "--op-timeout", "5000",
+    )  # fmt: skip
+    assert (code, summary["valid"]) == (0, True), said
+    assert summary["ok"] > 500
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_when_it_is_stopped(tmp_path, number):
+    options = (
+        "--nodes",
+        "3",
+        "--fault",
+        "pause",
+        "--fault",
+        "partition",
+        "--time-limit",
+        "60",
+        "--rate",
+        "20",
+    )
+    with subprocess.Popen(
+        command(tmp_path, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        assert eventually(lambda: len(left_by(process.pid)) > 4, 60), "it runs"
+        assert eventually(lambda: list(tmp_path.glob("latest/nodes/status.jsonl")), 60), "it is ready"
+        time.sleep(2)
+        # As a terminal does it: to the whole group.
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert eventually(lambda: not [one for one in left_by(process.pid) if isinstance(one, str)])
+        for directory in left_by(process.pid):  # what `doctor --heal` is for
+            shutil.rmtree(directory)
+    else:
+        assert process.returncode == 2, "what was recorded is checked, and the verdict is unknown"
+        assert left_by(process.pid) == []
+        assert json.loads((tmp_path / "latest" / "results.json").read_text())["interrupted"]
+
+
+def test_a_fault_without_means_is_refused_before_the_run(tmp_path):
+    """Without ip and tc there is no network to break; PATH keeps what Python itself needs."""
+    done = subprocess.run(
+        command(tmp_path / "store", "--fault", "partition"),
+        env=os.environ | {"PATH": str(tmp_path)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 255
+    assert "cluster 'local': " in done.stderr
+    assert "apt-get install" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()

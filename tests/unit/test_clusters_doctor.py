@@ -1,0 +1,87 @@
+"""What the doctor says of machines that can much, little and nothing."""
+
+import json
+import os
+
+import pytest
+
+from harness import cli
+from harness.clusters import docker, local
+from harness.commands import doctor
+from harness.errors import SetupError
+from nemesis.backend import PROBES, Abilities
+from nemesis.kinds import FAULTS
+
+ALL = Abilities(dict.fromkeys(PROBES))
+
+
+@pytest.fixture(autouse=True)
+def _docker(monkeypatch):
+    monkeypatch.setattr(docker, "probe", lambda: ALL)
+    monkeypatch.setattr(docker, "sweep", list)
+
+
+def say(capsys, *options):
+    code = cli.main(["doctor", *options])
+    return code, capsys.readouterr().out
+
+
+def test_a_machine_that_can_all(monkeypatch, capsys):
+    monkeypatch.setattr(local, "probe", lambda: ALL)
+    monkeypatch.setattr(doctor, "_shim_refusals", dict)
+    code, out = say(capsys, "--json")
+    clusters = json.loads(out)["clusters"]
+    assert code == 0
+    docker = clusters["docker"]["faults"]
+    assert not docker["clock"].pop("can")
+    assert docker["kill"]["by"] == "signals"
+    assert docker["corrupt"]["by"] == "netem"
+    assert set(clusters["sim"]["faults"]) == set(clusters["local"]["faults"]) == set(FAULTS)
+    assert all(
+        fault["can"]
+        for cluster in (clusters["sim"], clusters["local"])
+        for fault in cluster["faults"].values()
+    )
+    assert clusters["local"]["faults"]["partition"]["by"] == "tc"
+    assert clusters["local"]["faults"]["latency"]["by"] == "netem"
+    assert clusters["local"]["faults"]["kill"]["by"] == "signals"
+
+
+def test_what_is_missing_is_named_with_a_remedy(monkeypatch, capsys):
+    poor = Abilities(dict.fromkeys(PROBES) | {"iptables": "sh: iptables: not found", "netem": "unknown"})
+    monkeypatch.setattr(local, "probe", lambda: poor)
+    monkeypatch.setattr(doctor, "_shim_refusals", lambda: {"disk": "the fault 'disk' needs a C compiler"})
+    faults = doctor.examine_local().faults
+    assert faults["partition"].can
+    assert not faults["loss"].can
+    assert "iptables: not found" in faults["loss"].reason
+    assert "apt-get install" in faults["loss"].remedy
+    assert faults["clock"].can
+    assert faults["disk"].reason == "the fault 'disk' needs a C compiler"
+    assert "local: loss: " in say(capsys)[1]
+
+
+def test_without_namespaces_the_reason_is_told(monkeypatch, capsys):
+    def refuse():
+        raise SetupError("cluster 'local': no network namespaces here; run as root")
+
+    monkeypatch.setattr(local, "probe", refuse)
+    code, out = say(capsys)
+    assert code == 0
+    assert "cluster 'local': no network namespaces here; run as root" in out
+
+
+@pytest.mark.parametrize("found", [[], ["killed process 7 (python), left by process 6"]])
+def test_heal_tells_what_it_removed(monkeypatch, capsys, tmp_path, found):
+    monkeypatch.setattr(local, "probe", lambda: ALL)
+    monkeypatch.setattr(doctor.netns, "sweep", lambda: list(found))
+    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: str(tmp_path))
+    ours = tmp_path / f"{local.DIRECTORY_PREFIX}{os.getpid()}-abc"
+    ours.mkdir()
+    assert json.loads(say(capsys, "--heal", "--json")[1])["healed"] == found
+    assert ours.exists(), "its maker lives"
+    abandoned = tmp_path / f"{local.DIRECTORY_PREFIX}{2**22 + 1}-abc"
+    abandoned.mkdir()
+    assert json.loads(say(capsys, "--heal", "--json")[1])["healed"] == [*found, f"removed {abandoned}"]
+    assert not abandoned.exists()
+    assert "nothing was left" in say(capsys, "--heal")[1] or found
