@@ -80,11 +80,16 @@ def build_image(context: Path, base: str) -> str:
         SetupError: the build failed; with the engine's last words.
     """
     client = engine()
+    before = client.images.list(name=IMAGE)
     try:
-        client.images.build(
+        built, _ = client.images.build(
             path=str(context), tag=IMAGE, buildargs={"BASE": base}, labels={SOURCES_LABEL: sources_digest()},
             rm=True, forcerm=True,
         )  # fmt: skip
+        for old in before:
+            if old.id != built.id:
+                with contextlib.suppress(Exception):  # in use by a run that goes on
+                    client.images.remove(old.id)
     except Exception as error:  # noqa: BLE001 - as above
         raise SetupError(
             f"image {IMAGE}: {_short(error)}; where no registry is reachable make a base with docker/make-base "
