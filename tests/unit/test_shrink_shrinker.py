@@ -19,7 +19,7 @@ def drawn(bug, seed, time_limit_s=6.0):
 
 @pytest.fixture(scope="module")
 def stale():
-    plan = next(plan for seed in range(1, 30) if attempt(plan := drawn("stale-read", seed)).violations)
+    plan = next(plan for seed in range(1, 30) if attempt(plan := drawn("stale-read", seed, 20.0)).violations)
     return plan, shrink(plan, BUDGET)
 
 
