@@ -11,7 +11,6 @@ of a deposed leader then keeps asking the deposed leader, which is where stale r
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,19 +39,13 @@ class RaftSystem:
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
         host.storage = _SimStorage(host)
-        return _SimNode(_node_class(bug)(host.name, nodes, host, _options(bug), host.observer))
+        return _SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer))
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
     ) -> RaftClient:
         """A client with a session of its own."""
         return RaftClient(transport, nodes, home, client_id, options)
-
-
-@functools.cache
-def _options(bug: str | None) -> Options:
-    """The simulator's options, with those without which the bug is never met."""
-    return dataclasses.replace(SIM_OPTIONS, **BUGS[bug].options) if bug is not None else SIM_OPTIONS
 
 
 @functools.cache
