@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from harness.clusters.base import Cluster
+from harness.clusters.base import LOAD_BALANCER, Cluster
 from harness.errors import Interrupted
 from harness.plan import Plan, PlannedOp
 from harness.recorder import Recorder
@@ -217,16 +217,19 @@ class _Worker:
         self._runner = runner
         self._process = index
         plan = runner.plan
-        self._home = plan.nodes[index % len(plan.nodes)]
+        self._nodes = (LOAD_BALANCER,) if plan.config.via == "lb" else plan.nodes
+        self._home = self._nodes[index % len(self._nodes)]
         self._options = ClientOptions(
-            op_timeout_ms=plan.config.op_timeout_ms, attempt_timeout_ms=plan.config.attempt_timeout_ms
+            op_timeout_ms=plan.config.op_timeout_ms,
+            attempt_timeout_ms=plan.config.attempt_timeout_ms,
+            follows_leader=plan.config.via == "leader",
         )
         self._client = self._new_client()
 
     def _new_client(self) -> Client:
         runner = self._runner
         return runner.system.client(
-            runner.cluster.transport(), runner.plan.nodes, self._home, f"c{self._process}", self._options
+            runner.cluster.transport(), self._nodes, self._home, f"c{self._process}", self._options
         )
 
     async def perform_all(self, ops: list[PlannedOp]) -> None:

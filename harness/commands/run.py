@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--op-timeout", type=int, metavar="MS", dest="op_timeout_ms",
         help=f"an operation without an answer by then is info (default {d.op_timeout_ms})",
     )  # fmt: skip
+    add("--via", help=f"how clients find the leader: {', '.join(configs.VIA)} (default {d.via})")
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
