@@ -31,6 +31,7 @@ from raft.api import (
     Command,
     Delete,
     Done,
+    Expired,
     Get,
     Mismatch,
     NotLeader,
@@ -54,6 +55,7 @@ _REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     409: "Conflict",
+    410: "Gone",
     413: "Content Too Large",
     503: "Service Unavailable",
     504: "Gateway Timeout",
@@ -156,17 +158,24 @@ class HttpFront:
     async def _on_key(self, call: _Call) -> _Answer:
         key = unquote(call.path.removeprefix("/v1/keys/"))
         response = await self._ask(self._request(call, _command(call, key)))
+        if isinstance(response, Done):
+            return _json(200, {"value": response.value} if call.method == "GET" else {"ok": True})
+        return self._not_done(response, call.path)
+
+    def _not_done(self, response: Response, path: str) -> _Answer:
         match response:
-            case Done(value):
-                return _json(200, {"value": value} if call.method == "GET" else {"ok": True})
+            case NotLeader(leader):
+                return self._redirect(leader, path)
             case Mismatch(current):
                 return _json(409, {"current": current})
-            case NotLeader(leader):
-                return self._redirect(leader, call.path)
+            case Expired(what, name):
+                return _error(404, f"there is no {what} {name!r} (any more)")
             case Refused(reason):
                 return _error(503, reason)
             case Unknown(reason):
                 return _error(504, reason)
+            case _:
+                return _json(410, {"compacted": getattr(response, "revision", None)})
 
     def _request(self, call: _Call, command: Command) -> Request:
         client, seq = call.headers.get("client"), call.headers.get("seq", "")
