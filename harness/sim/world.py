@@ -47,7 +47,7 @@ from harness.sim.loop import US_PER_S
 from harness.sim.network import NetworkParams, SimNetwork
 from harness.sim.streams import DatagramEndpoint, Endpoint
 from harness.sim.world_loop import WorldLoop
-from nemesis.target import Ruleset
+from nemesis.target import ClockRule, Ruleset
 
 T = TypeVar("T")
 
@@ -254,9 +254,9 @@ class World:
         """See `Host.resume`."""
         self.hosts[node].resume()
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
         """Shift the wall clock of a host."""
-        self.hosts[node].skew_us = round(offset_ms * 1000)
+        self.hosts[node].skew_us = round(rule.offset_ms * 1000)
 
     # -- the loop's side --------------------------------------------------------------------------------------
 
