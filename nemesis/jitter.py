@@ -26,7 +26,7 @@ from nemesis.target import LinkRule
 
 _NORMAL = NormalDist()
 # Pareto with the shape 3, as in netem's table, brought to mean 0 and deviation 1; both tables end at 4 deviations.
-_PARETO_SHAPE, _PARETO_MEAN, _PARETO_DEVIATION = 3.0, 1.5, 0.75**0.5
+_PARETO_SHAPE, _PARETO_MEAN, _PARETO_DEVIATION = 3.0, 1.5, math.sqrt(0.75)
 _DEVIATIONS_MAX = 4.0
 _U_MIN = 1e-6
 
@@ -63,4 +63,4 @@ def _deviations(distribution: str, u: float) -> float:
         return max(-_DEVIATIONS_MAX, min(normal, _DEVIATIONS_MAX))
     pareto = (math.pow(1 - u, -1 / _PARETO_SHAPE) - _PARETO_MEAN) / _PARETO_DEVIATION
     mixture = pareto if distribution == "pareto" else 0.25 * normal + 0.75 * pareto
-    return max(-_DEVIATIONS_MAX, min(mixture, _DEVIATIONS_MAX))
+    return float(max(-_DEVIATIONS_MAX, min(mixture, _DEVIATIONS_MAX)))
