@@ -20,7 +20,7 @@ from harness.sim.host import SimHost
 from harness.sim.network import SimNetwork
 from harness.systems.base import System
 from harness.transport import Lost, NotSent
-from nemesis.target import DiskRule, Ruleset
+from nemesis.target import ClockRule, DiskRule, Ruleset
 
 T = TypeVar("T")
 
@@ -137,9 +137,9 @@ class SimCluster:
         """SIGCONT."""
         self.hosts[node].resume()
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
         """Shift the node's wall clock; its monotonic clock never jumps."""
-        self.hosts[node].wall_offset_us = round(offset_ms * 1000)
+        self.hosts[node].wall_offset_us = round(rule.offset_ms * 1000)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:
         """Make the node's disk exactly this."""
