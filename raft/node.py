@@ -389,10 +389,10 @@ class Node:
     # -- role and timer ----------------------------------------------------------------------------
 
     def _note_role(self) -> None:
-        core = self.core
-        seen = (core.role.name, core.term, core.leader)
-        if seen == self._seen:
+        core, seen = self.core, self._seen
+        if core.term == seen[1] and core.leader == seen[2] and core.role.name == seen[0]:
             return
+        seen = (core.role.name, core.term, core.leader)
         deposed = self._seen[0] == "leader" and self._seen[:2] != seen[:2]
         self._seen = seen
         if deposed or self._reads:

@@ -42,7 +42,7 @@ from nemesis.backend import Abilities, Backend
 from nemesis.faults import FaultError
 from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network
-from nemesis.target import HEALTHY_DISK, DiskRule, Link, Ruleset
+from nemesis.target import HEALTHY_DISK, ClockRule, DiskRule, Link, Ruleset
 
 DIRECTORY_PREFIX = "sb-local-"
 KILL_TIMEOUT_S = 10.0
@@ -66,7 +66,7 @@ def probe() -> Abilities:
 def shims_of(plan: Plan) -> tuple[str, ...]:
     """The libraries that the plan's faults need."""
     needed = {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
-    return tuple(name for name in SHIMS if name in needed)
+    return tuple(shim for shim in SHIMS if any(name.startswith(shim) for name in needed))
 
 
 def check(plan: Plan) -> None:
@@ -261,10 +261,10 @@ class LocalCluster(RealCluster):
         if self._is_up(node):
             self._processes[node].process.send_signal(signal.SIGCONT)
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
         """Shift what the node's process reads as the wall clock."""
         if self._scratch is not None:
-            clock.write_offset(self._scratch / f"{node}.clock", offset_ms)
+            clock.write_offset(self._scratch / f"{node}.clock", rule.offset_ms)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:
         """Make the node's disk exactly this."""

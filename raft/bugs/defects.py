@@ -15,6 +15,7 @@ from raft.core import (
     RequestVote,
     VoteReply,
 )
+from raft.core.progress import Progress
 from raft.core.quorum import majority, reached
 from raft.core.records import Saved, SaveHardState
 from raft.core.roles import Follower
@@ -386,8 +387,8 @@ class JointOneMajority(AsInThePaper):
 
     __slots__ = ()
 
-    def _reached(self, value_of: Callable[[NodeId], int]) -> int:
-        return reached([value_of(voter) for voter in self.voters])
+    def _reached(self, role: Leader, value_of: Callable[[Progress], int]) -> int:
+        return reached([value_of(role.progress[voter]) for voter in self.voters])
 
     def _is_majority(self, names: Sequence[NodeId]) -> bool:
         return sum(name in self.voters for name in names) >= majority(len(self.voters))

@@ -47,6 +47,10 @@ class Cluster:
     def start(self, name, *flags):
         arguments = [flag for member in self.members for flag in ("--member", member)]
         command = [sys.executable, "-m", "raft", "--name", name, "--data-dir", str(self.directory / name)]
+        command += [
+            "--election-timeout-ms-min=300",
+            "--election-timeout-ms-max=600",
+        ]  # CI's machines are busy
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen([*command, *arguments, *flags], stdout=log, stderr=log)
 
