@@ -30,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         cluster, system, workload: names, see `splitbrain run --help`.
+        workload_options: see `splitbrain workloads`.
         nodes: how many nodes.
         concurrency: how many client processes at a time.
         rate_hz: operations a second, over all clients.
@@ -50,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster: str = "sim"
     system: str = "raft"
     workload: str = "register"
+    workload_options: dict[str, Any] = {}
     nodes: int = 5
     concurrency: int = 10
     rate_hz: float = 100.0

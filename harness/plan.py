@@ -78,7 +78,7 @@ def draw(config: Config, seed: int | None = None) -> Plan:
     streams = Streams(root)
     nodes = tuple(f"n{i + 1}" for i in range(config.nodes))
     workload = workloads.by_name(config.workload)
-    ops, final = workload.plan(config, streams)
+    ops, final = workload.plan(config, workloads.settings_of(config), streams)
     try:
         faults = draw_faults(config.faults, nodes, config.time_limit_s * 1000, streams.stream)
     except FaultError as error:

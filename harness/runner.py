@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from harness import workloads
 from harness.clusters.base import LOAD_BALANCER, Cluster
 from harness.errors import Interrupted
 from harness.plan import Plan, PlannedOp
@@ -104,6 +105,7 @@ class _Runner:
         self.system = system
         self.recorder = recorder
         self.progress = progress
+        self.settings = workloads.settings_of(plan.config)
         self.nemesis = Nemesis(cluster)
         self.result = RunRecord(faults=[FaultRecord(event) for event in plan.faults])
         self.limit_ns = int(plan.config.time_limit_s * 1e9)
@@ -223,6 +225,8 @@ class _Worker:
             op_timeout_ms=plan.config.op_timeout_ms,
             attempt_timeout_ms=plan.config.attempt_timeout_ms,
             follows_leader=plan.config.via == "leader",
+            workload=plan.config.workload,
+            settings=runner.settings,
         )
         self._client = self._new_client()
 
@@ -258,7 +262,7 @@ class _Worker:
         record = self._runner.recorder.record
         record(self._process, "invoke", op.f, key=op.key, value=op.value)
         outcome = await self._client.invoke(op.f, op.key, op.value)
-        value = outcome.value if outcome.type == "ok" and op.value is None else op.value
+        value = op.value if outcome.value is None else outcome.value
         record(
             self._process,
             outcome.type,

@@ -31,7 +31,7 @@ import msgspec
 
 from nemesis import grudges
 from nemesis.grudges import Grudge
-from nemesis.target import HEALTHY, HEALTHY_DISK, DiskRule, Link, LinkRule, Ruleset
+from nemesis.target import HEALTHY, HEALTHY_DISK, ClockRule, DiskRule, Link, LinkRule, Ruleset
 
 Topology = Literal["halves", "one", "minority-third", "majorities-ring", "bridge", "leader", "custom"]
 Hearing = Literal["none", "deaf", "mute"]
@@ -246,7 +246,7 @@ class Effect:
         rules: what it does to the network.
         killed: nodes whose process is dead while it is in force.
         paused: nodes whose process stands still while it is in force.
-        skews_ms: how far the clock of a node is ahead while it is in force.
+        clocks: what is wrong with the clocks of a node while it is in force.
         disks: what is wrong with the disk of a node while it is in force.
         details: the same as JSON, for the record: who was hit, who was leader, the grudge.
     """
@@ -255,7 +255,7 @@ class Effect:
     rules: Ruleset = HEALTHY
     killed: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
-    skews_ms: Mapping[str, float] = field(default_factory=dict)
+    clocks: Mapping[str, ClockRule] = field(default_factory=dict)
     disks: Mapping[str, DiskRule] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -354,7 +354,7 @@ def _resolve_clock(fault: ClockSkew, cluster: Sequence[str], leader: str | None)
     hit = _aimed_at(fault, cluster, leader)
     return Effect(
         description=f"clock {fault.aim}: {' '.join(hit)} {fault.offset_ms:+g} ms",
-        skews_ms=dict.fromkeys(hit, fault.offset_ms),
+        clocks=dict.fromkeys(hit, ClockRule(offset_ms=fault.offset_ms)),
         details=_details(fault, hit, leader),
     )
 

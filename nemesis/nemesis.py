@@ -29,11 +29,13 @@ from typing import Any, Literal
 import msgspec
 
 from nemesis.faults import Effect, FaultError, name_of, resolve, wants_leader
-from nemesis.rules import combine_disks, compose
+from nemesis.rules import combine_clocks, combine_disks, compose
 from nemesis.schedule import FaultEvent
 from nemesis.target import (
     HEALTHY,
     HEALTHY_DISK,
+    RIGHT_CLOCK,
+    ClockRule,
     ClockTarget,
     DiskRule,
     DiskTarget,
@@ -103,7 +105,7 @@ class Nemesis:
         self._target = target
         self._in_force: dict[str, tuple[FaultEvent, Effect]] = {}
         self._states: dict[str, State] = dict.fromkeys(target.nodes, "running")
-        self._skews_ms: dict[str, float | None] = dict.fromkeys(target.nodes, 0.0)
+        self._clocks: dict[str, ClockRule | None] = dict.fromkeys(target.nodes, RIGHT_CLOCK)
         self._disks: dict[str, DiskRule | None] = dict.fromkeys(target.nodes, HEALTHY_DISK)
         self._network: Ruleset | None = HEALTHY
         self._lock = asyncio.Lock()
@@ -146,7 +148,7 @@ class Nemesis:
             self._network = None
             self._states = dict.fromkeys(self._target.nodes, "unknown")
             if isinstance(self._target, ClockTarget):
-                self._skews_ms = dict.fromkeys(self._target.nodes, None)
+                self._clocks = dict.fromkeys(self._target.nodes, None)
             if isinstance(self._target, DiskTarget):
                 self._disks = dict.fromkeys(self._target.nodes, None)
             await self._settle(None)
@@ -174,7 +176,7 @@ class Nemesis:
         await asyncio.gather(
             self._settle_network(event, compose(effect.rules for effect in effects)),
             *(self._settle_node(event, node, wanted(node, effects)) for node in nodes),
-            *(self._settle_clock(event, node, skew_ms(node, effects)) for node in nodes),
+            *(self._settle_clock(event, node, clock(node, effects)) for node in nodes),
         )
 
     async def _settle_network(self, event: FaultEvent | None, rules: Ruleset) -> None:
@@ -193,17 +195,17 @@ class Nemesis:
         if all(done):
             self._states[node] = state
 
-    async def _settle_clock(self, event: FaultEvent | None, node: str, offset_ms: float) -> None:
-        if self._skews_ms[node] == offset_ms:
+    async def _settle_clock(self, event: FaultEvent | None, node: str, rule: ClockRule) -> None:
+        if self._clocks[node] == rule:
             return
-        self._skews_ms[node] = None
-        if await self._ask(event, "set_clock", node, lambda: self._set_clock(node, offset_ms)):
-            self._skews_ms[node] = offset_ms
+        self._clocks[node] = None
+        if await self._ask(event, "set_clock", node, lambda: self._set_clock(node, rule)):
+            self._clocks[node] = rule
 
-    async def _set_clock(self, node: str, offset_ms: float) -> None:
+    async def _set_clock(self, node: str, rule: ClockRule) -> None:
         if isinstance(self._target, ClockTarget):
-            await self._target.set_clock(node, offset_ms)
-        elif offset_ms:
+            await self._target.set_clock(node, rule)
+        elif rule != RIGHT_CLOCK:
             raise FaultError("this cluster cannot shift clocks; leave the fault 'clock' out")
 
     async def _settle_disk(self, event: FaultEvent | None, node: str, rule: DiskRule) -> None:
@@ -262,9 +264,10 @@ def wanted(node: str, effects: Sequence[Effect]) -> State:
     return "running"
 
 
-def skew_ms(node: str, effects: Sequence[Effect]) -> float:
-    """How far ahead the clock of a node should be: offsets in force add."""
-    return sum(effect.skews_ms.get(node, 0.0) for effect in effects)
+def clock(node: str, effects: Sequence[Effect]) -> ClockRule:
+    """What the clocks of a node should be like: offsets in force add."""
+    rules = [effect.clocks[node] for effect in effects if node in effect.clocks]
+    return functools.reduce(combine_clocks, rules, RIGHT_CLOCK)
 
 
 def disk(node: str, effects: Sequence[Effect]) -> DiskRule:

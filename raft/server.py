@@ -225,8 +225,8 @@ class Server:
             )
             stack.callback(inbound.close)
             front = HttpFront(self)
-            clients = await asyncio.start_server(
-                front.serve, settings.me.clients.host, settings.me.clients.port
+            clients = await asyncio.get_running_loop().create_server(
+                front.http1.connection, settings.me.clients.host, settings.me.clients.port
             )
             stack.callback(front.close)
             stack.callback(clients.close)

@@ -35,7 +35,7 @@ from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis.backend import Backend
 from nemesis.network import Network, NetworkError
-from nemesis.target import DiskRule, Link, Ruleset
+from nemesis.target import ClockRule, DiskRule, Link, Ruleset
 
 T = TypeVar("T")
 
@@ -311,10 +311,10 @@ class RealCluster(ABC):
         if await self._is_up(node):
             await self._signal(node, signal.SIGCONT)
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
         """Shift what the node's process reads as the wall clock."""
         if self._shims is not None:
-            await self._shims.set_clock(node, offset_ms)
+            await self._shims.set_clock(node, rule)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:
         """Make the node's disk exactly this."""

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from harness.plan import Plan
 from nemesis import backend as backends
 from nemesis import clock, disk
-from nemesis.target import HEALTHY_DISK, DiskRule
+from nemesis.target import HEALTHY_DISK, ClockRule, DiskRule
 
 KINDS = ("clock", "disk")
 
@@ -48,10 +48,10 @@ class ShimFiles:
             clock.write_offset(directory / file_of(node, "clock"), 0)
             disk.write_rule(directory / file_of(node, "disk"), HEALTHY_DISK)
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
-        """Make the node's wall clock this far ahead."""
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
+        """Make the node's clocks exactly this."""
         file = self.directory / file_of(node, "clock")
-        clock.write_offset(file, offset_ms)
+        clock.write_offset(file, rule.offset_ms)
         await self._tell(file)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:

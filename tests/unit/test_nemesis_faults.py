@@ -230,7 +230,7 @@ def test_reordering_needs_a_delay_to_overtake():
 
 def test_a_clock_is_shifted_on_the_nodes_hit():
     effect = resolve(ClockSkew(aim="leader", nodes=("n3", "n4"), offset_ms=250), CLUSTER, "n5")
-    assert effect.skews_ms == {"n5": 250, "n4": 250}
+    assert {node: rule.offset_ms for node, rule in effect.clocks.items()} == {"n5": 250, "n4": 250}
 
 
 def test_a_disk_is_broken_on_the_nodes_hit():

@@ -203,7 +203,7 @@ def test_every_kind_resolves_on_every_cluster_it_is_meant_for(name, count):
         for leader in (None, *nodes):
             effect = resolve(fault, nodes, leader)
             if count > 2:  # of two nodes both are the majority, so a ring is whole
-                acts = effect.rules.links or effect.killed or effect.paused or effect.skews_ms or effect.disks
+                acts = effect.rules.links or effect.killed or effect.paused or effect.clocks or effect.disks
                 assert acts, effect.description
 
 
