@@ -32,6 +32,7 @@ from raft.api import (
     Command,
     Delete,
     Done,
+    Expired,
     Get,
     Mismatch,
     NotLeader,
@@ -126,17 +127,24 @@ class HttpFront:
         self._ask(request, lambda response: respond(self._key_answer(call, response)))
 
     def _key_answer(self, call: Call, response: Response) -> Answer:
+        if isinstance(response, Done):
+            return _json(200, {"value": response.value}) if call.method == "GET" else _OK
+        return self._not_done(call, response)
+
+    def _not_done(self, call: Call, response: Response) -> Answer:
         match response:
-            case Done(value):
-                return _json(200, {"value": value}) if call.method == "GET" else _OK
-            case Mismatch(current):
-                return _json(409, {"current": current})
             case NotLeader(leader):
                 return self._redirect(leader, call.path)
+            case Mismatch(current):
+                return _json(409, {"current": current})
+            case Expired(what, name):
+                return _error(404, f"there is no {what} {name!r} (any more)")
             case Refused(reason):
                 return _error(503, reason)
             case Unknown(reason):
                 return _error(504, reason)
+            case _:
+                return _json(410, {"compacted": getattr(response, "revision", None)})
 
     def _request(self, call: Call, command: Command) -> Request:
         client, seq = call.headers.get("client"), call.headers.get("seq", "")

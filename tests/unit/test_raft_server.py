@@ -122,7 +122,7 @@ def test_keys_over_http(tmp_path):
         assert call("POST", "/v1/keys/y", {"expected": None, "new": 2}) == (200, {"ok": True})
         assert call("DELETE", "/v1/keys/x") == (200, {"ok": True})
         assert call("PUT", "/v1/keys/a%2Fb%20c", 1) == (200, {"ok": True})
-        assert call("POST", "/v1/request", ["c", 1, ["get", "a/b c"]]) == (200, ["done", 1])
+        assert call("POST", "/v1/request", ["c", 1, ["get", "a/b c"]]) == (200, ["done", 1, 4, 4])
 
         who = {"Client": "me", "Seq": "1"}
         assert call("POST", "/v1/keys/z", {"expected": None, "new": 1}, who) == (200, {"ok": True})
