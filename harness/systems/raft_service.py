@@ -23,7 +23,7 @@ class RaftService:
 
     >>> service = RaftService()
     >>> service.encode(api.Request("c1", 7, api.Get("x"))).body
-    b'["c1",7,["get","x"]]'
+    b'["c1",7,["get","x",false]]'
     >>> service.decode(200, b'["done",3]')
     Done(value=3)
     >>> service.decode(404, b"")
