@@ -2,6 +2,7 @@
 
     linearizable   the history fits the workload's model
     stats          every kind of operation succeeded at least once (else nothing was tested)
+    liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
                    itself, not interrupted
 
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from checkers import Budget, Op, Verdict, check_linearizable, model_by_name
+from harness import liveness
+from harness.liveness import LivenessRecord
 from harness.recorder import Recorder
 from harness.runner import RunRecord
 
@@ -39,7 +42,8 @@ class Check:
 
 def judge(ops: Sequence[Op], model: str, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
     """All checks of a run."""
-    return (check_model(ops, model), check_stats(recorder), check_harness(record))
+    checks = (check_model(ops, model), check_stats(recorder), check_harness(record))
+    return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
 
 
 def merged(checks: Sequence[Check]) -> Valid:
@@ -69,6 +73,12 @@ def check_stats(recorder: Recorder) -> Check:
     if never:
         return Check("stats", "unknown", (f"no operation of kind {', '.join(never)} ever succeeded",))
     return Check("stats", "valid")
+
+
+def check_liveness(record: LivenessRecord) -> Check:
+    """Did a healthy majority answer in time?"""
+    lines = tuple(record.lines())
+    return Check("liveness", "invalid" if lines else "valid", lines, liveness.details(record))
 
 
 def check_harness(record: RunRecord) -> Check:
