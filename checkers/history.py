@@ -76,6 +76,13 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     node: str | None = None
 
 
+class CheckerCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A checker of `checkers.catalogue` with its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
 class HistoryError(ValueError):
     """A history that cannot be read or paired; the message names the place, the fault and the remedy."""
 
@@ -123,6 +130,7 @@ class History:
             (so in logs of Jepsen tests), rather than by an error ``"mismatch"`` (our own format).
         model: name of the model that the file's header asks for, or None.
         initial: the header's initial value, None where there is none.
+        checkers: the checkers that the file's header asks for.
         format: ``jsonl``, ``edn``, ``jepsen-log``, or ``memory``.
         notes: sentences about what the reader had to leave out; they belong into the verdict.
         truncated: the file ends in the middle of a line, which was left out: its writer was stopped.
@@ -137,6 +145,7 @@ class History:
         bare_mismatch: bool = False,
         model: str | None = None,
         initial: Any = None,
+        checkers: tuple[CheckerCall, ...] = (),
         format: str = "memory",  # noqa: A002  (the word of the documentation)
         notes: tuple[str, ...] = (),
         truncated: bool = False,
@@ -147,6 +156,7 @@ class History:
         self.bare_mismatch = bare_mismatch
         self.model = model
         self.initial = initial
+        self.checkers = checkers
         self.format = format
         self.notes = notes
         self.truncated = truncated

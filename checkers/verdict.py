@@ -36,6 +36,8 @@ class Verdict:
         failing_keys: the keys that are invalid, as JSON text, in the order of their first operation.
         unknown_keys: the keys that could not be decided.
         evidence: for ``invalid``, the counterexample, at most 20 lines.
+        at: for ``invalid``, `Op.index` of the completion by which each finding shows, in order; what came after
+            the first is not needed to see that the history is wrong.
         notes: sentences about what was left out or chosen on the user's behalf.
         parts: the verdicts that were merged into this one.
     """
@@ -51,6 +53,7 @@ class Verdict:
     failing_keys: tuple[str, ...] = ()
     unknown_keys: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    at: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple[Verdict, ...] = field(default=(), repr=False)
 

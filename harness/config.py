@@ -22,6 +22,7 @@ from harness.seeds import MAX_SEED
 
 DEFAULT_FAULTS = ("partition", "latency", "kill", "pause")
 OPERATIONS_MAX = 5_000_000
+VIA = ("nodes", "leader", "lb")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         cluster, system, workload: names, see `splitbrain run --help`.
+        workload_options: see `splitbrain workloads`.
         nodes: how many nodes.
         concurrency: how many client processes at a time.
         rate_hz: operations a second, over all clients.
@@ -44,11 +46,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recovery_s: pause between healing everything and the final reads.
         liveness: whether a healed majority must show progress after the load, see `harness.liveness`.
         liveness_bound_s: within what time it must.
+        via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
+            (each keeps to whoever answered last) or `lb` (all ask the load balancer).
     """
 
     cluster: str = "sim"
     system: str = "raft"
     workload: str = "register"
+    workload_options: dict[str, Any] = {}
     nodes: int = 5
     concurrency: int = 10
     rate_hz: float = 100.0
@@ -65,6 +70,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recovery_s: float = 3.0
     liveness: bool = False
     liveness_bound_s: float = 10.0
+    via: str = "nodes"
 
 
 # name of the field, what the user calls it, lowest, highest, what it is
@@ -108,6 +114,8 @@ def validate(config: Config) -> Config:
         value = getattr(config, field)
         if not (low <= value <= high) or math.isnan(value):
             raise ConfigError(f"{name} is {value}; give {what}")
+    if config.via not in VIA:
+        raise ConfigError(f"via is {config.via!r}; give one of {', '.join(VIA)}")
     if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; give a whole number from 0 to {MAX_SEED}")
     if config.rate_hz * config.time_limit_s > OPERATIONS_MAX:

@@ -1,6 +1,7 @@
-"""Verdicts of a run: linearizability, and whether the run can bear a verdict at all.
+"""Verdicts of a run: what its workload asks for, and whether the run can bear a verdict at all.
 
-    linearizable   the history fits the workload's model
+    linearizable   the history fits the workload's model, where it has one
+    ...            the workload's checkers, each under its own name (`checkers.catalogue`)
     stats          every kind of operation succeeded at least once (else nothing was tested)
     liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
@@ -16,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from checkers import Budget, Op, Verdict, check_linearizable, model_by_name
-from harness import liveness
+from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
+from checkers.catalogue import CheckerCall, run_checker
+from harness import liveness, workloads
+from harness.config import Config
 from harness.liveness import LivenessRecord
 from harness.recorder import Recorder
 from harness.runner import RunRecord
@@ -40,10 +43,32 @@ class Check:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def judge(ops: Sequence[Op], model: str, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
+def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
     """All checks of a run."""
-    checks = (check_model(ops, model), check_stats(recorder), check_harness(record))
+    checks = (*check_workload(ops, config), check_stats(recorder), check_harness(record))
     return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
+
+
+def check_workload(ops: Sequence[Op], config: Config) -> tuple[Check, ...]:
+    """What the workload's model and its checkers say of the history."""
+    workload = workloads.by_name(config.workload)
+    checks = [check_model(ops, workload.model)] if workload.model else []
+    checks += [check_with(ops, call) for call in workload.checkers(workloads.settings_of(config))]
+    return tuple(checks)
+
+
+def check_with(ops: Sequence[Op], call: CheckerCall) -> Check:
+    """What one checker of the catalogue says."""
+    try:
+        verdict = run_checker(call, History.of(ops))
+    except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
+        return _crashed(call.name, error)
+    return Check(call.name, verdict.valid, tuple(verdict.lines()), verdict.to_json())
+
+
+def _crashed(name: str, error: Exception) -> Check:
+    trace = traceback.format_exc(limit=-3).splitlines()
+    return Check(name, "unknown", (f"the checker crashed: {error!r}", *trace))
 
 
 def merged(checks: Sequence[Check]) -> Valid:
@@ -59,8 +84,7 @@ def check_model(ops: Sequence[Op], model: str) -> Check:
     try:
         verdict: Verdict = check_linearizable(ops, model_by_name(model), budget=Budget())
     except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
-        trace = traceback.format_exc(limit=-3).splitlines()
-        return Check("linearizable", "unknown", (f"the checker crashed: {error!r}", *trace))
+        return _crashed("linearizable", error)
     return Check("linearizable", verdict.valid, tuple(verdict.lines()), verdict.to_json())
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import msgspec
 
+from harness import workloads
 from harness.config import Config
 from harness.planned import LivenessPlan, PlannedOp
 from harness.seeds import Streams, pick
@@ -124,7 +125,7 @@ def _ops(
     wanted = each * len(workers)
     tail_s = 2 * (wanted + 1) / config.rate_hz  # gaps are at most twice their mean
     longer = msgspec.structs.replace(config, time_limit_s=config.time_limit_s + tail_s)
-    ops, _ = workload.plan(longer, streams)
+    ops, _ = workload.plan(longer, workloads.settings_of(config), streams)
     limit_us = config.time_limit_s * 1e6
     tail: list[OpTuple] = [op for op in ops if op[0] >= limit_us][:wanted]
     return tuple(

@@ -65,7 +65,7 @@ def draw(config: Config, seed: int | None = None) -> Plan:
     streams = Streams(root)
     nodes = tuple(f"n{i + 1}" for i in range(config.nodes))
     workload = workloads.by_name(config.workload)
-    ops, final = workload.plan(config, streams)
+    ops, final = workload.plan(config, workloads.settings_of(config), streams)
     try:
         faults = _draw_faults(config, nodes, streams)
     except FaultError as error:

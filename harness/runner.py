@@ -25,7 +25,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from harness.clusters.base import Cluster
+from harness import workloads
+from harness.clusters.base import LOAD_BALANCER, Cluster
 from harness.errors import Interrupted
 from harness.liveness import RETRY_PAUSE_S, LivenessRecord
 from harness.plan import Plan
@@ -108,6 +109,7 @@ class _Runner:
         self.system = system
         self.recorder = recorder
         self.progress = progress
+        self.settings = workloads.settings_of(plan.config)
         self.nemesis = Nemesis(cluster)
         self.result = RunRecord(faults=[FaultRecord(event) for event in plan.faults])
         self.limit_ns = int(plan.config.time_limit_s * 1e9)
@@ -245,16 +247,21 @@ class _Worker:
         self._runner = runner
         self._process = index
         plan = runner.plan
-        self._home = plan.nodes[index % len(plan.nodes)]
+        self._nodes = (LOAD_BALANCER,) if plan.config.via == "lb" else plan.nodes
+        self._home = self._nodes[index % len(self._nodes)]
         self._options = ClientOptions(
-            op_timeout_ms=plan.config.op_timeout_ms, attempt_timeout_ms=plan.config.attempt_timeout_ms
+            op_timeout_ms=plan.config.op_timeout_ms,
+            attempt_timeout_ms=plan.config.attempt_timeout_ms,
+            follows_leader=plan.config.via == "leader",
+            workload=plan.config.workload,
+            settings=runner.settings,
         )
         self._client = self._new_client()
 
     def _new_client(self) -> Client:
         runner = self._runner
         return runner.system.client(
-            runner.cluster.transport(), runner.plan.nodes, self._home, f"c{self._process}", self._options
+            runner.cluster.transport(), self._nodes, self._home, f"c{self._process}", self._options
         )
 
     async def perform_all(self, ops: list[PlannedOp]) -> None:
@@ -298,7 +305,7 @@ class _Worker:
         record = self._runner.recorder.record
         record(self._process, "invoke", op.f, key=op.key, value=op.value)
         outcome = await self._client.invoke(op.f, op.key, op.value)
-        value = outcome.value if outcome.type == "ok" and op.value is None else op.value
+        value = op.value if outcome.value is None else outcome.value
         record(
             self._process,
             outcome.type,

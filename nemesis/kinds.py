@@ -102,7 +102,7 @@ def kind(name: str) -> FaultKind:
 
     >>> kind("partion")
     Traceback (most recent call last):
-    nemesis.faults.FaultError: there is no fault 'partion'; did you mean 'partition'? ...
+    nemesis.fault_base.FaultError: there is no fault 'partion'; did you mean 'partition'? ...
     """
     if name in FAULTS:
         return FAULTS[name]

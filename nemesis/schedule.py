@@ -28,7 +28,8 @@ from random import Random
 import msgspec
 
 from nemesis.draws import deck, integer, log_uniform, uniform
-from nemesis.faults import FAULT_TYPES, Fault, FaultError, check, name_of
+from nemesis.effects import check
+from nemesis.faults import FAULT_TYPES, Fault, FaultError, name_of
 from nemesis.kinds import FLAPS, FaultKind, Series, kind
 
 Stream = Callable[[str], Random]
@@ -109,7 +110,7 @@ def decode(text: str | bytes) -> Plan:
 
     >>> decode('[{"id": "a", "start_ms": 0, "stop_ms": 9, "fault": {"fault": "meteor"}}]')
     Traceback (most recent call last):
-    nemesis.faults.FaultError: ... Invalid value 'meteor' - at ...; known faults: partition, latency, ...
+    nemesis.fault_base.FaultError: ... Invalid value 'meteor' - at ...; known faults: partition, latency, ...
     """
     try:
         events = msgspec.json.decode(text, type=Plan)

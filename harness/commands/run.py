@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from harness import clusters, report, store, systems
+from harness import clusters, report, store, systems, workloads
 from harness import config as configs
 from harness import plan as plans
 from harness.errors import ConfigError
@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, metavar="FILE", help="TOML file with the same settings; options override it")
     add("--cluster", help=f"where nodes run: {', '.join(clusters.CLUSTERS)} (default {d.cluster})")
     add("--system", help=f"the system under test (default {d.system})")
-    add("--workload", help=f"what clients ask (default {d.workload})")
+    add("--workload", help=f"what clients ask, see `splitbrain workloads` (default {d.workload})")
+    add(
+        "--option", action="append", metavar="NAME=VALUE", dest="workload_options",
+        help="an option of the workload, repeatable; see `splitbrain workloads`",
+    )  # fmt: skip
     add("--nodes", type=int, metavar="N", help=f"number of nodes (default {d.nodes})")
     add("--concurrency", type=int, metavar="N", help=f"client processes at a time (default {d.concurrency})")
     add(
@@ -76,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--liveness-bound", type=float, metavar="S", dest="liveness_bound_s",
         help=f"how long it may take (default {d.liveness_bound_s:g})",
     )  # fmt: skip
+    add("--via", help=f"how clients find the leader: {', '.join(configs.VIA)} (default {d.via})")
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
@@ -107,12 +112,30 @@ def config_of(args: argparse.Namespace) -> configs.Config:
     }
     if options["faults"] is not None:
         options["faults"] = [name for name in options["faults"] if name != "none"]
+    options["workload_options"] = _workload_options(options["workload_options"])
     config = configs.load(args.config, options)
+    workloads.settings_of(config)
     clusters.require(config.cluster)
     system = systems.by_name(config.system)
     if config.bug is not None and config.bug not in system.bugs:
         raise ConfigError(unknown_bug(config.bug, system.bugs))
     return config
+
+
+def _workload_options(given: list[str] | None) -> dict[str, Any] | None:
+    """NAME=VALUE, the value as JSON where it is that, else as a word."""
+    if given is None:
+        return None
+    options: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"--option {text!r} is not NAME=VALUE; see `splitbrain workloads`")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
 
 
 def _headline(plan: Plan) -> str:

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkers import History, Model, Op, Operation, model_by_name
+from checkers.catalogue import run_checker
 from checkers.models import by_key, uses_mismatch
 from checkers.problem import compile_problem
 from checkers.search import Levels, Meter, search
 from harness import runner, systems, workloads
 from harness.clusters import make_cluster
 from harness.clusters.base import Cluster
+from harness.config import Config
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.recorder import Recorder
@@ -89,8 +91,22 @@ def attempt(plan: Plan, *, prepare: Callable[[Cluster], None] | None = None) -> 
         record = runner.run(plan, cluster, system, recorder, QuietProgress())
     except Exception as error:  # noqa: BLE001 - rule 2
         return Attempt(error=f"{type(error).__name__}: {error}")
-    model = model_by_name(workloads.by_name(plan.config.workload).model)
-    return Attempt(recorder.ops, find_violations(recorder.ops, model), record)
+    return Attempt(recorder.ops, violations_of(recorder.ops, plan.config), record)
+
+
+def violations_of(
+    ops: Sequence[Op], config: Config, *, configurations: int = CONFIGURATIONS_MAX
+) -> tuple[Violation, ...]:
+    """Where the history goes wrong by its workload's model and checkers, in order of time."""
+    workload = workloads.by_name(config.workload)
+    found: list[Violation] = []
+    if workload.model:
+        model = model_by_name(workload.model)
+        found += find_violations(ops, model, configurations=configurations)
+    for call in workload.checkers(workloads.settings_of(config)):
+        at = run_checker(call, History.of(ops)).at
+        found += [Violation(ops[index].key, index, ops[index].time_ns) for index in at]
+    return tuple(sorted(found, key=lambda violation: violation.index))
 
 
 def find_violations(

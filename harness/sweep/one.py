@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from harness import judge, runner, store, systems, workloads
+from harness import judge, runner, store, systems
 from harness import plan as plans
 from harness.clusters import make_cluster
 from harness.config import Config
@@ -91,11 +91,10 @@ def _run(task: Task) -> Result:
     config = swarmed(task.config, task.seed) if task.swarm else task.config
     plan = plans.draw(config, task.seed)
     system = systems.by_name(config.system)
-    workload = workloads.by_name(config.workload)
     cluster = make_cluster(plan, system)
     recorder = MemoryRecorder(cluster.now_ns)
     record = runner.run(plan, cluster, system, recorder, QuietProgress())
-    checks = judge.judge(recorder.ops, workload.model, recorder, record)
+    checks = judge.judge(recorder.ops, config, recorder, record)
     verdict = judge.merged(checks)
     bad = [check for check in checks if check.valid != "valid"]
     return Result(

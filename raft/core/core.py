@@ -186,7 +186,7 @@ class Core(Membership, Elections, Reads):
     def ready(self) -> Ready | None:
         """Takes what this turn has produced; None when there is nothing to do."""
         role = self.role
-        if isinstance(role, Leader):
+        if isinstance(role, Leader) and (self._unsaved or role.waiting_reads or role.sent_us):
             self._finish_turn_as_leader(role)
         records: Sequence[Record] = ()
         if self._unsaved or self._records or self._unsaved_hard_state:

@@ -23,7 +23,7 @@ def run(plan):
     cluster = make_cluster(plan, system)
     recorder = MemoryRecorder(cluster.now_ns)
     record = runner.run(plan, cluster, system, recorder, QuietProgress())
-    return record, judge.judge(recorder.ops, "etcd-register", recorder, record)
+    return record, judge.judge(recorder.ops, plan.config, recorder, record)
 
 
 class NeedsEverybody(Core):

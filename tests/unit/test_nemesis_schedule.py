@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import draws, schedule
-from nemesis.faults import FaultError, Kill, Partition, resolve
+from nemesis.effects import Now, resolve
+from nemesis.faults import FaultError, Kill, Partition
 from nemesis.kinds import DEFAULT_MIX, FAULTS, default_kinds, kind
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
@@ -201,9 +202,9 @@ def test_every_kind_resolves_on_every_cluster_it_is_meant_for(name, count):
     faults = FAULTS[name].draw(nodes, Random(3))
     for fault in (next(faults) for _ in range(30)):
         for leader in (None, *nodes):
-            effect = resolve(fault, nodes, leader)
+            effect = resolve(fault, nodes, Now(leader=leader))
             if count > 2:  # of two nodes both are the majority, so a ring is whole
-                acts = effect.rules.links or effect.killed or effect.paused or effect.skews_ms or effect.disks
+                acts = effect.rules.links or effect.killed or effect.paused or effect.clocks or effect.disks
                 assert acts, effect.description
 
 
