@@ -10,7 +10,7 @@ from harness.config import Config, load
 from harness.errors import ConfigError
 from harness.progress import QuietProgress
 from harness.shrink.attempt import MemoryRecorder
-from harness.systems import raft as raft_system
+from harness.systems import raft_sim
 from nemesis.grudges import majority
 from raft.core import Core
 from raft.node import Node
@@ -41,7 +41,7 @@ class NeedsEverybodyNode(Node):
 
 @pytest.fixture
 def needs_everybody(monkeypatch):
-    monkeypatch.setattr(raft_system, "_node_class", lambda bug: NeedsEverybodyNode)
+    monkeypatch.setattr(raft_sim, "_node_class", lambda bug: NeedsEverybodyNode)
 
 
 def verdicts(checks):
