@@ -220,9 +220,11 @@ class HttpFront:
         return _json(200 if status.leader else 503, {"healthy": status.leader is not None})
 
     def _on_leader(self, call: Call) -> Answer:
+        """200 only on the leader itself: what a load balancer probes."""
         del call
-        leader = self.server.node.status().leader
-        return _json(200 if leader else 503, {"leader": leader, "url": self._client_url(leader)})
+        status = self.server.node.status()
+        answer = {"leader": status.leader, "url": self._client_url(status.leader)}
+        return _json(200 if status.role == "leader" else 503, answer)
 
     def _on_status(self, call: Call) -> Answer:
         del call
