@@ -31,10 +31,11 @@ from raft.wal import Wal
 
 
 class FileStorage:
-    """The write-ahead log, written and synced in a thread of its own."""
+    """The write-ahead log, written and synced in a thread of its own, or at once where nothing is synced."""
 
-    def __init__(self, wal: Wal, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, wal: Wal, failed: Callable[[BaseException], None], *, at_once: bool) -> None:
         self.wal = wal
+        self._at_once = at_once
         self.syncs = 0
         self.sync_seconds = 0.0
         self._failed = failed
@@ -56,7 +57,11 @@ class FileStorage:
     def sync(self, done: Callable[[], None]) -> None:
         """Writes and syncs what is queued; the node asks for one sync at a time."""
         batch, self._pending = self._pending, []
-        self._batches.put((batch, done))
+        if self._at_once:
+            self.wal.commit(batch)
+            done()
+        else:
+            self._batches.put((batch, done))
 
     def _work(self) -> None:
         while (work := self._batches.get()) is not None:
@@ -143,8 +148,8 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = FileDisk(settings.data_dir)
-        self.storage = FileStorage(Wal(disk), self._fail)
+        disk = FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+        self.storage = FileStorage(Wal(disk), self._fail, at_once=settings.unsafe_no_sync)
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
         self.node = node_class(

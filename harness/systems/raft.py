@@ -77,6 +77,8 @@ class RaftClient:
                 request, attempts, min(left_s, self._options.attempt_timeout_ms / 1000)
             )
             if outcome is not None:
+                if self._options.follows_leader:
+                    self._home = self._nodes.index(attempts.node)
                 return outcome
             if attempts.exhausted:
                 attempts.start_over()

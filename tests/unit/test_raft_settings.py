@@ -106,3 +106,9 @@ def test_the_token_is_not_shown(tmp_path):
     file.write_text("\n")
     with pytest.raises(SettingsError, match="which is empty"):
         load([*FLAGS, "--token-file", str(file)], {})
+
+
+def test_no_sync_is_asked_for_by_name_only():
+    base = ["--name", "n1", "--data-dir", "d", "--member", "n1=h:1,h:2"]
+    assert not load(base, {}).unsafe_no_sync
+    assert load([*base, "--unsafe-no-sync"], {}).unsafe_no_sync
