@@ -44,6 +44,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         unique_values: each written value is written once in the whole run.
         op_timeout_ms, attempt_timeout_ms: see `harness.systems.base.ClientOptions`.
         recovery_s: pause between healing everything and the final reads.
+        liveness: whether a healed majority must show progress after the load, see `harness.liveness`.
+        liveness_bound_s: within what time it must.
         via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
             (each keeps to whoever answered last) or `lb` (all ask the load balancer).
         hosts: for the cluster `ssh`: one `[user@]host[:port][=address]` for each node.
@@ -69,6 +71,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     recovery_s: float = 3.0
+    liveness: bool = False
+    liveness_bound_s: float = 10.0
     via: str = "nodes"
     hosts: tuple[str, ...] = ()
     ssh_key: str | None = None
@@ -86,6 +90,7 @@ _LIMITS: tuple[tuple[str, str, float, float, str], ...] = (
     ("op_timeout_ms", "operation timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("attempt_timeout_ms", "attempt timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("recovery_s", "recovery", 0, 3_600, "seconds from 0 to 3600"),
+    ("liveness_bound_s", "liveness bound", 1e-3, 3_600, "a number of seconds above 0, at most an hour"),
 )
 
 

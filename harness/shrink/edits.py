@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from checkers import Op
-from harness.plan import Plan, PlannedOp
+from harness.plan import Plan
+from harness.planned import PlannedOp
 from nemesis.effects import check
 from nemesis.faults import (
     Corrupt,
