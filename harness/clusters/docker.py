@@ -63,7 +63,7 @@ def probe() -> Abilities:
             raise SetupError(f"cluster 'docker': {why}; make it with: splitbrain images build")
         box = Box(client)
         try:
-            box.create("probe", images.IMAGE, ["sleep", "60"])
+            box.create("probe", images.node_image(), ["sleep", "60"])
             box.start("probe")
             said = asyncio.run(box.reach().run("probe", ["sh"], backends.probe_script(box.python)))
             return backends.parse(said)
@@ -149,7 +149,7 @@ class DockerCluster(RealCluster):
         return functools.partial(
             self._box.create,
             node,
-            images.IMAGE,
+            images.node_image(),
             self._service.argv("python3", node, self._addresses, DATA, self._plan.config.bug),
             address=self._addresses[node],
             port=self._service.client_port,
