@@ -21,7 +21,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 
@@ -32,7 +33,7 @@ from raft.framing import BadFrame, Unframer, frame
 from raft.http import HttpFront
 from raft.node import Node
 from raft.settings import Member, Settings
-from raft.wal import Wal
+from raft.wal import Disk, Wal
 
 log = logging.getLogger("raft")
 
@@ -41,6 +42,13 @@ _QUEUE_MESSAGES_MAX = 4_096
 _DIAL_AGAIN_S_MAX = 1.0
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
+
+
+class OpenDisk(Disk, Protocol):
+    """A directory that is held open."""
+
+    def close(self) -> None:
+        """Lets go of it."""
 
 
 class _Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -167,10 +175,21 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
 
 
 class Server:
-    """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed."""
+    """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed.
 
-    def __init__(self, settings: Settings) -> None:
+    A simulated world brings its own `open_disk`. `observer` is told what the node's observer is (see `raft.node`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_disk: Callable[[Path], OpenDisk] = FileDisk,
+        observer: Callable[..., None] | None = None,
+    ) -> None:
         self.settings = settings
+        self._open_disk = open_disk
+        self._observer = observer
         self.received = 0
         self.peers: dict[str, _Peer] = {}
         self.storage: FileStorage
@@ -204,7 +223,7 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = FileDisk(settings.data_dir)
+        disk = self._open_disk(settings.data_dir)
         self.storage = FileStorage(Wal(disk), self._fail)
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
@@ -257,6 +276,8 @@ class Server:
     def _observe(self, event: str, **fields: Any) -> None:
         if event != "committed":
             log.info("%s %s %s", self.settings.name, event, fields)
+        if self._observer is not None:
+            self._observer(event, **fields)
 
     async def _on_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         unframer = Unframer(_MESSAGE_BYTES_MAX)

@@ -9,6 +9,7 @@ from harness.clusters.base import Cluster
 from harness.clusters.docker import DockerCluster
 from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
+from harness.clusters.whole import WholeCluster
 from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
 from harness.systems.base import System
@@ -47,7 +48,9 @@ def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Clu
     """
     require(plan.config.cluster)
     if plan.config.cluster == "sim":
-        return SimCluster(plan, system)
+        return (
+            WholeCluster(plan, system, run_dir) if plan.config.depth == "whole" else SimCluster(plan, system)
+        )
     if run_dir is None:
         raise InternalError(f"a {plan.config.cluster} cluster without a directory")
     if plan.config.cluster == "local":
