@@ -138,6 +138,7 @@ class WholeCluster:
             "nodes_stopped_by_their_disk": self._disk_deaths,
             "crash_points_reached": sum(how.startswith("crashed") for host in hosts for how in host.exits),
             "sim_events": self.world.loop.events_run,
+            "trace_sha256": self.world.loop.trace_sha256,
         }
 
     # -- the nemesis' side ------------------------------------------------------------------------------------

@@ -105,8 +105,7 @@ class RaftClient:
     async def _attempt(self, request: api.Request, attempts: _Attempts, timeout_s: float) -> Outcome | None:
         node = attempts.node
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._transport.request(node, request)
+            response = await self._transport.request(node, request, timeout_s)
         except NotSent:
             attempts.try_next()
             return None
