@@ -23,7 +23,8 @@ from typing import Literal
 import msgspec
 
 from nemesis import abilities
-from nemesis.faults import Fault, FaultError, name_of, resolve
+from nemesis.effects import resolve
+from nemesis.faults import Fault, FaultError, name_of
 from nemesis.target import LinkRule, Ruleset
 
 Means = Literal["tc", "netem", "nfqueue", "iptables"]
@@ -159,8 +160,13 @@ def needs(fault: Fault, nodes: Sequence[str]) -> tuple[str, ...]:
     """
     effect = resolve(fault, nodes)
     wanted = abilities.of_links(effect.rules.links.values())
-    wanted += ("kill",) * bool(effect.killed) + ("pause",) * bool(effect.paused)
-    return wanted + abilities.of_clocks(effect.clocks.values()) + abilities.of_disks(effect.disks.values())
+    kills = effect.killed or effect.dies_at_end or effect.wiped
+    changes = effect.removed or effect.transfer_to
+    wanted += ("kill",) * bool(kills) + ("pause",) * bool(effect.paused) + ("slow",) * bool(effect.slowed)
+    wanted += tuple(dict.fromkeys(f"crash-{point}" for point in effect.crash_points.values()))
+    wanted += abilities.of_clocks(effect.clocks.values()) + abilities.of_disks(effect.disks.values())
+    wanted += abilities.of_damages(effect.damages.values())
+    return wanted + ("membership",) * bool(changes) + ("wipe",) * bool(effect.wiped)
 
 
 def check_supported(

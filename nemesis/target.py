@@ -122,8 +122,10 @@ class ClockRule:
     def offset_at_ms(self, elapsed_ms: float) -> float:
         """How far the wall clock is ahead, so long after the rule was set.
 
-        >>> ClockRule(offset_ms=5, drift_ppm=1000, strobe_ms=100, strobe_period_ms=10).offset_at_ms(11_010)
-        116.01
+        >>> ClockRule(offset_ms=5, drift_ppm=1000, strobe_ms=100, strobe_period_ms=10).offset_at_ms(15_000)
+        20.0
+        >>> ClockRule(strobe_ms=100, strobe_period_ms=10).offset_at_ms(15)
+        100.0
         """
         ahead_ms = self.offset_ms + elapsed_ms * self.drift_ppm / 1_000_000
         if self.strobe_period_ms and int(elapsed_ms / self.strobe_period_ms) % 2:
@@ -277,7 +279,7 @@ class SlowTarget(Protocol):
     """A cluster that can also make processes slow."""
 
     async def set_slowness(self, node: str, factor: float) -> None:
-        """Let the node's process take `factor` times as long for everything; 1 is its own pace."""
+        """Let the node's process, and those started later, take `factor` times as long; 1 is its own pace."""
 
 
 @runtime_checkable
@@ -289,6 +291,14 @@ class CrashTarget(Protocol):
 
         `kill` and `start` leave it armed. Who crashed so is down until `start`, and is no death to be told of.
         """
+
+
+@runtime_checkable
+class PrimariesTarget(Protocol):
+    """A cluster that can also say of each node whether it thinks that it leads."""
+
+    async def primaries(self) -> Sequence[str]:
+        """All nodes that think they lead, in the order of `nodes`."""
 
 
 @runtime_checkable

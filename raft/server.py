@@ -4,11 +4,6 @@ Theory of operation
     Everything that touches the node happens in the event loop's thread, one callback at a time. The exception
     is the disk: a sync runs in a thread of its own, one at a time, and comes back as a callback.
 
-    Each server dials each other one and only sends on that connection; it only receives on those dialled by
-    others. A connection begins with the cluster's name and the sender's, so that servers of two clusters that
-    were given each other's addresses by mistake do not mix. What waits to be sent to a peer that is slow or
-    away is bounded, and beyond that dropped: messages may be lost, the protocol knows how to repeat itself.
-
     A storage error ends the process: see `raft.wal`.
 """
 
@@ -18,30 +13,22 @@ import asyncio
 import contextlib
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol
-
-import msgspec
 
 from raft.bugs import assemble
 from raft.core import Message, Record, Saved
 from raft.disk import FileDisk
-from raft.framing import BadFrame, Unframer, frame
 from raft.http import HttpFront
 from raft.node import Node
-from raft.settings import Member, Settings
+from raft.peers import Hello, Inbound, Peer
+from raft.settings import Settings
 from raft.wal import Disk, Wal
 
 log = logging.getLogger("raft")
-
-_MESSAGE_BYTES_MAX = 64 << 20
-_QUEUE_MESSAGES_MAX = 4_096
-_DIAL_AGAIN_S_MAX = 1.0
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class OpenDisk(Disk, Protocol):
@@ -51,27 +38,59 @@ class OpenDisk(Disk, Protocol):
         """Lets go of it."""
 
 
-class _Hello(msgspec.Struct, frozen=True, array_like=True):
-    """The first frame of a connection between peers."""
+class Worker(Protocol):
+    """Who does the disk's work, one job at a time, while the loop goes on."""
 
-    cluster: str
-    name: str
-    version: int = 1
+    def submit(self, job: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """Does the job, then calls back in the loop with what it raised."""
+
+    def close(self) -> None:
+        """Waits for the job under way."""
 
 
-_decode_hello = msgspec.msgpack.Decoder(_Hello).decode
+class DiskThread:
+    """A thread and a queue: half of what an executor and its futures cost. At most one job is in it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[tuple[Callable[[], None], Callable[[BaseException | None], None]] | None]
+        self._jobs = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="raft-disk", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """Does the job in the thread."""
+        self._jobs.put((job, then))
+
+    def _work(self) -> None:
+        while (work := self._jobs.get()) is not None:
+            job, then = work
+            error: BaseException | None = None
+            try:
+                job()
+            except BaseException as raised:  # noqa: BLE001 - whatever it is, it goes to who asked
+                error = raised
+            self._loop.call_soon_threadsafe(then, error)
+
+    def close(self) -> None:
+        """Waits for the job under way."""
+        self._jobs.put(None)
+        self._thread.join()
 
 
 class FileStorage:
-    """The write-ahead log, synced in a thread."""
+    """The write-ahead log, written and synced by a worker, or at once where nothing is synced."""
 
-    def __init__(self, wal: Wal, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, wal: Wal, failed: Callable[[BaseException], None], worker: Worker, *, at_once: bool
+    ) -> None:
         self.wal = wal
+        self._at_once = at_once
         self.syncs = 0
         self.sync_seconds = 0.0
         self._failed = failed
         self._pending: list[Record] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        self._worker = worker
 
     def load(self) -> Saved | None:
         """What was durable at the last stop."""
@@ -84,72 +103,25 @@ class FileStorage:
     def sync(self, done: Callable[[], None]) -> None:
         """Writes and syncs what is queued; the node asks for one sync at a time."""
         batch, self._pending = self._pending, []
+        if self._at_once:
+            self.wal.commit(batch)
+            done()
+            return
         began = time.monotonic()
-        future = asyncio.get_running_loop().run_in_executor(self._thread, self.wal.commit, batch)
 
-        def finished(outcome: asyncio.Future[None]) -> None:
-            error = None if outcome.cancelled() else outcome.exception()
-            if error is not None:
+        def then(error: BaseException | None) -> None:
+            if error is not None:  # nothing is durable any more
                 self._failed(error)
-            elif not outcome.cancelled():
-                self.syncs += 1
-                self.sync_seconds += time.monotonic() - began
-                done()
+                return
+            self.syncs += 1
+            self.sync_seconds += time.monotonic() - began
+            done()
 
-        future.add_done_callback(finished)
+        self._worker.submit(lambda: self.wal.commit(batch), then)
 
     def close(self) -> None:
         """Waits for the sync under way."""
-        self._thread.shutdown(wait=True)
-
-
-class _Peer:
-    """The outgoing side of a connection to one other server."""
-
-    def __init__(self, server: Server, member: Member) -> None:
-        self.member = member
-        self.sent = self.dropped = 0
-        self._server = server
-        self._queue: list[bytes] = []
-        self._wake = asyncio.Event()
-        self.task = asyncio.create_task(self._run(), name=f"to {member.name}")
-
-    def send(self, message: Message) -> None:
-        if len(self._queue) >= _QUEUE_MESSAGES_MAX:
-            self.dropped += 1
-            return
-        self._queue.append(frame(_encode(message)))
-        self._wake.set()
-
-    async def _run(self) -> None:
-        wait_s = 0.02
-        while True:
-            try:
-                address = self.member.peers
-                _, writer = await asyncio.open_connection(address.host, address.port)
-            except OSError:
-                self._queue.clear()  # old news by the time anybody listens
-                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
-                wait_s = min(2 * wait_s, _DIAL_AGAIN_S_MAX)
-                continue
-            wait_s = 0.02
-            try:
-                await self._pump(writer)
-            except OSError:
-                pass
-            finally:
-                writer.close()
-
-    async def _pump(self, writer: asyncio.StreamWriter) -> None:
-        hello = _Hello(self._server.settings.cluster, self._server.settings.name)
-        writer.write(frame(_encode(hello)))
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            batch, self._queue = self._queue, []
-            self.sent += len(batch)
-            writer.writelines(batch)
-            await writer.drain()
+        self._worker.close()
 
 
 def _in_batches(node_class: type[Node]) -> type[Node]:
@@ -177,21 +149,24 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
 class Server:
     """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed.
 
-    A simulated world brings its own `open_disk`. `observer` is told what the node's observer is (see `raft.node`).
+    A simulated world brings its own disk, and its own worker in the place of a thread. `observer` is told what the
+    node's observer is (see `raft.node`).
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        open_disk: Callable[[Path], OpenDisk] = FileDisk,
+        disk: OpenDisk | None = None,
+        worker: Callable[[], Worker] = DiskThread,
         observer: Callable[..., None] | None = None,
     ) -> None:
         self.settings = settings
-        self._open_disk = open_disk
+        self._disk = disk
+        self._make_worker = worker
         self._observer = observer
         self.received = 0
-        self.peers: dict[str, _Peer] = {}
+        self.peers: dict[str, Peer] = {}
         self.storage: FileStorage
         self.node: Node
         self._random = random.Random()
@@ -223,8 +198,10 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = self._open_disk(settings.data_dir)
-        self.storage = FileStorage(Wal(disk), self._fail)
+        disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+        self.storage = FileStorage(
+            Wal(disk), self._fail, self._make_worker(), at_once=settings.unsafe_no_sync
+        )
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
         self.node = node_class(
@@ -233,19 +210,19 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(disk.close)
             stack.callback(self.storage.close)
+            hello = Hello(settings.cluster, settings.name)
             for member in settings.members:
                 if member.name != settings.name:
-                    peer = self.peers[member.name] = _Peer(self, member)
+                    peer = self.peers[member.name] = Peer(hello, member.name, member.peers)
                     stack.callback(peer.task.cancel)
             self.node.start()
             stack.callback(self.node.stop, "the server stops")
-            inbound = await asyncio.start_server(
-                self._on_peer, settings.me.peers.host, settings.me.peers.port
-            )
+            loop = asyncio.get_running_loop()
+            inbound = await loop.create_server(self._inbound, settings.me.peers.host, settings.me.peers.port)
             stack.callback(inbound.close)
             front = HttpFront(self)
-            clients = await asyncio.start_server(
-                front.serve, settings.me.clients.host, settings.me.clients.port
+            clients = await loop.create_server(
+                front.http1.connection, settings.me.clients.host, settings.me.clients.port
             )
             stack.callback(front.close)
             stack.callback(clients.close)
@@ -279,28 +256,14 @@ class Server:
         if self._observer is not None:
             self._observer(event, **fields)
 
-    async def _on_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        unframer = Unframer(_MESSAGE_BYTES_MAX)
-        greeted = False
-        try:
-            while data := await reader.read(1 << 16):
-                for body in unframer.feed(data):
-                    if greeted:
-                        self.received += 1
-                        self.node.on_message(_decode(body))
-                    else:
-                        self._greet(_decode_hello(body))
-                        greeted = True
-        except (OSError, BadFrame, msgspec.DecodeError) as error:
-            log.warning("%s: a peer's connection ended: %s", self.settings.name, error)
-        except asyncio.CancelledError:
-            pass  # the server stops; Python 3.11 would report the handler's cancellation as an error
-        finally:
-            writer.close()
+    def _take(self, messages: list[Message]) -> None:
+        """Hands messages of another server to the node."""
+        self.received += len(messages)
+        for message in messages:
+            self.node.on_message(message)
 
-    def _greet(self, hello: _Hello) -> None:
-        if hello.cluster != self.settings.cluster or hello.version != 1:
-            raise BadFrame(f"it is {hello.name} of cluster {hello.cluster!r}, version {hello.version}")
+    def _inbound(self) -> Inbound:
+        return Inbound(self.settings.cluster, self.settings.name, self._take)
 
 
 def _where(server: asyncio.Server) -> tuple[str, int]:

@@ -90,6 +90,8 @@ class RaftClient:
                 request, attempts, min(left_s, self._options.attempt_timeout_ms / 1000)
             )
             if outcome is not None:
+                if self._options.follows_leader:
+                    self._home = self._nodes.index(attempts.node)
                 return outcome
             if attempts.exhausted:
                 attempts.start_over()
@@ -113,19 +115,32 @@ class RaftClient:
             attempts.unsure = True
             attempts.try_next()
             return None
-        match response:
-            case api.Done():
-                return Outcome("ok", value=response.value, node=node)
-            case api.Mismatch():
-                return Outcome("fail", error="mismatch", node=node)
-            case api.NotLeader():
-                attempts.redirect(response.leader)
-            case api.Refused():
-                attempts.try_next()
-            case _:  # Unknown, and whatever else a node may answer one day
-                attempts.unsure = True
-                attempts.try_next()
+        decided = _decided(response, node, is_unsure=attempts.unsure)
+        if decided is not None:
+            return decided
+        if isinstance(response, api.NotLeader):
+            attempts.redirect(response.leader)
+            return None
+        if not isinstance(response, api.Refused):  # Unknown, and whatever else a node may answer one day
+            attempts.unsure = True
+        attempts.try_next()
         return None
+
+
+def _decided(response: api.Response, node: str, *, is_unsure: bool) -> Outcome | None:
+    """How an operation ended, if this answer ends it."""
+    match response:
+        case api.Done(value):
+            return Outcome("ok", value=value, node=node)
+        case api.Mismatch():
+            return Outcome("fail", error="mismatch", node=node)
+        case api.Compacted():
+            return Outcome("fail", error="compacted", node=node)
+        case api.Expired(what):
+            # In a session that has ended, an attempt before its end may have had an effect.
+            return Outcome("info" if what == "session" and is_unsure else "fail", error="expired", node=node)
+        case _:
+            return None
 
 
 class _Attempts:

@@ -1,11 +1,14 @@
 """The program of ``python -m raft`` in a simulated world: its command line, server, framing, HTTP and log, unchanged.
 
-Only the directory is another: `raft.wal` works on the files of the simulated machine. What it cannot read back ends
-the process, as it does in reality; here it is told as a failure of the disk, which it is.
+Only the directory is another: `raft.wal` works on the files of the simulated machine, and where the server would start
+a thread for that it takes the loop's executor, which the simulator runs inline and lets take as long as the disk.
+What the log cannot read back ends the process, as it does in reality; here that is told as a failure of the disk,
+which it is.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,18 @@ FLAGS = [
 ]
 
 
+class InlineWorker:
+    """Does the disk's work in the simulated executor."""
+
+    def submit(self, job: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """Do the job now; call back when the disk is done with it."""
+        future = asyncio.get_running_loop().run_in_executor(None, job)
+        future.add_done_callback(lambda done: then(done.exception()))
+
+    def close(self) -> None:
+        """Whoever runs inline is never under way."""
+
+
 class WholeServer:
     """One life of a server."""
 
@@ -40,7 +55,7 @@ class WholeServer:
     ) -> None:
         argv = RaftService().argv("python", node, addresses, Path("/data"), bug)
         told = settings.load([*argv[argv.index("raft") + 1 :], *FLAGS], {})
-        self._server = Server(told, open_disk=lambda _directory: files, observer=observer)
+        self._server = Server(told, disk=files, worker=InlineWorker, observer=observer)
 
     async def run(self) -> None:
         """Serve until killed.

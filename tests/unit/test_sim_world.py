@@ -373,7 +373,7 @@ def test_the_same_seed_gives_the_same_times_and_another_seed_others():
 
 
 def test_timers_of_equal_time_run_in_an_order_that_the_seed_draws():
-    """asyncio guarantees none; what `call_soon` was given keeps its order."""
+    """Asyncio guarantees none; what `call_soon` was given keeps its order."""
 
     def order(seed):
         world, seen = World(seed), []
@@ -400,8 +400,7 @@ def test_sets_of_tasks_are_walked_in_the_same_order_each_time():
     async def test():
         tasks = [asyncio.ensure_future(asyncio.sleep(1)) for _ in range(100)]
         done, _ = await asyncio.wait(set(tasks))
-        numbers = [tasks.index(task) for task in done]
-        return numbers
+        return [tasks.index(task) for task in done]
 
     assert World(1).run(test) == World(1).run(test)
 
