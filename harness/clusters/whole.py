@@ -205,7 +205,8 @@ class _NodeLogs(logging.Handler):
         """Keep a line, up to `LOG_LINES_MAX` of each node."""
         lines = self._lines.setdefault(self._world.current().host.name, [])
         if len(lines) < LOG_LINES_MAX:
-            lines.append(f"{self._world.loop.now_us / 1e6:.6f} {record.getMessage()}\n")
+            fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
+            lines.append(f"{self._world.loop.now_us / 1e6:.6f} {record.getMessage()} {fields}\n")
 
     @contextmanager
     def taken(self, name: str) -> Iterator[None]:

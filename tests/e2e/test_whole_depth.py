@@ -40,11 +40,17 @@ def test_a_run_repeats_itself_in_another_process(capsys, tmp_path):
     assert facts(again) == facts(here)
     assert len(facts(here)["trace_sha256"]) == 64
     log = (Path(here["run_dir"]) / "nodes" / "n1.log").read_text()
-    assert "listens to clients at 10.0.0." in log
+    assert "started term=0" in log
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bug", "seed"), [("stale-read", 0), ("vote-not-persisted", 0)])
-def test_a_seeded_bug_is_found_in_the_real_program(capsys, tmp_path, bug, seed):
-    code, result = run(capsys, tmp_path, "--seed", str(seed), "--bug", bug, "--time-limit", "30")
-    assert (code, result["valid"]) == (1, False)
+@pytest.mark.parametrize("bug", ["stale-read", "vote-not-persisted"])
+def test_a_seeded_bug_is_found_in_the_real_program(capsys, tmp_path, bug):
+    """Within ten seeds: which one moves with every change of the program, for it is the program that runs."""
+    for seed in range(10):
+        options = ("--seed", str(seed), "--bug", bug, "--time-limit", "20")
+        code, result = run(capsys, tmp_path, *options)
+        if code == 1:
+            assert result["valid"] is False
+            return
+    pytest.fail(f"{bug} was not found in ten seeds")
