@@ -107,7 +107,9 @@ class Server:
         """Serves until told to stop."""
         settings = self.settings
         disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
-        self.storage = FileStorage(Wal(disk), self._fail, self._make_worker(), at_once=settings.unsafe_no_sync)
+        self.storage = FileStorage(
+            Wal(disk), self._fail, self._make_worker(), at_once=settings.unsafe_no_sync
+        )
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
         self.node = node_class(
