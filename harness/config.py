@@ -48,6 +48,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         liveness_bound_s: within what time it must.
         via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
             (each keeps to whoever answered last) or `lb` (all ask the load balancer).
+        hosts: for the cluster `ssh`: one `[user@]host[:port][=address]` for each node.
+        ssh_key: a file with the private key to show them; None for the agent's and the usual ones.
+        ssh_known_hosts: a file with their host keys, beside the user's own.
     """
 
     cluster: str = "sim"
@@ -71,6 +74,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     liveness: bool = False
     liveness_bound_s: float = 10.0
     via: str = "nodes"
+    hosts: tuple[str, ...] = ()
+    ssh_key: str | None = None
+    ssh_known_hosts: str | None = None
 
 
 # name of the field, what the user calls it, lowest, highest, what it is
@@ -101,6 +107,8 @@ def load(file: Path | None, options: Mapping[str, Any]) -> Config:
     except msgspec.ValidationError as error:
         where = f"{file}: " if file is not None else ""
         raise ConfigError(f"{where}{error}; known settings: {', '.join(Config.__struct_fields__)}") from None
+    if config.hosts:
+        config = msgspec.structs.replace(config, nodes=len(config.hosts))
     return validate(config)
 
 
@@ -116,6 +124,10 @@ def validate(config: Config) -> Config:
             raise ConfigError(f"{name} is {value}; give {what}")
     if config.via not in VIA:
         raise ConfigError(f"via is {config.via!r}; give one of {', '.join(VIA)}")
+    if config.hosts and config.cluster != "ssh":
+        raise ConfigError(
+            f"node {config.hosts[0]!r} names a host, but cluster is {config.cluster!r}; add --cluster ssh"
+        )
     if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; give a whole number from 0 to {MAX_SEED}")
     if config.rate_hz * config.time_limit_s > OPERATIONS_MAX:

@@ -81,6 +81,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long it may take (default {d.liveness_bound_s:g})",
     )  # fmt: skip
     add("--via", help=f"how clients find the leader: {', '.join(configs.VIA)} (default {d.via})")
+    add(
+        "--node", action="append", metavar="[USER@]HOST[:PORT][=ADDRESS]", dest="hosts",
+        help="for --cluster ssh: a host, once for each node",
+    )  # fmt: skip
+    add(
+        "--ssh-key",
+        metavar="FILE",
+        help="the private key for --node (default: the agent's and the usual ones)",
+    )
+    add("--ssh-known-hosts", metavar="FILE", help="host keys, beside those of ~/.ssh/known_hosts")
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
