@@ -195,7 +195,13 @@ class Server:
             self.node.on_message(message)
 
     def _inbound(self) -> Inbound:
-        return Inbound(self.settings.cluster, self._take)
+        return Inbound(self.settings.cluster, self._take, self._greeted)
+
+    def _greeted(self, name: str) -> None:
+        """A server that dials us is up: dial it too, if we are waiting to."""
+        peer = self.peers.get(name)
+        if peer is not None:
+            peer.dial_now()
 
 
 def _where(server: asyncio.Server) -> tuple[str, int]:
