@@ -157,7 +157,6 @@ class DockerCluster(RealCluster):
             port=self._service.client_port,
             environment=shims.environment(self._kinds, libraries, SHIM_FILES, node, DATA),
             mounts={self._scratch: SHIM_FILES},
-            scratch=docker_node.CONTROL,
         )
 
     def _start_balancer(self, address: str) -> None:

@@ -175,7 +175,6 @@ class Box:
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
         mounts: Mapping[Path, PurePosixPath] | None = None,
-        scratch: PurePosixPath | None = None,
     ) -> None:
         """A container, not started yet: in our network with that address, or in none.
 
@@ -187,7 +186,6 @@ class Box:
             port: to be found on loopback too.
             environment: variables, beside the image's.
             mounts: directories of this machine, and where they are seen, to be read.
-            scratch: a small file system in memory, for anybody to write.
         """
         options: dict[str, Any] = {"network_mode": "none"}
         if address is not None:
@@ -200,7 +198,6 @@ class Box:
         self._containers[node] = self._client.containers.create(
             image, list(argv), name=f"{self.name}-{node}", hostname=node, cap_add=["NET_ADMIN"], init=True,
             labels=self._labels, environment={**(environment or {}), RUN_VARIABLE: self.name}, volumes=binds,
-            tmpfs={str(scratch): "size=1m,mode=1777"} if scratch else {},
             log_config=types.LogConfig(type="json-file", config=LOG_LIMITS), **options,
         )  # fmt: skip
 

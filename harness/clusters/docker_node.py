@@ -8,7 +8,7 @@ Rules of this module
        elsewhere by `docker exec`.
 
 Theory of operation
-    In `CONTROL`, a file system in memory: `pid` of the node as the container numbers it, `exit` with its exit code
+    In `CONTROL`, a directory of the image: `pid` of the node as the container numbers it, `exit` with its exit code
     once it has ended, and `start`, a pipe on which the script waits for a line.
 """
 
@@ -28,7 +28,7 @@ WAIT_S = 10.0
 POLL_S = 0.002
 
 _KEEPER = f"""
-cd {CONTROL} && mkfifo start || exit 1
+cd {CONTROL} && rm -f start exit && mkfifo start || exit 1
 while :; do
   "$@" &
   echo $! >pid.new; mv pid.new pid

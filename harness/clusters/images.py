@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import platform
 import shutil
 import subprocess
@@ -59,8 +60,9 @@ def library(kind: str) -> PurePosixPath:
 
 @functools.cache
 def node_image() -> str:
-    """The image of a node that holds the code which is installed here."""
-    return f"{IMAGE}:{bundle.digest()[:TAG_LENGTH]}"
+    """The image of a node that holds the code which is installed here, made as it is made here."""
+    made_of = bundle.digest().encode() + (recipes() / "Dockerfile").read_bytes()
+    return f"{IMAGE}:{hashlib.sha256(made_of).hexdigest()[:TAG_LENGTH]}"
 
 
 def problem(client: Any, image: str | None = None) -> str | None:
