@@ -67,6 +67,7 @@ class RunRecord:
         skipped: operations that were planned but not started before the time limit.
         interrupted: the user ended the run early.
         end_ns: time of the run at its end.
+        violations: invariants of the system that its nodes broke; None where nobody could look.
         facts: the cluster's own counts.
         liveness: what became of the demand for progress; None where there was none.
     """
@@ -76,6 +77,7 @@ class RunRecord:
     skipped: int = 0
     interrupted: bool = False
     end_ns: int = 0
+    violations: Sequence[str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     liveness: LivenessRecord | None = None
 
@@ -95,6 +97,7 @@ def run(plan: Plan, cluster: Cluster, system: System, recorder: Recorder, progre
     except Interrupted:
         runner.result.interrupted = True
     runner.result.problems += cluster.deaths()
+    runner.result.violations = cluster.violations()
     runner.result.end_ns = cluster.now_ns()
     runner.result.facts = cluster.facts()
     return runner.result

@@ -14,6 +14,7 @@ from typing import Any
 from harness.sim.disk import intact_prefix
 from harness.sim.host import SimHost
 from harness.sim.trouble import eio
+from harness.systems.raft_watch import InvariantWatch, watched
 from raft.bugs import assemble
 from raft.core import EntryKind, Options, Record, SaveEntries, SaveSnapshot
 from raft.node import Node
@@ -23,15 +24,16 @@ from raft.storage import replay
 SIM_OPTIONS = Options(snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096)
 
 
-def process(host: SimHost, nodes: tuple[str, ...], bug: str | None) -> SimNode:
+def process(host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: InvariantWatch) -> SimNode:
     """A node's program, with the seeded bug if one is asked for."""
     host.storage = SimStorage(host)
-    return SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer))
+    watch.restarted(host.name)
+    return SimNode(_node_class(bug, watch)(host.name, nodes, host, SIM_OPTIONS, host.observer))
 
 
-@functools.cache
-def _node_class(bug: str | None) -> type[Node]:
-    return assemble([bug] if bug is not None else [])
+@functools.lru_cache(maxsize=1)
+def _node_class(bug: str | None, watch: InvariantWatch) -> type[Node]:
+    return watched(assemble([bug] if bug is not None else []), watch)
 
 
 class SimStorage:
