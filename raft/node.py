@@ -20,7 +20,7 @@ Theory of operation
 Traces
     `observer(event, **fields)`, if given, is told of:
     started(term, last_index), follower(term, leader), candidate(term), leader(term, last_index),
-    pre-candidate(term), truncated(index), committed(first, last), snapshot(index), receiving(index, received),
+    pre-candidate(term), truncated(index), committed(first, last), snapshot(index), receiving(index, size_bytes),
     restored(index), configured(voters, outgoing, learners), stopped(reason).
 """
 
@@ -38,7 +38,6 @@ from raft.core import (
     Core,
     Entry,
     EntryKind,
-    Follower,
     InstallSnapshot,
     Leader,
     Message,
@@ -160,9 +159,9 @@ class Node:
     def on_message(self, message: Message) -> None:
         """Takes a message from another node."""
         if not self.stopped:
-            self.core.step(message, self.host.now_us())
             if self.observer and isinstance(message, InstallSnapshot):
                 self._trace_chunk(message)
+            self.core.step(message, self.host.now_us())
             self._turn()
 
     def on_request(self, request: Request, reply: Reply) -> None:
@@ -436,12 +435,10 @@ class Node:
         self._seen_config = config
 
     def _trace_chunk(self, chunk: InstallSnapshot) -> None:
-        """Tells of the first part of a snapshot that has more."""
+        """Tells of the first part of a snapshot that is news."""
         assert self.observer is not None
-        role = self.core.role
-        received = len(role.partial) if isinstance(role, Follower) else 0
-        if chunk.offset == 0 and 0 < received < chunk.size:
-            self.observer("receiving", index=chunk.index, received=received)
+        if chunk.offset == 0 and chunk.index > self.core.commit_index:
+            self.observer("receiving", index=chunk.index, size_bytes=chunk.size)
 
     def _trace_role(self) -> None:
         core = self.core
