@@ -22,6 +22,7 @@ from harness.seeds import MAX_SEED
 
 DEFAULT_FAULTS = ("partition", "latency", "kill", "pause")
 OPERATIONS_MAX = 5_000_000
+VIA = ("nodes", "leader", "lb")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +44,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         unique_values: each written value is written once in the whole run.
         op_timeout_ms, attempt_timeout_ms: see `harness.systems.base.ClientOptions`.
         recovery_s: pause between healing everything and the final reads.
+        liveness: whether a healed majority must show progress after the load, see `harness.liveness`.
+        liveness_bound_s: within what time it must.
+        via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
+            (each keeps to whoever answered last) or `lb` (all ask the load balancer).
     """
 
     cluster: str = "sim"
@@ -63,6 +68,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     recovery_s: float = 3.0
+    liveness: bool = False
+    liveness_bound_s: float = 10.0
+    via: str = "nodes"
 
 
 # name of the field, what the user calls it, lowest, highest, what it is
@@ -76,6 +84,7 @@ _LIMITS: tuple[tuple[str, str, float, float, str], ...] = (
     ("op_timeout_ms", "operation timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("attempt_timeout_ms", "attempt timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("recovery_s", "recovery", 0, 3_600, "seconds from 0 to 3600"),
+    ("liveness_bound_s", "liveness bound", 1e-3, 3_600, "a number of seconds above 0, at most an hour"),
 )
 
 
@@ -105,6 +114,8 @@ def validate(config: Config) -> Config:
         value = getattr(config, field)
         if not (low <= value <= high) or math.isnan(value):
             raise ConfigError(f"{name} is {value}; give {what}")
+    if config.via not in VIA:
+        raise ConfigError(f"via is {config.via!r}; give one of {', '.join(VIA)}")
     if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; give a whole number from 0 to {MAX_SEED}")
     if config.rate_hz * config.time_limit_s > OPERATIONS_MAX:

@@ -3,6 +3,7 @@
     linearizable   the history fits the workload's model, where it has one
     ...            the workload's checkers, each under its own name (`checkers.catalogue`)
     stats          every kind of operation succeeded at least once (else nothing was tested)
+    liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
                    itself, not interrupted
 
@@ -18,8 +19,9 @@ from typing import Any, Literal
 
 from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
 from checkers.catalogue import CheckerCall, run_checker
-from harness import workloads
+from harness import liveness, workloads
 from harness.config import Config
+from harness.liveness import LivenessRecord
 from harness.recorder import Recorder
 from harness.runner import RunRecord
 
@@ -43,7 +45,8 @@ class Check:
 
 def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
     """All checks of a run."""
-    return (*check_workload(ops, config), check_stats(recorder), check_harness(record))
+    checks = (*check_workload(ops, config), check_stats(recorder), check_harness(record))
+    return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
 
 
 def check_workload(ops: Sequence[Op], config: Config) -> tuple[Check, ...]:
@@ -94,6 +97,12 @@ def check_stats(recorder: Recorder) -> Check:
     if never:
         return Check("stats", "unknown", (f"no operation of kind {', '.join(never)} ever succeeded",))
     return Check("stats", "valid")
+
+
+def check_liveness(record: LivenessRecord) -> Check:
+    """Did a healthy majority answer in time?"""
+    lines = tuple(record.lines())
+    return Check("liveness", "invalid" if lines else "valid", lines, liveness.details(record))
 
 
 def check_harness(record: RunRecord) -> Check:

@@ -26,9 +26,11 @@ from typing import Any, Protocol
 import msgspec
 
 from harness import workloads
-from harness.clusters.base import Cluster
+from harness.clusters.base import LOAD_BALANCER, Cluster
 from harness.errors import Interrupted
-from harness.plan import Plan, PlannedOp
+from harness.liveness import RETRY_PAUSE_S, LivenessRecord
+from harness.plan import Plan
+from harness.planned import LivenessPlan, PlannedOp
 from harness.recorder import Recorder
 from harness.systems.base import Client, ClientOptions, System
 from nemesis.faults import name_of
@@ -66,6 +68,7 @@ class RunRecord:
         interrupted: the user ended the run early.
         end_ns: time of the run at its end.
         facts: the cluster's own counts.
+        liveness: what became of the demand for progress; None where there was none.
     """
 
     faults: list[FaultRecord] = field(default_factory=list)
@@ -74,6 +77,7 @@ class RunRecord:
     interrupted: bool = False
     end_ns: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+    liveness: LivenessRecord | None = None
 
 
 class Progress(Protocol):
@@ -117,6 +121,8 @@ class _Runner:
         workers = [_Worker(self, index) for index in range(self.plan.config.concurrency)]
         try:
             await self._disturbed_phase(workers)
+            if self.plan.liveness is not None:
+                await self._liveness_phase(self.plan.liveness, workers)
             await self._heal_all()
             await self._final_phase(workers)
         finally:
@@ -147,6 +153,22 @@ class _Runner:
             ops[op.worker].append(op)
         await asyncio.gather(*(worker.read_finally(mine) for worker, mine in zip(workers, ops, strict=True)))
 
+    async def _liveness_phase(self, wanted: LivenessPlan, workers: list[_Worker]) -> None:
+        """What `harness.liveness` says: each client of the core is to get its answers within the bound."""
+        healed_us = self.limit_ns // 1000
+        await self.sleep_until(healed_us)
+        until_us = healed_us + wanted.bound_ms * 1000
+        ops: dict[int, list[PlannedOp]] = {}
+        for op in wanted.ops:
+            ops.setdefault(op.worker, []).append(op)
+        record = self.result.liveness = LivenessRecord(wanted, outside=tuple(self.nemesis.in_force.values()))
+        answers = await asyncio.gather(
+            *(workers[index].progress(mine, wanted.needed, until_us) for index, mine in ops.items())
+        )
+        record.answered = dict(zip(ops, answers, strict=True))
+        if not record.stuck:
+            record.recovered_ns = max(0, self.cluster.now_ns() - self.limit_ns)
+
     # -- faults -----------------------------------------------------------------------------------------------
 
     async def _inject_faults(self) -> None:
@@ -159,6 +181,12 @@ class _Runner:
                 await self._start_fault(record)
             else:
                 await self._stop_fault(record)
+        if self.plan.liveness is not None:
+            for event in self.plan.liveness.outside:
+                await self.sleep_until(event.start_ms * 1000)
+                record = FaultRecord(event)
+                self.result.faults.append(record)
+                await self._start_fault(record)
 
     async def _start_fault(self, record: FaultRecord) -> None:
         event = record.event
@@ -219,10 +247,12 @@ class _Worker:
         self._runner = runner
         self._process = index
         plan = runner.plan
-        self._home = plan.nodes[index % len(plan.nodes)]
+        self._nodes = (LOAD_BALANCER,) if plan.config.via == "lb" else plan.nodes
+        self._home = self._nodes[index % len(self._nodes)]
         self._options = ClientOptions(
             op_timeout_ms=plan.config.op_timeout_ms,
             attempt_timeout_ms=plan.config.attempt_timeout_ms,
+            follows_leader=plan.config.via == "leader",
             workload=plan.config.workload,
             settings=runner.settings,
         )
@@ -231,7 +261,7 @@ class _Worker:
     def _new_client(self) -> Client:
         runner = self._runner
         return runner.system.client(
-            runner.cluster.transport(), runner.plan.nodes, self._home, f"c{self._process}", self._options
+            runner.cluster.transport(), self._nodes, self._home, f"c{self._process}", self._options
         )
 
     async def perform_all(self, ops: list[PlannedOp]) -> None:
@@ -256,7 +286,22 @@ class _Worker:
                 )
                 return  # the next ones would wait as long for the same reason
 
+    async def progress(self, ops: list[PlannedOp], needed: int, until_us: int) -> int:
+        """Perform operations until so many were answered, or the time is up; how many were."""
+        answered = 0
+        for op in ops:
+            outcome = ""
+            while outcome not in ("ok", "mismatch", "info"):
+                if answered == needed or self._runner.cluster.now_ns() >= until_us * 1000:
+                    return answered
+                outcome = await self._perform(op)
+                if outcome == "fail":
+                    await asyncio.sleep(RETRY_PAUSE_S)
+            answered += outcome != "info"
+        return answered
+
     async def _perform(self, op: PlannedOp) -> str:
+        """One operation, recorded; how it ended: ok, fail, info, or ``mismatch`` where a condition was not met."""
         record = self._runner.recorder.record
         record(self._process, "invoke", op.f, key=op.key, value=op.value)
         outcome = await self._client.invoke(op.f, op.key, op.value)
@@ -274,4 +319,4 @@ class _Worker:
             await self._client.close()
             self._process += self._runner.plan.config.concurrency
             self._client = self._new_client()
-        return outcome.type
+        return "mismatch" if outcome.error == "mismatch" else outcome.type

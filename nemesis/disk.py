@@ -13,7 +13,7 @@ Theory of operation
 >>> directory = Path(tempfile.mkdtemp())
 >>> write_rule(directory / "disk", DiskRule(sync_delay_ms=20.5, sync_error=0.25))
 >>> read_rule(directory / "disk")
-DiskRule(sync_delay_ms=20.5, sync_error=0.25, write_error=0.0)
+DiskRule(sync_delay_ms=20.5, sync_error=0.25, write_error=0.0, ...)
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Rules of this module
     4. A namespace that ends with its process (a stopped container) takes the rules with it. The cluster says
        so: `leave` when the node stops, `refresh` when it was started again.
     5. `heal` removes all that `apply` may have set up, also what an earlier process left, and only that.
+    6. One change at a time: a node that is started while a fault is written gets what is wanted last.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import msgspec
 
 from nemesis import backend as backends
 from nemesis import nfqueue, tc
-from nemesis.backend import SHAPES, Backend, only
+from nemesis.abilities import SHAPES
+from nemesis.backend import Backend, only
 from nemesis.target import HEALTHY, Link, Ruleset
 
 ANSWER_S_MAX = 30.0
@@ -68,6 +70,7 @@ class Network:
         self._daemons: dict[str, Conversation] = {}
         self._has_tree: dict[str, bool] = dict.fromkeys(addresses, False)
         self._is_gone: dict[str, bool] = dict.fromkeys(addresses, False)
+        self._lock = asyncio.Lock()
 
     async def open(self) -> None:
         """Finds devices and starts what takes long to start, so that the first fault comes on time."""
@@ -75,11 +78,16 @@ class Network:
 
     async def apply(self, rules: Ruleset) -> None:
         """Makes the network between the nodes exactly this."""
-        self._rules = rules
-        await _all(self._write(node) for node in self._present())
+        async with self._lock:
+            self._rules = rules
+            await self._write_all()
 
     async def leave(self, node: str) -> None:
         """Leaves a node out whose namespace is gone."""
+        async with self._lock:
+            await self._leave(node)
+
+    async def _leave(self, node: str) -> None:
         self._is_gone[node] = True
         self._has_tree[node] = False
         self._devices.pop(node, None)
@@ -88,13 +96,14 @@ class Network:
 
     async def refresh(self, node: str, address: str | None = None) -> None:
         """Writes a node again that was started anew; where its address changed, the other nodes as well."""
-        await self.leave(node)
-        self._is_gone[node] = False
-        if address and address != self._addresses[node]:
-            self._addresses[node] = address
-            # The filters of the others name the old address.
-            await _all(self._heal(other) for other in self._present())
-        await self.apply(self._rules)
+        async with self._lock:
+            await self._leave(node)
+            self._is_gone[node] = False
+            if address and address != self._addresses[node]:
+                self._addresses[node] = address
+                # The filters of the others name the old address.
+                await _all(self._heal(other) for other in self._present())
+            await self._write_all()
 
     async def evidence(self) -> dict[Link, int]:
         """How many packets met each link that is blocked or shaped now, since it is; zero: it never bit.
@@ -103,7 +112,8 @@ class Network:
         """
         sick = [link for link, rule in self._rules.links.items() if rule.blocked or tc.needs_netem(rule)]
         counts = dict.fromkeys(sick, 0)
-        results = await asyncio.gather(*(self._met(node) for node in self._present()))
+        async with self._lock:
+            results = await asyncio.gather(*(self._met(node) for node in self._present()))
         for link, count in (pair for result in results for pair in result.items()):
             if link in counts:
                 counts[link] += count
@@ -128,8 +138,12 @@ class Network:
 
     async def heal(self) -> None:
         """Removes every rule of ours from every node."""
-        self._rules = HEALTHY
-        await _all(self._heal(node) for node in self._present())
+        async with self._lock:
+            self._rules = HEALTHY
+            await _all(self._heal(node) for node in self._present())
+
+    async def _write_all(self) -> None:
+        await _all(self._write(node) for node in self._present())
 
     def _present(self) -> list[str]:
         return [node for node in self._addresses if not self._is_gone[node]]
@@ -139,8 +153,15 @@ class Network:
         if self._uses_daemons:
             await self._tell(node, nfqueue.State({}))
 
+    def _fields_of_queue(self) -> tuple[str, ...]:
+        """What is done on the receiver's side."""
+        shapes = SHAPES if self._backend.shapes == "nfqueue" else ()
+        blocked = ("blocked",) if self._backend.blocked == "iptables" else ()
+        return (*blocked, *shapes, "reset")
+
     @property
     def _uses_daemons(self) -> bool:
+        """Whether the usual faults need them; only for resets they are started when the first comes."""
         return self._backend.shapes == "nfqueue" or self._backend.blocked == "iptables"
 
     async def _write(self, node: str) -> None:
@@ -158,17 +179,9 @@ class Network:
 
     async def _wanted(self, node: str) -> tuple[str, nfqueue.State]:
         """What tc and what the queue should do on a node. A node that was never touched stays so."""
-        by_queue = self._backend.shapes == "nfqueue"
-        blocks = self._backend.blocked == "iptables"
-        fields = [
-            name
-            for name in backends.NETWORK_FIELDS
-            if not (by_queue and name in SHAPES) and not (blocks and name == "blocked")
-        ]
-        rules = only(self._rules, fields)
-        state = nfqueue.State({})
-        if by_queue or blocks:
-            state = nfqueue.state(self._rules, node, self._addresses, blocks=blocks)
+        by_queue = self._fields_of_queue()
+        rules = only(self._rules, [name for name in backends.NETWORK_FIELDS if name not in by_queue])
+        state = nfqueue.state(self._rules, node, self._addresses, by_queue)
         if not self._has_tree[node] and not any(src == node for src, _ in rules.links):
             return "", state
         return tc.script(rules, node, self._addresses, await self._device(node)), state
@@ -177,7 +190,7 @@ class Network:
         self._written.pop(node, None)
         await self._close_daemon(node)
         script = tc.heal_script(await self._device(node)) if self._backend.rate else ""
-        if self._uses_daemons:
+        if self._uses_daemons or self._backend.resets:
             script += nfqueue.heal_script()
         await self._run_script(node, script)
         self._has_tree[node] = False

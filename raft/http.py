@@ -21,7 +21,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import deque
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import msgspec
@@ -31,56 +32,24 @@ from raft.api import (
     Command,
     Delete,
     Done,
+    Expired,
     Get,
     Mismatch,
     NotLeader,
     Put,
     Refused,
+    Reply,
     Request,
     Response,
     Unknown,
 )
+from raft.http1 import Answer, Call, Http1, Refusal, Respond
 
 if TYPE_CHECKING:
     from raft.server import Server
 
-_HEAD_BYTES_MAX = 16 << 10
-_BODY_BYTES_MAX = 4 << 20
-_REASONS = {
-    200: "OK",
-    202: "Accepted",
-    307: "Temporary Redirect",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
-    413: "Content Too Large",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
 _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(Request).decode
-
-
-class _Call(NamedTuple):
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class _Refusal(Exception):
-    """A call that is answered with an error, and why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class _CasBody(msgspec.Struct):
@@ -97,109 +66,131 @@ class _MembersBody(msgspec.Struct):
     learners: list[str] = []
 
 
+class _Waiting:
+    """A request that the node has not answered yet."""
+
+    __slots__ = ("deadline_s", "reply")
+
+    def __init__(self, reply: Reply, deadline_s: float) -> None:
+        self.reply: Reply | None = reply
+        self.deadline_s = deadline_s
+
+
 class HttpFront:
     """Answers clients on behalf of one server."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.http1 = Http1(self.handle, lambda refusal: _error(refusal.status, str(refusal)))
         self.answered: dict[str, int] = {}
         # Calls that name no client get a session of their own, for nobody will repeat them.
         self._anonymous = f"anonymous-{uuid.uuid4().hex}"
         self._count = itertools.count(1)
-        self._connections: set[asyncio.Task[Any]] = set()
+        self._waiting: deque[_Waiting] = deque()  # in the order of their deadlines
+        self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """Ends all connections."""
-        for task in self._connections:
-            task.cancel()
+        self.http1.close()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers the calls of one connection, one after another."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+    def handle(self, call: Call, respond: Respond) -> None:
+        """Answers one call, now or later."""
         try:
-            while (call := await _read_call(reader)) is not None:
-                keep = call.headers.get("connection", "").lower() != "close"
-                _write_answer(writer, await self._answer(call), keep=keep)
-                await writer.drain()
-                if not keep:
-                    break
-        except _Refusal as refusal:
-            _write_answer(writer, _error(refusal.status, str(refusal)), keep=False)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
-    async def _answer(self, call: _Call) -> _Answer:
-        try:
-            return await self._route(call)
-        except _Refusal as refusal:
-            return _error(refusal.status, str(refusal))
+            if call.path.startswith("/v1/keys/"):
+                self._on_key(call, respond)
+            elif (call.method, call.path) == ("POST", "/v1/request"):
+                self._ask(
+                    _decode_request(call.body), lambda response: respond(Answer(200, _encode(response)))
+                )
+            else:
+                respond(self._route(call))
+        except Refusal as refusal:
+            respond(_error(refusal.status, str(refusal)))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return _error(400, f"the body is not what it should be: {error}")
+            respond(_error(400, f"the body is not what it should be: {error}"))
 
-    async def _route(self, call: _Call) -> _Answer:
-        if call.path.startswith("/v1/keys/"):
-            return await self._on_key(call)
+    def _route(self, call: Call) -> Answer:
         handler = _ROUTES.get((call.method, call.path))
         if handler is None:
-            known = any(path == call.path for _, path in _ROUTES)
-            raise _Refusal(405 if known else 404, f"there is no {call.method} {call.path}")
-        answer: _Answer = await getattr(self, handler)(call)
+            known = call.path == "/v1/request" or any(path == call.path for _, path in _ROUTES)
+            raise Refusal(405 if known else 404, f"there is no {call.method} {call.path}")
+        answer: Answer = getattr(self, handler)(call)
         return answer
 
     # -- keys --------------------------------------------------------------------------------------
 
-    async def _on_key(self, call: _Call) -> _Answer:
+    def _on_key(self, call: Call, respond: Respond) -> None:
         key = unquote(call.path.removeprefix("/v1/keys/"))
-        response = await self._ask(self._request(call, _command(call, key)))
+        request = self._request(call, _command(call, key))
+        self._ask(request, lambda response: respond(self._key_answer(call, response)))
+
+    def _key_answer(self, call: Call, response: Response) -> Answer:
+        if isinstance(response, Done):
+            return _json(200, {"value": response.value}) if call.method == "GET" else _OK
+        return self._not_done(call, response)
+
+    def _not_done(self, call: Call, response: Response) -> Answer:
         match response:
-            case Done(value):
-                return _json(200, {"value": value} if call.method == "GET" else {"ok": True})
-            case Mismatch(current):
-                return _json(409, {"current": current})
             case NotLeader(leader):
                 return self._redirect(leader, call.path)
+            case Mismatch(current):
+                return _json(409, {"current": current})
+            case Expired(what, name):
+                return _error(404, f"there is no {what} {name!r} (any more)")
             case Refused(reason):
                 return _error(503, reason)
             case Unknown(reason):
                 return _error(504, reason)
+            case _:
+                return _json(410, {"compacted": getattr(response, "revision", None)})
 
-    def _request(self, call: _Call, command: Command) -> Request:
+    def _request(self, call: Call, command: Command) -> Request:
         client, seq = call.headers.get("client"), call.headers.get("seq", "")
         if client is None:
             number = next(self._count)
             return Request(f"{self._anonymous}-{number % 64}", number, command)
         if not seq.isdigit():
-            raise _Refusal(
+            raise Refusal(
                 400, f"Seq is {seq!r}; with Client it must be a number that grows with every request"
             )
         return Request(client, int(seq), command)
 
-    async def _ask(self, request: Request) -> Response:
-        """What the node answers; Unknown if it takes too long."""
-        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    def _ask(self, request: Request, reply: Reply) -> None:
+        """Puts a request to the node, and replies what it answers, or Unknown if that takes too long."""
+        loop = asyncio.get_running_loop()
+        timeout_s = self.server.settings.request_timeout_ms / 1000
+        waiting = _Waiting(reply, loop.time() + timeout_s)
+        queue = self._waiting
+        while queue and queue[0].reply is None:
+            queue.popleft()
+        queue.append(waiting)
+        if self._timer is None:
+            self._timer = loop.call_later(timeout_s, self._expire)
+        self.server.node.on_request(request, lambda response: self._reply(waiting, response))
 
-        def reply(response: Response) -> None:
-            if not future.done():
-                future.set_result(response)
+    def _reply(self, waiting: _Waiting, response: Response) -> None:
+        reply, waiting.reply = waiting.reply, None
+        if reply is not None:
+            kind = type(response).__name__
+            self.answered[kind] = self.answered.get(kind, 0) + 1
+            reply(response)
 
-        self.server.node.on_request(request, reply)
-        if not future.done():
-            await asyncio.wait([future], timeout=self.server.settings.request_timeout_ms / 1000)
-        response = future.result() if future.done() else Unknown("no answer within the server's time limit")
-        kind = type(response).__name__
-        self.answered[kind] = self.answered.get(kind, 0) + 1
-        return response
+    def _expire(self) -> None:
+        """One timer serves all requests, for they all get the same time."""
+        self._timer = None
+        loop, queue = asyncio.get_running_loop(), self._waiting
+        while queue and (queue[0].reply is None or queue[0].deadline_s <= loop.time()):
+            self._reply(queue.popleft(), Unknown("no answer within the server's time limit"))
+        if queue:
+            self._timer = loop.call_later(queue[0].deadline_s - loop.time(), self._expire)
 
-    def _redirect(self, leader: str | None, path: str) -> _Answer:
+    def _redirect(self, leader: str | None, path: str) -> Answer:
         url = self._client_url(leader)
         if url is None:
             return _error(503, "this server is not the leader, and knows of none now")
-        return _Answer(307, _encode({"leader": leader}), (("Location", url + path),))
+        return Answer(307, _encode({"leader": leader}), (("Location", url + path),))
 
     def _client_url(self, name: str | None) -> str | None:
         found = next((member for member in self.server.settings.members if member.name == name), None)
@@ -207,10 +198,7 @@ class HttpFront:
 
     # -- everything else ---------------------------------------------------------------------------
 
-    async def _on_request(self, call: _Call) -> _Answer:
-        return _Answer(200, _encode(await self._ask(_decode_request(call.body))))
-
-    async def _on_transfer(self, call: _Call) -> _Answer:
+    def _on_transfer(self, call: Call) -> Answer:
         target = msgspec.json.decode(call.body or b"{}", type=_TransferBody).to
         if self.server.node.status().role != "leader":
             return self._redirect(self.server.node.status().leader, call.path)
@@ -218,33 +206,35 @@ class HttpFront:
             return _error(409, f"leadership cannot go to {target!r}: it is no other voter")
         return _json(202, {"to": target})
 
-    async def _on_members(self, call: _Call) -> _Answer:
+    def _on_members(self, call: Call) -> Answer:
         wanted = msgspec.json.decode(call.body, type=_MembersBody)
         if self.server.node.status().role != "leader":
             return self._redirect(self.server.node.status().leader, call.path)
         outcome = self.server.node.change_config(wanted.voters, wanted.learners)
         return _error(409, outcome) if isinstance(outcome, str) else _json(202, {"index": outcome})
 
-    async def _on_health(self, call: _Call) -> _Answer:
+    def _on_health(self, call: Call) -> Answer:
         """Healthy means: there is a leader, so requests can be served, here or there."""
         del call
         status = self.server.node.status()
         return _json(200 if status.leader else 503, {"healthy": status.leader is not None})
 
-    async def _on_leader(self, call: _Call) -> _Answer:
+    def _on_leader(self, call: Call) -> Answer:
+        """200 only on the leader itself: what a load balancer probes."""
         del call
-        leader = self.server.node.status().leader
-        return _json(200 if leader else 503, {"leader": leader, "url": self._client_url(leader)})
+        status = self.server.node.status()
+        answer = {"leader": status.leader, "url": self._client_url(status.leader)}
+        return _json(200 if status.role == "leader" else 503, answer)
 
-    async def _on_status(self, call: _Call) -> _Answer:
+    def _on_status(self, call: Call) -> Answer:
         del call
         core = self.server.node.core
         config = {"voters": core.voters, "outgoing": core.config.outgoing, "learners": core.config.learners}
         return _json(200, {**self.server.node.status()._asdict(), "config": config})
 
-    async def _on_metrics(self, call: _Call) -> _Answer:
+    def _on_metrics(self, call: Call) -> Answer:
         del call
-        return _Answer(200, self._metrics().encode(), (("Content-Type", "text/plain; version=0.0.4"),))
+        return Answer(200, self._metrics().encode(), (("Content-Type", "text/plain; version=0.0.4"),))
 
     def _metrics(self) -> str:
         server, status = self.server, self.server.node.status()
@@ -267,7 +257,6 @@ class HttpFront:
 
 
 _ROUTES = {
-    ("POST", "/v1/request"): "_on_request",
     ("POST", "/v1/transfer"): "_on_transfer",
     ("POST", "/v1/members"): "_on_members",
     ("GET", "/health"): "_on_health",
@@ -277,7 +266,7 @@ _ROUTES = {
 }
 
 
-def _command(call: _Call, key: str) -> Command:
+def _command(call: Call, key: str) -> Command:
     match call.method:
         case "GET":
             return Get(key)
@@ -289,48 +278,15 @@ def _command(call: _Call, key: str) -> Command:
         case "DELETE":
             return Delete(key)
         case _:
-            raise _Refusal(405, f"there is no {call.method} of a key")
+            raise Refusal(405, f"there is no {call.method} of a key")
 
 
-def _json(status: int, value: Any) -> _Answer:
-    return _Answer(status, _encode(value))
+def _json(status: int, value: Any) -> Answer:
+    return Answer(status, _encode(value))
 
 
-def _error(status: int, why: str) -> _Answer:
+_OK = _json(200, {"ok": True})
+
+
+def _error(status: int, why: str) -> Answer:
     return _json(status, {"error": why})
-
-
-async def _read_call(reader: asyncio.StreamReader) -> _Call | None:
-    """The next call of a connection; None at its end."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as error:
-        if error.partial.strip():
-            raise
-        return None
-    except asyncio.LimitOverrunError as error:
-        raise _Refusal(413, f"the head of the request is longer than {_HEAD_BYTES_MAX} bytes") from error
-    first, *lines = head.decode("latin-1").split("\r\n")
-    parts = first.split(" ")
-    if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-        raise _Refusal(400, f"{first[:100]!r} is no HTTP/1.1 request")
-    pairs = (line.partition(":") for line in lines if line)
-    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    if "transfer-encoding" in headers:
-        raise _Refusal(400, "a body needs Content-Length; chunks are not taken")
-    length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > _BODY_BYTES_MAX:
-        raise _Refusal(413, f"a body of {length[:20]} bytes; at most {_BODY_BYTES_MAX} are taken")
-    body = await reader.readexactly(int(length)) if int(length) else b""
-    return _Call(parts[0], parts[1].partition("?")[0], headers, body)
-
-
-def _write_answer(writer: asyncio.StreamWriter, answer: _Answer, *, keep: bool) -> None:
-    headers = [("Content-Length", str(len(answer.body))), *answer.headers]
-    if not any(name == "Content-Type" for name, _ in answer.headers):
-        headers.append(("Content-Type", "application/json"))
-    if not keep:
-        headers.append(("Connection", "close"))
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    head = f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\n{lines}\r\n"
-    writer.write(head.encode("latin-1") + answer.body)

@@ -14,6 +14,9 @@ Theory of operation
     taken its place for ever. A node that stops being the leader answers Unknown to the writes, and NotLeader
     to the reads, that are still open: its log may yet be committed by another leader, or overwritten.
 
+    Leases and sessions end by entries. When the next one is due, the leader proposes an entry that carries the
+    cluster's time, and every node ends it when that entry is applied. Watches are answered by any node.
+
 Traces
     `observer(event, **fields)`, if given, is told of:
     started(term, last_index), follower(term, leader), candidate(term), leader(term, last_index),
@@ -27,7 +30,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
-from raft.api import READS, Get, NotLeader, Range, Refused, Reply, Request, Unknown
+from raft.api import READS, NotLeader, Query, Refused, Reply, Request, Unknown, Watch
+from raft.clock import ClusterClock
 from raft.core import (
     Core,
     Entry,
@@ -40,7 +44,8 @@ from raft.core import (
     TruncateFrom,
 )
 from raft.host import Host, Timer
-from raft.kv import KeyValue, encode_command
+from raft.kv import KeyValue, encode_clock, encode_command, needs_clock
+from raft.watches import Watches
 
 DEFAULTS = Options()
 
@@ -56,6 +61,7 @@ class Status(NamedTuple):
     commit_index: int
     applied_index: int
     last_index: int
+    revision: int
 
 
 class _Proposal(NamedTuple):
@@ -64,7 +70,7 @@ class _Proposal(NamedTuple):
 
 
 class _Read(NamedTuple):
-    command: Get | Range
+    command: Query
     reply: Reply
     asked_us: int
 
@@ -94,7 +100,9 @@ class Node:
         self.host = host
         self.options = options = replace(options, **self.forced_options) if self.forced_options else options
         self.observer = observer
-        self.machine = self.machine_class(options.sessions_max)
+        self.machine = self.machine_class(options.sessions_max, options.leases_max, options.watch_events_max)
+        self.clock = ClusterClock(host.now_us())
+        self.watches = Watches(host, self.machine, options.watches_max)
         self.applied_index = 0
         self.stopped = False
         self.core: Core
@@ -109,6 +117,8 @@ class Node:
         self._in_turn = False
         self._timer: Timer | None = None
         self._timer_us = 0
+        self._end_timer: Timer | None = None  # for what ends by the cluster's clock
+        self._end_timer_us = 0
         self._seen: tuple[str, int, str | None] = ("follower", 0, None)
 
     # -- events ------------------------------------------------------------------------------------
@@ -134,8 +144,9 @@ class Node:
     def stop(self, reason: str = "asked to") -> None:
         """Ends the node's part: it ignores everything from now on. Nothing is flushed, as in a crash."""
         self.stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
         if self.observer:
             self.observer("stopped", reason=reason)
 
@@ -151,6 +162,8 @@ class Node:
             return
         if isinstance(request.command, READS):
             self._read(request.command, reply)
+        elif isinstance(request.command, Watch):
+            self.watches.add(request.command, reply)
         elif isinstance(self.core.role, Leader):
             self._propose(request, reply)
         else:
@@ -186,11 +199,12 @@ class Node:
             core.commit_index,
             self.applied_index,
             core.log.last_index,
+            self.machine.keys.revision,
         )
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _read(self, command: Get | Range, reply: Reply) -> None:
+    def _read(self, command: Query, reply: Reply) -> None:
         if len(self._reads) >= self.options.pending_reads_max:
             reply(Refused("too many reads are waiting"))
             return
@@ -207,7 +221,8 @@ class Node:
         if core.uncommitted >= self.options.uncommitted_entries_max:
             reply(Refused("too many writes are waiting"))
             return
-        index = core.propose(encode_command(request), self.host.now_us())
+        clock_us = self._cluster_us() if needs_clock(request) else 0
+        index = core.propose(encode_command(request, clock_us), self.host.now_us())
         if index is None:
             reply(Refused("leadership is being handed over"))
             return
@@ -242,6 +257,7 @@ class Node:
             self._in_turn = False
         self._note_role()
         self._arm_timer()
+        self._arm_end_timer()
 
     def _deliver(self, messages: Sequence[Message]) -> None:
         send, name = self.host.send, self.name
@@ -297,8 +313,16 @@ class Node:
                 proposal.reply(answer)
             else:
                 proposal.reply(NotLeader(self.core.leader))
+        self._applied()
         if self._snapshot_is_due():
             self.core.compact(self.applied_index, self.machine.snapshot())
+
+    def _applied(self) -> None:
+        """What follows from a state that has moved on."""
+        if self.machine.clock_us:
+            self.clock.applied(self.machine.clock_us, self.host.now_us())
+        if self.watches:
+            self.watches.notify()
 
     def _snapshot_is_due(self) -> bool:
         last = self.core.snapshot
@@ -309,6 +333,7 @@ class Node:
         """Takes over a snapshot's state; it is never older than what was applied."""
         self.machine.restore(snapshot.data)
         self.applied_index = snapshot.index
+        self._applied()
         if self.observer:
             self.observer("restored", index=snapshot.index)
 
@@ -316,7 +341,50 @@ class Node:
         """Answers a read; the core hands it out only after the entries it must see."""
         read = self._reads.pop(context, None)
         if read is not None:
-            read.reply(self.machine.query(read.command))
+            clock_us = self.clock.read(self.host.now_us()) if self.machine.clock_us else 0
+            read.reply(self.machine.query(read.command, clock_us))
+
+    # -- what ends by time -------------------------------------------------------------------------
+
+    def _cluster_us(self) -> int:
+        """The cluster's time, on the leader."""
+        now_us = self.host.now_us()
+        self.clock.lead(self.core.term, self.machine.clock_us, now_us)
+        return self.clock.read(now_us)
+
+    def _may_end_things(self) -> bool:
+        """Whether it is this node's business to see what is due."""
+        return isinstance(self.core.role, Leader)
+
+    def _arm_end_timer(self) -> None:
+        due_us = self.machine.next_end_us
+        if due_us is None or not self._may_end_things():
+            return
+        if self._end_timer is not None:
+            if self._end_timer_us <= due_us:
+                return
+            self._end_timer.cancel()
+        self._end_timer_us = due_us
+        delay_us = max(0, due_us - self._cluster_us())
+        self._end_timer = self.host.call_later(delay_us, self._on_end_timer)
+
+    def _on_end_timer(self) -> None:
+        """Something may be due: the timer does not know of what was kept alive in the meantime."""
+        self._end_timer = None
+        due_us = self.machine.next_end_us
+        if self.stopped or due_us is None or not self._may_end_things():
+            return
+        clock_us = self._cluster_us()
+        if clock_us >= due_us:
+            self._end_what_is_due(clock_us)
+            # Long enough for the entry to be applied; if it is not, it is proposed once more.
+            self._end_timer_us = 0
+            self._end_timer = self.host.call_later(self.options.heartbeat_us, self._on_end_timer)
+        self._turn()
+
+    def _end_what_is_due(self, clock_us: int) -> None:
+        if self.core.uncommitted < self.options.uncommitted_entries_max:
+            self.core.propose(encode_clock(clock_us), self.host.now_us())
 
     # -- role and timer ----------------------------------------------------------------------------
 

@@ -4,11 +4,6 @@ Theory of operation
     Everything that touches the node happens in the event loop's thread, one callback at a time. The exception
     is the disk: a sync runs in a thread of its own, one at a time, and comes back as a callback.
 
-    Each server dials each other one and only sends on that connection; it only receives on those dialled by
-    others. A connection begins with the cluster's name and the sender's, so that servers of two clusters that
-    were given each other's addresses by mistake do not mix. What waits to be sent to a peer that is slow or
-    away is bounded, and beyond that dropped: messages may be lost, the protocol knows how to repeat itself.
-
     A storage error ends the process: see `raft.wal`.
 """
 
@@ -18,52 +13,39 @@ import asyncio
 import contextlib
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
-
-import msgspec
 
 from raft.bugs import assemble
 from raft.core import Message, Record, Saved
 from raft.disk import FileDisk
-from raft.framing import BadFrame, Unframer, frame
 from raft.http import HttpFront
 from raft.node import Node
-from raft.settings import Member, Settings
+from raft.peers import Hello, Inbound, Peer
+from raft.settings import Settings
 from raft.wal import Wal
 
 log = logging.getLogger("raft")
 
-_MESSAGE_BYTES_MAX = 64 << 20
-_QUEUE_MESSAGES_MAX = 4_096
-_DIAL_AGAIN_S_MAX = 1.0
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Message).decode
-
-
-class _Hello(msgspec.Struct, frozen=True, array_like=True):
-    """The first frame of a connection between peers."""
-
-    cluster: str
-    name: str
-    version: int = 1
-
-
-_decode_hello = msgspec.msgpack.Decoder(_Hello).decode
-
 
 class FileStorage:
-    """The write-ahead log, synced in a thread."""
+    """The write-ahead log, written and synced in a thread of its own, or at once where nothing is synced."""
 
-    def __init__(self, wal: Wal, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, wal: Wal, failed: Callable[[BaseException], None], *, at_once: bool) -> None:
         self.wal = wal
+        self._at_once = at_once
         self.syncs = 0
         self.sync_seconds = 0.0
         self._failed = failed
         self._pending: list[Record] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        self._loop = asyncio.get_running_loop()
+        # A queue and a thread cost half of what an executor and its futures do. At most one batch is in it.
+        self._batches: SimpleQueue[tuple[list[Record], Callable[[], None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="raft-disk", daemon=True)
+        self._thread.start()
 
     def load(self) -> Saved | None:
         """What was durable at the last stop."""
@@ -76,72 +58,32 @@ class FileStorage:
     def sync(self, done: Callable[[], None]) -> None:
         """Writes and syncs what is queued; the node asks for one sync at a time."""
         batch, self._pending = self._pending, []
-        began = time.monotonic()
-        future = asyncio.get_running_loop().run_in_executor(self._thread, self.wal.commit, batch)
+        if self._at_once:
+            self.wal.commit(batch)
+            done()
+        else:
+            self._batches.put((batch, done))
 
-        def finished(outcome: asyncio.Future[None]) -> None:
-            error = None if outcome.cancelled() else outcome.exception()
-            if error is not None:
-                self._failed(error)
-            elif not outcome.cancelled():
-                self.syncs += 1
-                self.sync_seconds += time.monotonic() - began
-                done()
+    def _work(self) -> None:
+        while (work := self._batches.get()) is not None:
+            batch, done = work
+            began = time.monotonic()
+            try:
+                self.wal.commit(batch)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, nothing is durable any more
+                self._loop.call_soon_threadsafe(self._failed, error)
+                return
+            self._loop.call_soon_threadsafe(self._finished, time.monotonic() - began, done)
 
-        future.add_done_callback(finished)
+    def _finished(self, seconds: float, done: Callable[[], None]) -> None:
+        self.syncs += 1
+        self.sync_seconds += seconds
+        done()
 
     def close(self) -> None:
         """Waits for the sync under way."""
-        self._thread.shutdown(wait=True)
-
-
-class _Peer:
-    """The outgoing side of a connection to one other server."""
-
-    def __init__(self, server: Server, member: Member) -> None:
-        self.member = member
-        self.sent = self.dropped = 0
-        self._server = server
-        self._queue: list[bytes] = []
-        self._wake = asyncio.Event()
-        self.task = asyncio.create_task(self._run(), name=f"to {member.name}")
-
-    def send(self, message: Message) -> None:
-        if len(self._queue) >= _QUEUE_MESSAGES_MAX:
-            self.dropped += 1
-            return
-        self._queue.append(frame(_encode(message)))
-        self._wake.set()
-
-    async def _run(self) -> None:
-        wait_s = 0.02
-        while True:
-            try:
-                address = self.member.peers
-                _, writer = await asyncio.open_connection(address.host, address.port)
-            except OSError:
-                self._queue.clear()  # old news by the time anybody listens
-                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
-                wait_s = min(2 * wait_s, _DIAL_AGAIN_S_MAX)
-                continue
-            wait_s = 0.02
-            try:
-                await self._pump(writer)
-            except OSError:
-                pass
-            finally:
-                writer.close()
-
-    async def _pump(self, writer: asyncio.StreamWriter) -> None:
-        hello = _Hello(self._server.settings.cluster, self._server.settings.name)
-        writer.write(frame(_encode(hello)))
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            batch, self._queue = self._queue, []
-            self.sent += len(batch)
-            writer.writelines(batch)
-            await writer.drain()
+        self._batches.put(None)
+        self._thread.join()
 
 
 def _in_batches(node_class: type[Node]) -> type[Node]:
@@ -172,7 +114,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.received = 0
-        self.peers: dict[str, _Peer] = {}
+        self.peers: dict[str, Peer] = {}
         self.storage: FileStorage
         self.node: Node
         self._random = random.Random()
@@ -204,8 +146,8 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = FileDisk(settings.data_dir)
-        self.storage = FileStorage(Wal(disk), self._fail)
+        disk = FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+        self.storage = FileStorage(Wal(disk), self._fail, at_once=settings.unsafe_no_sync)
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
         self.node = node_class(
@@ -214,19 +156,19 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(disk.close)
             stack.callback(self.storage.close)
+            hello = Hello(settings.cluster, settings.name)
             for member in settings.members:
                 if member.name != settings.name:
-                    peer = self.peers[member.name] = _Peer(self, member)
+                    peer = self.peers[member.name] = Peer(hello, member.name, member.peers)
                     stack.callback(peer.task.cancel)
             self.node.start()
             stack.callback(self.node.stop, "the server stops")
-            inbound = await asyncio.start_server(
-                self._on_peer, settings.me.peers.host, settings.me.peers.port
-            )
+            loop = asyncio.get_running_loop()
+            inbound = await loop.create_server(self._inbound, settings.me.peers.host, settings.me.peers.port)
             stack.callback(inbound.close)
             front = HttpFront(self)
-            clients = await asyncio.start_server(
-                front.serve, settings.me.clients.host, settings.me.clients.port
+            clients = await loop.create_server(
+                front.http1.connection, settings.me.clients.host, settings.me.clients.port
             )
             stack.callback(front.close)
             stack.callback(clients.close)
@@ -258,28 +200,14 @@ class Server:
         if event != "committed":
             log.info("%s %s %s", self.settings.name, event, fields)
 
-    async def _on_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        unframer = Unframer(_MESSAGE_BYTES_MAX)
-        greeted = False
-        try:
-            while data := await reader.read(1 << 16):
-                for body in unframer.feed(data):
-                    if greeted:
-                        self.received += 1
-                        self.node.on_message(_decode(body))
-                    else:
-                        self._greet(_decode_hello(body))
-                        greeted = True
-        except (OSError, BadFrame, msgspec.DecodeError) as error:
-            log.warning("%s: a peer's connection ended: %s", self.settings.name, error)
-        except asyncio.CancelledError:
-            pass  # the server stops; Python 3.11 would report the handler's cancellation as an error
-        finally:
-            writer.close()
+    def _take(self, messages: list[Message]) -> None:
+        """Hands messages of another server to the node."""
+        self.received += len(messages)
+        for message in messages:
+            self.node.on_message(message)
 
-    def _greet(self, hello: _Hello) -> None:
-        if hello.cluster != self.settings.cluster or hello.version != 1:
-            raise BadFrame(f"it is {hello.name} of cluster {hello.cluster!r}, version {hello.version}")
+    def _inbound(self) -> Inbound:
+        return Inbound(self.settings.cluster, self.settings.name, self._take)
 
 
 def _where(server: asyncio.Server) -> tuple[str, int]:

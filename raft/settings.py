@@ -47,6 +47,7 @@ class Settings:
     members: tuple[Member, ...]
     data_dir: Path
     cluster: str = "raft"  # a server talks to servers of the same cluster only
+    unsafe_no_sync: bool = False  # never sync the disk: to measure what syncing costs
     join: bool = False  # wait to be made a member, instead of being one from the start
     bugs: tuple[str, ...] = ()
     request_timeout_ms: int = 5_000
@@ -134,6 +135,7 @@ def _build(values: Mapping[str, Any]) -> Settings:
         members=members,
         data_dir=Path(values["data_dir"]),
         cluster=str(values.get("cluster", "raft")),
+        unsafe_no_sync=_boolean("unsafe_no_sync", values.get("unsafe_no_sync", False)),
         join=_boolean("join", values.get("join", False)),
         bugs=tuple(bugs.split() if isinstance(bugs, str) else bugs),
         request_timeout_ms=_integer("request_timeout_ms", values.get("request_timeout_ms", 5_000)),
@@ -186,6 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-dir", help="where this server keeps its log and snapshots")
     parser.add_argument("--cluster", help="a name that servers of one cluster share")
+    parser.add_argument(
+        "--unsafe-no-sync",
+        action="store_const",
+        const=True,
+        help="never sync the disk: fast, and a power cut loses what was acknowledged",
+    )
     parser.add_argument("--join", action="store_const", const=True, help="wait to be made a member")
     parser.add_argument("--bug", action="append", help="seed a known bug (see raft.bugs)")
     parser.add_argument("--request-timeout-ms", help="how long a client waits for an answer")

@@ -15,6 +15,8 @@ from nemesis.target import Target
 
 T = TypeVar("T")
 
+LOAD_BALANCER = "lb"  # what clients call what stands in front of the nodes, where there is one
+
 
 class Cluster(Target, Protocol):
     """A running cluster of the system under test."""

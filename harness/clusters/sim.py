@@ -20,7 +20,7 @@ from harness.sim.host import SimHost
 from harness.sim.network import SimNetwork
 from harness.systems.base import System
 from harness.transport import Lost, NotSent
-from nemesis.target import DiskRule, Ruleset
+from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Ruleset
 
 T = TypeVar("T")
 
@@ -103,6 +103,7 @@ class SimCluster:
             "messages_lost": network.lost,
             "messages_duplicated": network.duplicated,
             "nodes_stopped_by_their_disk": sum(host.disk_deaths for host in self.hosts.values()),
+            "crash_points_reached": sum(host.crashes for host in self.hosts.values()),
             "sim_events": self.loop.events_run,
         }
 
@@ -137,13 +138,25 @@ class SimCluster:
         """SIGCONT."""
         self.hosts[node].resume()
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
-        """Shift the node's wall clock; its monotonic clock never jumps."""
-        self.hosts[node].wall_offset_us = round(offset_ms * 1000)
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
+        """Make the node's clocks exactly this; the monotonic one never jumps."""
+        self.hosts[node].set_clock(rule)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:
         """Make the node's disk exactly this."""
         self.hosts[node].disk.set_rule(rule)
+
+    async def damage_disk(self, node: str, damage: Damage) -> str:
+        """Damage the disk of a node that is down."""
+        return self.hosts[node].disk.damage(damage)
+
+    async def set_slowness(self, node: str, factor: float) -> None:
+        """Let the node take so many times as long for each event."""
+        self.hosts[node].set_slowness(factor)
+
+    async def set_crash_point(self, node: str, point: CrashPoint | None) -> None:
+        """Let the node die when it next gets there, once."""
+        self.hosts[node].crash_point = point
 
     def client_delay_us(self) -> int:
         """One way between a client and a node."""

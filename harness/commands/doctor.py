@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from harness.clusters import docker, local
+from harness.clusters import docker, docker_box, local, scratch, shims
 from harness.errors import SetupError
 from nemesis import backend as backends
 from nemesis import netns, shim
@@ -93,11 +92,7 @@ def main(args: argparse.Namespace) -> int:
 
 def heal() -> list[str]:
     """Remove leftovers; returns what was found, as sentences."""
-    found = netns.sweep()
-    for directory in local.leftovers():
-        shutil.rmtree(directory, ignore_errors=True)
-        found.append(f"removed {directory}")
-    return found + docker.sweep()
+    return netns.sweep() + scratch.sweep() + docker_box.sweep()
 
 
 def examine() -> dict[str, ClusterReport]:
@@ -126,15 +121,16 @@ def examine_docker() -> ClusterReport:
         abilities = docker.probe()
     except SetupError as error:
         return ClusterReport(False, str(error), {})
-    others = dict.fromkeys(docker.FAULTS_OF_PROCESSES, "signals")
-    return ClusterReport(True, "", {name: fault_report(name, abilities, others, {}) for name in FAULTS})
+    others = dict.fromkeys(docker.FAULTS_OF_PROCESSES, "signals") | dict.fromkeys(shims.KINDS, "library")
+    refusals = {kind: docker.NO_SHIM for kind in shims.KINDS if kind not in docker.libraries()}
+    return ClusterReport(True, "", {name: fault_report(name, abilities, others, refusals) for name in FAULTS})
 
 
 def _shim_refusals() -> dict[str, str]:
     """Why the libraries for clock and disk cannot be built, if they cannot."""
     refusals: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix=local.DIRECTORY_PREFIX) as directory:
-        for name in local.SHIMS:
+    with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
+        for name in shims.KINDS:
             try:
                 shim.build(name, Path(directory))
             except shim.ShimError as error:

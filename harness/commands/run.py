@@ -72,6 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--op-timeout", type=int, metavar="MS", dest="op_timeout_ms",
         help=f"an operation without an answer by then is info (default {d.op_timeout_ms})",
     )  # fmt: skip
+    add(
+        "--liveness", action="store_true", default=None,
+        help="after the load a majority is healed and must make progress in time; other nodes stay broken",
+    )  # fmt: skip
+    add(
+        "--liveness-bound", type=float, metavar="S", dest="liveness_bound_s",
+        help=f"how long it may take (default {d.liveness_bound_s:g})",
+    )  # fmt: skip
+    add("--via", help=f"how clients find the leader: {', '.join(configs.VIA)} (default {d.via})")
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 

@@ -16,8 +16,20 @@ from typing import Any
 import msgspec
 
 from checkers import Op
-from harness.plan import Plan, PlannedOp
-from nemesis.faults import Corrupt, Duplicate, Fault, FaultError, Latency, Loss, Partition, Reorder, check
+from harness.plan import Plan
+from harness.planned import PlannedOp
+from nemesis.effects import check
+from nemesis.faults import (
+    Corrupt,
+    Duplicate,
+    Fault,
+    FaultError,
+    Latency,
+    Loss,
+    Partition,
+    Reorder,
+    wants_leader,
+)
 from nemesis.schedule import FaultEvent
 
 US_PER_MS = 1_000
@@ -143,9 +155,9 @@ def keep_nodes(plan: Plan, nodes: Sequence[str]) -> Plan:
 
 def _on_nodes(fault: Fault, nodes: Sequence[str]) -> Fault | None:
     named = tuple(node for node in fault.nodes if node in nodes)
-    aims_at_leader = "leader" in (getattr(fault, "topology", None), getattr(fault, "aim", None))
-    if not named and aims_at_leader:
-        named = (nodes[0],)  # it stands for a leader that is known only when the time has come
+    aims = (getattr(fault, "topology", None), getattr(fault, "aim", None))
+    if not named and (wants_leader(fault) or "trigger" in aims):
+        named = (nodes[0],)  # it stands for a node that is known only when the time has come
     changes: dict[str, Any] = {"nodes": named}
     if isinstance(fault, Partition) and fault.grudge is not None:
         changes["grudge"] = {

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.plan import Plan, PlannedOp
+from harness.plan import Plan
+from harness.planned import PlannedOp
 from harness.seeds import below, between
 from harness.shrink import edits
 

@@ -40,7 +40,8 @@ from dataclasses import dataclass
 import msgspec
 
 from harness import plan as plans
-from harness.plan import Plan, PlannedOp
+from harness.plan import Plan
+from harness.planned import PlannedOp
 from harness.seeds import Streams
 from harness.shrink import edits
 from harness.shrink.attempt import Attempt, attempt

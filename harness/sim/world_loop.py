@@ -2,8 +2,8 @@
 
 Rules of this module
     1. A callback runs only if its process is alive and not paused (`World.admit`).
-    2. `run_in_executor` (and so `asyncio.to_thread`) runs the function at once, in the loop: it takes no virtual time,
-       and must not wait.
+    2. `run_in_executor` (and so `asyncio.to_thread`) runs the function at once, in the loop: it must not wait, and
+       takes as long as what it asks of the host's disk.
     3. What is not simulated raises `SimRefused`, which names it.
 """
 
@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
+import functools
 import inspect
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.sim.entropy import SimRefused, SimSocket
+from harness.sim.files import SimFiles
 from harness.sim.loop import US_PER_S, SimDeadlock, SimLoop
 from harness.sim.streams import (
     CONNECT_TIMEOUT_US,
@@ -30,9 +32,11 @@ from harness.sim.streams import (
     connected,
     transit_us,
 )
+from harness.sim.trouble import Crashed
 
 if TYPE_CHECKING:
-    from harness.sim.world import Host, World
+    from harness.sim.world import World
+    from harness.sim.world_host import Host
 
 WAITING_SHOWN = 12
 ASYNCIO = asyncio.__file__.rsplit("/", 1)[0]
@@ -68,16 +72,39 @@ class WorldLoop(SimLoop):
         context: contextvars.Context | None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when_us / US_PER_S, callback, args, self, context)
-        self.schedule(when_us - self.now_us, self._run_admitted, handle)
+        true_us = when_us if self._world.clocks_agree else self._world.current().host.clock.true_us(when_us)
+        self.schedule(true_us - self.now_us, self._run_admitted, handle)
         return handle
+
+    def time(self) -> float:
+        """Seconds on the monotonic clock of the host that runs now."""
+        clocks_agree = self._world.clocks_agree
+        return (self.now_us if clocks_agree else self._world.current().host.clock.mono_us()) / US_PER_S
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run the callback when so much has passed on the clock of the host that runs now."""
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def _run_admitted(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled() and self._world.admit(handle):
             handle._run()  # noqa: SLF001 - how every loop runs its handles
 
+    def run_handle(self, handle: asyncio.Handle) -> None:
+        """Run a callback that waited for its turn."""
+        if not handle.cancelled():
+            handle._run()  # noqa: SLF001 - see above
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """What asyncio would log; only what was refused ends the world."""
         error = context.get("exception")
+        if isinstance(error, Crashed):
+            return
         if isinstance(error, SimRefused):
             self.fail(error)
         elif not self._closed:
@@ -220,16 +247,32 @@ class WorldLoop(SimLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> Any:
-        """Run the function now; its result is there in this instant."""
+        """Run the function now; its result is there in this instant, or when the disk is done with what it asked."""
         del executor
         future = self.create_future()
+        files = self._world.current().host.files
+        files.in_call, files.took_time = True, False
         try:
-            future.set_result(func(*args))
+            settle = functools.partial(_resolve, future, func(*args))
+        except Crashed:
+            return future  # nobody will ever look at it
         except StopIteration as error:
-            future.set_exception(RuntimeError(repr(error)))
+            settle = functools.partial(_refuse, future, RuntimeError(repr(error)))
         except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-            future.set_exception(error)
+            settle = functools.partial(_refuse, future, error)
+        finally:
+            files.in_call = False
+        self._when_disk_is_done(files, settle)
         return future
+
+    def _when_disk_is_done(self, files: SimFiles, settle: Callable[[], None]) -> None:
+        end_us = files.end_us
+        if end_us is None:
+            files.when_unstalled(functools.partial(self._when_disk_is_done, files, settle))
+        elif files.took_time and end_us > self.now_us:
+            self.schedule(end_us - self.now_us, settle)
+        else:
+            settle()
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
@@ -300,6 +343,16 @@ class WorldLoop(SimLoop):
     ) -> None:
         """Refused."""
         self._refuse(f"watching file descriptor {fd}")
+
+
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _where(task: asyncio.Task[Any]) -> str:

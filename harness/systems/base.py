@@ -57,6 +57,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
         op_timeout_ms: after this an operation is over.
         attempt_timeout_ms: after this an attempt is given up and, where that is safe, made again elsewhere.
         backoff_ms: pause before asking again when no leader is known.
+        follows_leader: ask first whoever answered last, not always the node that the client is bound to.
         workload: which of the system's contracts the client keeps to.
         settings: the workload's options.
     """
@@ -64,6 +65,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     backoff_ms: int = 25
+    follows_leader: bool = False
     workload: str = "register"
     settings: dict[str, Any] = {}
 
@@ -94,10 +96,14 @@ class Service(Protocol):
     Attributes:
         client_port: where every node listens to clients.
         status_path: what to GET for a node's view of itself, as JSON.
+        leader_path: what to GET to ask whether a node leads: 200 where it does, and only there.
+        refusal: the body of an answer that says: refused before anything was done.
     """
 
     client_port: int
     status_path: str
+    leader_path: str
+    refusal: bytes
 
     def argv(
         self, python: str, node: str, addresses: Mapping[str, str], data: Path, bug: str | None

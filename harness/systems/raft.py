@@ -12,23 +12,17 @@ of a deposed leader then keeps asking the deposed leader, which is where stale r
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 from harness.sim.host import Process, SimHost
+from harness.systems import raft_sim
 from harness.systems.base import ClientOptions, Outcome, Service
 from harness.systems.raft_contracts import CONTRACTS, contract_of
 from harness.systems.raft_service import RaftService
 from harness.transport import Lost, NotSent, Transport
 from raft import api
-from raft.bugs import BUGS, assemble
-from raft.core import Options
-from raft.node import Node
-from raft.storage import replay
-
-# A simulated minute has some thousands of entries; with these sizes it takes snapshots, and sends some in chunks.
-SIM_OPTIONS = Options(snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096)
+from raft.bugs import BUGS
 
 
 class RaftSystem:
@@ -41,47 +35,13 @@ class RaftSystem:
 
     def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
-        host.storage = _SimStorage(host)
-        return _SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer))
+        return raft_sim.process(host, nodes, bug)
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
     ) -> RaftClient:
         """A client with a session of its own."""
         return RaftClient(transport, nodes, home, client_id, options)
-
-
-@functools.cache
-def _node_class(bug: str | None) -> type[Node]:
-    return assemble([bug] if bug is not None else [])
-
-
-class _SimStorage:
-    """Raft's records on a simulated disk: what survived a crash is folded into the saved state."""
-
-    def __init__(self, host: SimHost) -> None:
-        self._host = host
-        self.write = host.disk.write
-        self.sync = host.sync
-
-    def load(self) -> Any:
-        return replay(self._host.disk.read())
-
-
-class _SimNode:
-    """A Raft node as a process of a simulated host."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.start = node.start
-        self.on_request = node.on_request
-
-    def on_message(self, _src: str, message: Any) -> None:
-        self._node.on_message(message)
-
-    def leader_term(self) -> int | None:
-        status = self._node.status()
-        return status.term if status.role == "leader" else None
 
 
 class RaftClient:
@@ -117,6 +77,8 @@ class RaftClient:
                 request, attempts, min(left_s, self._options.attempt_timeout_ms / 1000)
             )
             if outcome is not None:
+                if self._options.follows_leader:
+                    self._home = self._nodes.index(attempts.node)
                 return outcome
             if attempts.exhausted:
                 attempts.start_over()
@@ -141,19 +103,32 @@ class RaftClient:
             attempts.unsure = True
             attempts.try_next()
             return None
-        match response:
-            case api.Done():
-                return Outcome("ok", value=response.value, node=node)
-            case api.Mismatch():
-                return Outcome("fail", error="mismatch", node=node)
-            case api.NotLeader():
-                attempts.redirect(response.leader)
-            case api.Refused():
-                attempts.try_next()
-            case _:  # Unknown, and whatever else a node may answer one day
-                attempts.unsure = True
-                attempts.try_next()
+        decided = _decided(response, node, is_unsure=attempts.unsure)
+        if decided is not None:
+            return decided
+        if isinstance(response, api.NotLeader):
+            attempts.redirect(response.leader)
+            return None
+        if not isinstance(response, api.Refused):  # Unknown, and whatever else a node may answer one day
+            attempts.unsure = True
+        attempts.try_next()
         return None
+
+
+def _decided(response: api.Response, node: str, *, is_unsure: bool) -> Outcome | None:
+    """How an operation ended, if this answer ends it."""
+    match response:
+        case api.Done(value):
+            return Outcome("ok", value=value, node=node)
+        case api.Mismatch():
+            return Outcome("fail", error="mismatch", node=node)
+        case api.Compacted():
+            return Outcome("fail", error="compacted", node=node)
+        case api.Expired(what):
+            # In a session that has ended, an attempt before its end may have had an effect.
+            return Outcome("info" if what == "session" and is_unsure else "fail", error="expired", node=node)
+        case _:
+            return None
 
 
 class _Attempts:

@@ -23,15 +23,19 @@ class RaftService:
 
     >>> service = RaftService()
     >>> service.encode(api.Request("c1", 7, api.Get("x"))).body
-    b'["c1",7,["get","x"]]'
+    b'["c1",7,["get","x",false]]'
     >>> service.decode(200, b'["done",3]')
     Done(value=3)
     >>> service.decode(404, b"")
     Unknown(reason='the node answered 404')
+    >>> service.decode(503, service.refusal)
+    Refused(reason='no node leads')
     """
 
     client_port = CLIENT_PORT
     status_path = "/status"
+    leader_path = "/leader"
+    refusal = _encode(api.Refused("no node leads"))
 
     def argv(
         self, python: str, node: str, addresses: Mapping[str, str], data: Path, bug: str | None
@@ -49,8 +53,8 @@ class RaftService:
         return Call("POST", "/v1/request", _encode(request))
 
     def decode(self, status: int, body: bytes) -> api.Response:
-        """A whole response as JSON."""
-        if status != 200:
+        """A whole response as JSON; 503 is what a load balancer says for all nodes."""
+        if status not in (200, 503):
             return api.Unknown(f"the node answered {status}")
         try:
             return _decoder.decode(body)

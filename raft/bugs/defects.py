@@ -22,6 +22,7 @@ from raft.core.roles import Follower
 from raft.core.types import Index, NodeId, Term
 from raft.kv import KeyValue
 from raft.node import Node
+from raft.sessions import Sessions
 
 
 class Unguarded(Core):
@@ -365,9 +366,9 @@ class SessionNotInSnapshot(KeyValue):
 
     def snapshot(self) -> bytes:
         """Leaves the sessions out."""
-        sessions, self._sessions = self._sessions, {}
+        sessions, self.sessions = self.sessions, Sessions(1)
         data = super().snapshot()
-        self._sessions = sessions
+        self.sessions = sessions
         return data
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.clusters import docker
+from harness.clusters import docker, docker_box
 from harness.errors import SetupError
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 def engine():
     try:
         docker.probe()
-        client = docker.engine()
+        client = docker_box.engine()
     except SetupError as error:
         pytest.skip(str(error))
     yield client
@@ -43,11 +43,11 @@ def command(store, *options):
 
 def left_by(engine, pid):
     """Containers and networks that name this process as their owner."""
-    of_ours = {"label": docker.OWNER_LABEL}
+    of_ours = {"label": docker_box.OWNER_LABEL}
     containers = engine.containers.list(all=True, filters=of_ours, ignore_removed=True)
     labels = [(one.name, one.labels) for one in containers]
     labels += [(one.name, one.attrs["Labels"]) for one in engine.networks.list(filters=of_ours)]
-    return [name for name, found in labels if found[docker.OWNER_LABEL].startswith(f"{pid}:")]
+    return [name for name, found in labels if found[docker_box.OWNER_LABEL].startswith(f"{pid}:")]
 
 
 def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
@@ -96,10 +96,20 @@ def test_nothing_is_left_when_it_is_stopped(engine, tmp_path, number):
     assert left_by(engine, process.pid) == []
 
 
-def test_a_fault_that_containers_cannot_do_is_refused(engine, tmp_path):
+def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path):
+    options = ["--nodes", "3", "--time-limit", "12", "--rate", "50", "--seed", "4", "--json", "--via", "lb"]
+    options += [option for name in ("clock", "disk", "kill") for option in ("--fault", name)]
     done = subprocess.run(
-        command(tmp_path / "store", "--fault", "clock"), capture_output=True, text=True, check=False
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
     )
-    assert done.returncode == 254
-    assert "fault 'clock' needs 'clock', which this cluster cannot do" in done.stderr
-    assert not (tmp_path / "store").exists()
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, summary["valid"]) == (0, True), done.stderr
+    assert summary["ok"] > 30
+    nodes = Path(summary["run_dir"]) / "nodes"
+    assert "is UP" in (nodes / "lb.log").read_text()
+    leaders = {
+        (sample["node"], sample["status"]["term"])
+        for sample in map(json.loads, (nodes / "status.jsonl").read_text().splitlines())
+        if sample["status"] and sample["status"]["role"] == "leader"
+    }
+    assert len(leaders) > 1, "the leader changed under load, and nothing that was acknowledged was lost"

@@ -32,7 +32,8 @@ CUT = Partition(topology="one", nodes=("n1",))
 def test_the_first_means_that_works_is_chosen(said, means):
     backend = choose(parse(said))
     assert (backend.blocked, backend.rate, backend.shapes) == means
-    assert set(backend.reasons) == {
+    assert ("resets" in backend.reasons) == (QUEUE not in said) == (backend.resets is None)
+    assert set(backend.reasons) - {"resets"} == {
         name for name, one in zip(("blocked", "rate", "shapes"), means, strict=True) if one is None
     }
     assert msgspec.json.decode(msgspec.json.encode(backend), type=Backend) == backend

@@ -72,3 +72,9 @@ def test_unknown_settings_in_a_file_are_named(tmp_path):
     file.write_text("heart_beat = 3\n")
     with pytest.raises(SettingsError, match="has unknown settings: heart_beat"):
         load(["--config", str(file)], {})
+
+
+def test_no_sync_is_asked_for_by_name_only():
+    base = ["--name", "n1", "--data-dir", "d", "--member", "n1=h:1,h:2"]
+    assert not load(base, {}).unsafe_no_sync
+    assert load([*base, "--unsafe-no-sync"], {}).unsafe_no_sync

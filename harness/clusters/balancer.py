@@ -1,0 +1,52 @@
+"""The load balancer in front of the nodes: HAProxy, which sends every request to the node that says it leads.
+
+Rules of this module
+    1. Who leads is asked of the nodes (`leader_path`: 200 only on the leader), ten times a second.
+    2. HAProxy must not repeat a request, for only the client knows what is safe to repeat: `retries 0`.
+    3. Where no node leads, HAProxy answers 503 itself, before it has sent anything to anybody. Its body is the
+       system's own way of saying "refused", so that clients know that the operation did not happen.
+    4. When a leader steps down or is silent, its connections are cut: requests under way are then lost, which is what
+       their clients must assume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.systems.base import Service
+
+PORT = 8000
+CHECK_MS = 100
+
+_CONFIG = """\
+global
+    log stdout format raw local0 notice
+    maxconn 4096
+defaults
+    mode http
+    log global
+    retries 0
+    timeout connect 200ms
+    timeout client 30s
+    timeout server 30s
+    timeout check {check_ms}ms
+frontend clients
+    bind {bind}
+    default_backend leader
+backend leader
+    option httpchk GET {path}
+    http-check expect status 200
+    http-error status 503 content-type application/json string '{refusal}'
+    default-server inter {check_ms}ms fall 1 rise 1 on-marked-down shutdown-sessions init-addr last,libc,none
+"""
+
+
+def config(service: Service, addresses: Mapping[str, str], bind: str = f":{PORT}") -> str:
+    """HAProxy's configuration for nodes with these addresses."""
+    head = _CONFIG.format(
+        bind=bind, path=service.leader_path, refusal=service.refusal.decode(), check_ms=CHECK_MS
+    )
+    servers = [
+        f"    server {node} {address}:{service.client_port} check\n" for node, address in addresses.items()
+    ]
+    return head + "".join(servers)
