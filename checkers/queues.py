@@ -4,6 +4,11 @@
     Cheap and linear: an element may be dequeued only after somebody began to enqueue it, and once for each time that
     it was enqueued. Every enqueue that did not fail counts as done, every dequeue that did not succeed as not done.
 
+    With ``fifo``, and elements that differ, two more things cannot be in a linearizable queue (Henzinger, Sezgin and
+    Vafeiadis, "Aspect-oriented linearizability proofs", CONCUR 2013): that a was put in before b, and b came out
+    before a did, or although a never did (order); and that a dequeue found nothing while an element was inside all the
+    time (not-empty). Together with the above they are what real queues get wrong; it takes n log n steps.
+
 `total-queue`
     What goes in must come out: needs a history that drains the queue at its end (``drain`` takes out all there is and
     answers a list). Wrong are elements whose enqueue was acknowledged and that never came out (lost), that came out
@@ -33,8 +38,8 @@ QUEUE = "queue"
 TOTAL_QUEUE = "total-queue"
 
 
-def check_queue(history: History) -> Verdict:
-    """Whether nothing is dequeued that was not put in before, or twice.
+def check_queue(history: History, *, fifo: bool = False) -> Verdict:
+    """Whether nothing is dequeued that was not put in before, or twice; with `fifo`, nor out of order.
 
     Raises:
         HistoryError: the history is malformed.
@@ -61,8 +66,68 @@ def check_queue(history: History) -> Verdict:
                     of = f" from {some([key])}" if key is not None else ""
                     sentence = f"{some([element])} came out{of} in {call.span}, and was not in"
                     findings.add("not-in-queue", call.complete.index, sentence)
+        if fifo:
+            _orders(calls, findings)
     cause = "" if taken_out else "nothing was dequeued: there is nothing to check"
     return findings.verdict(QUEUE, sum(map(len, groups.values())), len(groups), cause)
+
+
+_NEVER = 1 << 62
+_Inside = tuple[int, int, Any]  # was in for certain, may come out from then, element
+
+
+def _orders(calls: Sequence[Call], findings: Findings) -> None:
+    """Elements that came out before others that went in earlier, and dequeues that should have found something."""
+    takes = [call for call in calls if call.f in ("dequeue", "drain")]
+    out = {element: call for call in takes if call.status != "fail" for element in _taken(call)}
+    nameless = any(call.status == "info" and call.result is None for call in takes)
+    puts = [
+        (hashable(call.argument), call) for call in calls if call.f == "enqueue" and call.status != "fail"
+    ]
+    inside: list[_Inside] = [
+        (call.ret, out[element].call if element in out else _NEVER, element)
+        for element, call in puts
+        if call.ret is not None and (element in out or not nameless)
+    ]
+    inside.sort(key=lambda item: item[:2])
+    lasting = _Lasting(inside)
+    for element, call in puts:  # in order of call
+        taken = out.get(element)
+        if taken is None or taken.ret is None:
+            continue
+        leaves, other = lasting.longest(call.call)
+        if leaves > taken.ret:
+            sentence = (
+                f"{some([other])} went in before {some([element])}, which came out first, in {taken.span}"
+            )
+            findings.add("order", taken.complete.index, sentence)
+    lasting = _Lasting(inside)
+    for call in takes:
+        if call.f == "dequeue" and call.status == "ok" and call.result is None:
+            leaves, other = lasting.longest(call.call)
+            if leaves > (call.ret or _NEVER):
+                sentence = (
+                    f"{call.span} of process {call.process} found nothing, while {some([other])} was inside"
+                )
+                findings.add("not-empty", call.complete.index, sentence)
+
+
+class _Lasting:
+    """Of the elements that were in by some time, which is asked for in order, the one that stays longest."""
+
+    def __init__(self, inside: Sequence[_Inside]) -> None:
+        self._inside = inside
+        self._place = 0
+        self._last: tuple[int, Any] = (0, None)
+
+    def longest(self, time: int) -> tuple[int, Any]:
+        """When it may come out, and which it is."""
+        while self._place < len(self._inside) and self._inside[self._place][0] < time:
+            _, leaves, element = self._inside[self._place]
+            if leaves > self._last[0]:
+                self._last = (leaves, element)
+            self._place += 1
+        return self._last
 
 
 def check_total_queue(history: History) -> Verdict:

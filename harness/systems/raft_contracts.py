@@ -108,9 +108,8 @@ def _did_nothing(outcome: Outcome) -> Outcome:
 
 def _with(outcome: Outcome, value: Any) -> Outcome:
     """The outcome with what was done, or tried."""
-    return Outcome(
-        outcome.type, value=value if outcome.type != "fail" else None, error=outcome.error, node=outcome.node
-    )
+    told = value if outcome.type != "fail" else None
+    return Outcome(outcome.type, value=told, error=outcome.error, node=outcome.node)
 
 
 SETS: Contract = {"add": put_in, "read": read_list}
@@ -161,9 +160,9 @@ async def read_number(session: Session, key: Any, _value: Any) -> Outcome:
     return _with(outcome, outcome.value or 0) if outcome.type == "ok" else outcome
 
 
-async def next_id(session: Session, _key: Any, _value: Any) -> Outcome:
-    """One more than the last identifier."""
-    return await change(session, "last-id", lambda held: ((held or 0) + 1, (held or 0) + 1))
+async def next_id(session: Session, key: Any, _value: Any) -> Outcome:
+    """One more than the last identifier of the sequence `key`."""
+    return await change(session, f"last-id/{key}", lambda held: ((held or 0) + 1, (held or 0) + 1))
 
 
 BANK: Contract = {"read": read_bank, "transfer": transfer}

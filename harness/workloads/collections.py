@@ -6,7 +6,7 @@ Theory of operation
 
     set          adds only, and one read of each set at the very end: did acknowledged elements survive?
     set-full     adds and reads mixed: when did each element become visible, was it ever missed again?
-    queue        enqueues and dequeues: first in, first out, linearizable; and nothing comes out twice
+    queue        enqueues and dequeues: first in, first out; nothing comes out twice
     total-queue  enqueues and dequeues, the queue drained at the end: what went in comes out once
 """
 
@@ -28,19 +28,17 @@ class _Collection:
     """Puts elements in with the operation `put`, and looks or takes with `take`, in the share `puts` of operations."""
 
     options: Mapping[str, Option] = {}
+    model = ""
 
-    def __init__(
-        self, name: str, summary: str, *, put: str, take: str, final: str, puts: float, model: str = ""
-    ) -> None:
+    def __init__(self, name: str, summary: str, *, put: str, take: str, final: str, puts: float) -> None:
         self.name = name
         self.summary = summary
-        self.model = model
         self._put, self._take, self._final, self._puts = put, take, final, puts
 
     def checkers(self, settings: Settings) -> tuple[CheckerCall, ...]:
         """The checker of the workload's name."""
         del settings
-        return (CheckerCall(self.name),)
+        return (CheckerCall(self.name, {"fifo": True} if self.name == "queue" else {}),)
 
     def plan(
         self, config: Config, settings: Settings, streams: Streams
@@ -83,7 +81,6 @@ QUEUE = _Collection(
     take="dequeue",
     final="",
     puts=0.55,
-    model="fifo-queue",
 )
 TOTAL_QUEUE = _Collection(
     "total-queue",

@@ -4,7 +4,7 @@ Theory of operation
     bank        transfers between accounts, and reads of all of them: the sum never changes. Several banks, each used
                 for `ops_per_key` operations; an account that was never written has its first balance.
     counter     additions, some of them negative if `negative` is set, and reads: each must be in its bounds
-    unique-ids  identifiers are asked for by everybody at once: no two are the same
+    unique-ids  identifiers are asked for by everybody at once, from `keys` sequences: no two of one are the same
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class UniqueIdsWorkload:
     def plan(
         self, config: Config, settings: Settings, streams: Streams
     ) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
-        """Nothing but `generate`."""
+        """Nothing but `generate`, of sequences that are never retired."""
         del settings
-        return planned(forever(lambda: ask("generate")), config, streams), []
+        rng = streams.stream("workload/keys")
+        return planned(forever(lambda: ask("generate", f"k{below(rng, config.keys)}")), config, streams), []
