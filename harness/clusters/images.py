@@ -1,20 +1,15 @@
 """The images that `--cluster docker` runs: that of a node, and that of the load balancer.
 
 Rules of this module
-    1. Wheels are fetched here, outside the build, and copied into it: a build often reaches no package index, and must
-       not depend on one. They are for the Python and the machine of the image, not for those of the harness.
-    2. The node's code is copied from where it is installed, so that what is tested is what is here. Its digest is a
-       label of the image: one that was built from other code is built again.
+    1. Nothing is fetched in a build, which often reaches no package index: `bundle` brings what a node is made of.
+    2. The digest of the code is a label of the image: one that was built from other code is built again.
     3. The base is what `--base` names; else the one that docker/make-base made before; else the one of the Dockerfile,
        from a registry; and where none can be reached, one that docker/make-base makes now, which is said.
-    4. The libraries that shift clocks and break disks are compiled here and tried in the build.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.util
 import platform
 import shutil
 import subprocess
@@ -25,19 +20,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import harness
+from harness.clusters import bundle
 from harness.clusters.docker_box import engine, short
 from harness.clusters.shims import KINDS
 from harness.errors import SetupError
-from nemesis import shim
 
 IMAGE, LB_IMAGE = "splitbrain-node", "splitbrain-lb"
 SOURCES_LABEL, SHIMS_LABEL = "splitbrain.sources", "splitbrain.shims"
 BASE, REGISTRY_BASE = "splitbrain-base", "python:3.11-slim"
 ROOT = PurePosixPath("/opt/splitbrain")
-PACKAGES = ("raft", "nemesis")
 IMAGE_PYTHON = "3.11"
-NEEDED = ("msgspec>=0.19,<1",)  # what a node imports beside our own packages
-FETCH_TIMEOUT_S = 300
 BASE_TIMEOUT_S = 900
 
 Say = Callable[[str], None]
@@ -58,25 +50,7 @@ def recipes() -> Path:
 
 def library(kind: str) -> PurePosixPath:
     """Where the library of a kind lies in the image."""
-    return ROOT / "shims" / f"libsb{kind}.so"
-
-
-def sources_digest() -> str:
-    """What a node is made of now; an image that was built from other code would be tested in its place."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        root = _where(package)
-        for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".c"):
-                digest.update(f"{package}/{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _where(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    assert found is not None, "our own packages are installed"
-    assert found.origin is not None, "and are no namespace packages"
-    return Path(found.origin).parent
+    return ROOT / bundle.SHIMS / f"libsb{kind}.so"
 
 
 def problem(client: Any, image: str = IMAGE) -> str | None:
@@ -85,7 +59,7 @@ def problem(client: Any, image: str = IMAGE) -> str | None:
         labels = client.images.get(image).labels
     except Exception as error:  # noqa: BLE001 - the SDK raises its own kinds, which we may not import
         return f"no image {image} ({short(error)})"
-    if image == IMAGE and labels.get(SOURCES_LABEL) != sources_digest():
+    if image == IMAGE and labels.get(SOURCES_LABEL) != bundle.digest():
         return f"image {image} was built from other code than this"
     return None
 
@@ -144,7 +118,7 @@ def build(client: Any, image: str, base: str) -> None:
         SetupError: the build failed; with the engine's last words.
     """
     before = client.images.list(name=image)
-    labels = {SOURCES_LABEL: sources_digest()}
+    labels = {SOURCES_LABEL: bundle.digest()}
     with _context(image, labels) as context:
         try:
             built, _ = client.images.build(
@@ -177,43 +151,12 @@ def _context(image: str, labels: dict[str, str]) -> Iterator[Path]:
         context = Path(name)
         if image == IMAGE:
             shutil.copy(recipes() / "Dockerfile", context / "Dockerfile")
-            labels[SHIMS_LABEL] = " ".join(_fill(context))
+            kinds = bundle.fill(context / "packages", IMAGE_PYTHON, platform.machine(), KINDS)
+            labels[SHIMS_LABEL] = " ".join(kinds)
         else:
             shutil.copy(recipes() / "Dockerfile.lb", context / "Dockerfile")
             shutil.copy(recipes() / "haproxy.cfg", context)
         yield context
-
-
-def _fill(context: Path) -> list[str]:
-    """Code, wheels and libraries; returns the kinds of library that could be compiled."""
-    for package in PACKAGES:
-        ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.c")
-        shutil.copytree(_where(package), context / "packages" / package, ignore=ignored)
-    (context / "wheels").mkdir()
-    _pip(
-        "download", "--no-deps", "--only-binary=:all:", "--python-version", IMAGE_PYTHON, "--implementation", "cp",
-        "--platform", f"manylinux2014_{platform.machine()}", "--dest", str(context / "wheels"), *NEEDED,
-    )  # fmt: skip
-    (context / "packages" / "shims").mkdir()
-    kinds = []
-    for kind in KINDS:
-        with contextlib.suppress(shim.ShimError):  # an image without them; `check` says what is missing
-            shim.build(kind, context / "packages" / "shims")
-            kinds.append(kind)
-    return kinds
-
-
-def _pip(*arguments: str) -> None:
-    argv = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=FETCH_TIMEOUT_S)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        raise SetupError(
-            f"pip {arguments[0]} took more than {FETCH_TIMEOUT_S} s; check the package index"
-        ) from None
-    if done.returncode:
-        words = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise SetupError(f"pip {arguments[0]} failed: {words[0]}; check that pip reaches a package index")
 
 
 def build_all(base: str | None, say: Say) -> list[str]:

@@ -69,6 +69,7 @@ class RealCluster(ABC):
         self._network: Network | None = None
         self._writing = asyncio.Lock()
         self._met: dict[Link, int] = {}
+        self._addresses: dict[str, str] = {}
         self._up: set[str] = set()  # those that run, unless they died by themselves
         self._starts = 0
         self._deaths: list[str] = []
@@ -270,8 +271,7 @@ class RealCluster(ABC):
     async def _living(self) -> set[str]:
         """The nodes that run; those that have just died are left out of what is done to the network."""
         if self.loses_rules_with_its_process:
-            for node in sorted(self._up):
-                await self._is_up(node)
+            await asyncio.gather(*(self._is_up(node) for node in sorted(self._up)))
         return set(self._up)
 
     async def kill(self, node: str) -> None:

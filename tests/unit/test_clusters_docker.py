@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import config, plan
-from harness.clusters import balancer, docker, docker_box, images
+from harness.clusters import balancer, bundle, docker, docker_box, images
 from harness.errors import ConfigError, SetupError
 from harness.systems.raft_service import RaftService
 from nemesis.backend import PROBES, Abilities
@@ -39,7 +39,7 @@ def test_without_an_engine_the_reason_is_told(monkeypatch, tmp_path):
 
 
 def test_an_image_of_other_code_is_old():
-    assert images.problem(with_image({images.SOURCES_LABEL: images.sources_digest()})) is None
+    assert images.problem(with_image({images.SOURCES_LABEL: bundle.digest()})) is None
     assert "built from other code" in images.problem(with_image({images.SOURCES_LABEL: "old"}))
 
 
