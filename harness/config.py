@@ -13,7 +13,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,6 +30,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         cluster, system, workload: names, see `splitbrain run --help`.
+        depth: of the simulator: `fast` carries messages, requests and records as values; `whole` runs the system's
+            real program on simulated streams, files and clocks.
         workload_options: see `splitbrain workloads`.
         nodes: how many nodes.
         concurrency: how many client processes at a time.
@@ -54,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     cluster: str = "sim"
+    depth: Literal["fast", "whole"] = "fast"
     system: str = "raft"
     workload: str = "register"
     workload_options: dict[str, Any] = {}
@@ -130,6 +133,10 @@ def validate(config: Config) -> Config:
         )
     if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; give a whole number from 0 to {MAX_SEED}")
+    if config.depth != "fast" and config.cluster != "sim":
+        raise ConfigError(
+            f"depth is {config.depth!r}, but cluster {config.cluster!r} always runs the whole system; leave it out"
+        )
     if config.rate_hz * config.time_limit_s > OPERATIONS_MAX:
         raise ConfigError(
             f"rate {config.rate_hz:g} over {config.time_limit_s:g} s makes more than {OPERATIONS_MAX} operations; "

@@ -28,6 +28,7 @@ from nemesis.schedule import FaultEvent, check_plan
 from nemesis.schedule import draw as draw_faults
 
 PLAN_VERSION = 1
+SLOW_START_MS = 200.0  # of real connections, behind which real time-outs have grown
 LIVENESS_OVERLAP_MS = 5_000.0
 
 
@@ -75,7 +76,7 @@ def draw(config: Config, seed: int | None = None) -> Plan:
         seed=root,
         config=config,
         nodes=nodes,
-        network=NetworkParams(),
+        network=NetworkParams(slow_start_ms=SLOW_START_MS if config.depth == "whole" else 0.0),
         disk=DiskParams(),
         faults=faults,
         ops=tuple(PlannedOp(*op) for op in ops),

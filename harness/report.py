@@ -49,7 +49,7 @@ def results(
             check.name: {"valid": JSON_VALID[check.valid], "lines": list(check.lines), **check.details}
             for check in checks
         },
-        "fault_events": [_fault(fault, spans) for fault in record.faults],
+        "fault_events": _fault_events(record.faults, spans),
         "facts": record.facts,
     }
 
@@ -96,12 +96,16 @@ def _latency(spans: Sequence[Span]) -> dict[str, float]:
     }
 
 
-def _fault(fault: FaultRecord, spans: Sequence[Span]) -> dict[str, Any]:
+def _fault_events(faults: Sequence[FaultRecord], spans: Sequence[Span]) -> list[dict[str, Any]]:
+    starts = sorted(start for start, _, _ in spans)
+    ends = sorted(end if end >= 0 else 2**63 for _, end, _ in spans)
+    return [_fault(fault, starts, ends) for fault in faults]
+
+
+def _fault(fault: FaultRecord, starts: Sequence[int], ends: Sequence[int]) -> dict[str, Any]:
     overlapped = 0
     if fault.started_ns is not None:
         stop = fault.stopped_ns if fault.stopped_ns is not None else 2**63
-        starts = sorted(start for start, _, _ in spans)
-        ends = sorted(end if end >= 0 else 2**63 for _, end, _ in spans)
         overlapped = bisect_right(starts, stop) - bisect_left(ends, fault.started_ns)
     return {
         "id": fault.event.id,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from harness.plan import Plan
-from harness.seeds import Streams, skewed
+from harness.seeds import Streams
 from harness.sim import loop as sim_loop
 from harness.sim.disk import SimDisk
 from harness.sim.host import SimHost
@@ -105,6 +105,7 @@ class SimCluster:
             "nodes_stopped_by_their_disk": sum(host.disk_deaths for host in self.hosts.values()),
             "crash_points_reached": sum(host.crashes for host in self.hosts.values()),
             "sim_events": self.loop.events_run,
+            "trace_sha256": self.loop.trace_sha256,
         }
 
     # -- the nemesis' side ------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class SimCluster:
 
     def client_delay_us(self) -> int:
         """One way between a client and a node."""
-        return CLIENT_DELAY_MIN_US + int(skewed(self._client_rng, CLIENT_DELAY_MEAN_US))
+        return CLIENT_DELAY_MIN_US + int(self._client_rng.skewed(CLIENT_DELAY_MEAN_US))
 
 
 class SimTransport:
@@ -169,12 +170,12 @@ class SimTransport:
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
 
-    def request(self, node: str, request: Any) -> asyncio.Future[Any]:
+    def request(self, node: str, request: Any, timeout_s: float) -> asyncio.Future[Any]:
         """A future of the answer; see `harness.transport`."""
         cluster = self._cluster
         answer = cluster.loop.create_future()
-        host = cluster.hosts[node]
-        cluster.loop.schedule(cluster.client_delay_us(), self._arrive, host, request, answer)
+        cluster.loop.post(cluster.client_delay_us(), self._arrive, cluster.hosts[node], request, answer)
+        cluster.loop.post(round(timeout_s * 1_000_000), _expire, answer)
         return answer
 
     async def close(self) -> None:
@@ -196,7 +197,7 @@ class SimTransport:
         host.deliver_request(request, reply)
 
     def _later(self, callback: Callable[..., None], *args: Any) -> None:
-        self._cluster.loop.schedule(self._cluster.client_delay_us(), callback, *args)
+        self._cluster.loop.post(self._cluster.client_delay_us(), callback, *args)
 
 
 def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
@@ -207,3 +208,8 @@ def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
 def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="TOML file with the same settings; options override it")
     add("--cluster", help=f"where nodes run: {', '.join(clusters.CLUSTERS)} (default {d.cluster})")
+    add(
+        "--depth", metavar="DEPTH",
+        help="of the simulator: fast, or whole, which runs the system's real program, framing, HTTP and files "
+        f"(default {d.depth})",
+    )  # fmt: skip
     add("--system", help=f"the system under test (default {d.system})")
     add("--workload", help=f"what clients ask, see `splitbrain workloads` (default {d.workload})")
     add(
@@ -151,8 +156,9 @@ def _workload_options(given: list[str] | None) -> dict[str, Any] | None:
 def _headline(plan: Plan) -> str:
     config = plan.config
     bug = f", seeded bug {config.bug}" if config.bug else ""
+    depth = " (whole)" if config.depth == "whole" else ""
     return (
-        f"[bold]seed {plan.seed}[/]: {config.system} on {config.cluster}, {config.nodes} nodes, workload "
+        f"[bold]seed {plan.seed}[/]: {config.system} on {config.cluster}{depth}, {config.nodes} nodes, workload "
         f"{config.workload}, {config.concurrency} clients, {config.rate_hz:g} ops/s for {config.time_limit_s:g} s, "
         f"{len(plan.faults)} faults planned ({escape(', '.join(config.faults)) or 'none'}){bug}"
     )

@@ -144,7 +144,7 @@ class SimHost:
         timer = HostTimer(self, self.incarnation, callback, args)
         if not self._true_time:
             delay_us = self.clock.true_delay_us(delay_us)
-        self.loop.schedule(delay_us, timer.fire)
+        self.loop.post(delay_us, timer.fire)
         return timer
 
     def send(self, dst: str, message: Any) -> None:
@@ -240,7 +240,7 @@ class SimHost:
         while self._inbox and not self.paused and self.incarnation == incarnation:
             wait_us = self._busy_until_us - self.loop.now_us
             if self._event_us and wait_us > 0:
-                self.loop.schedule(wait_us, self._drain)
+                self.loop.post(wait_us, self._drain)
                 return
             self._busy_until_us = self.loop.now_us + self._event_us
             self._inbox.popleft()()

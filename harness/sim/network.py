@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from harness.seeds import Dice, HasRandom, Streams, skewed
+from harness.seeds import Dice, HasRandom, Streams
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
@@ -185,11 +185,11 @@ class SimNetwork:
         if lost or queued_us > QUEUE_MAX_US:
             self._lose(link, message)
             return
-        schedule = self._loop.schedule
-        schedule(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
+        post = self._loop.post
+        post(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
         if link.duplicate > 0 and random() < link.duplicate:
             self.duplicated += 1
-            schedule(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
+            post(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
 
     def _fate(self, link: _Link, rule: LinkRule, *, lost: bool) -> bool:
         """Whether a message is lost on a link with which something is wrong."""
@@ -209,7 +209,7 @@ class SimNetwork:
 
     def _delay_us(self, link: _Link) -> int:
         rng, rule = link.rng, link.rule
-        delay_us = link.delay_min_us + skewed(rng, link.delay_mean_us)
+        delay_us = link.delay_min_us + rng.skewed(link.delay_mean_us)
         if rule is not None and (rule.delay_ms or rule.jitter_ms):
             extra_us = 1000.0 * (rule.delay_ms + _jitter_ms(link, rule, rng))
             if not (rule.reorder and rng.random() < rule.reorder):
