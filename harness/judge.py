@@ -6,6 +6,7 @@
     liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
                    itself, not interrupted
+    faults         every kind of fault had an effect; only where that is required (`require_effect`) it may be unknown
 
 Merged as invalid > unknown > valid. A checker that crashes is ``unknown``, and says with what.
 """
@@ -19,11 +20,12 @@ from typing import Any, Literal
 
 from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
 from checkers.catalogue import CheckerCall, run_checker
-from harness import liveness, workloads
+from harness import effect, liveness, workloads
 from harness.config import Config
 from harness.liveness import LivenessRecord
 from harness.recorder import Recorder
 from harness.runner import RunRecord
+from nemesis.composition import kinds_in, parse
 
 Valid = Literal["valid", "invalid", "unknown"]
 
@@ -46,6 +48,8 @@ class Check:
 def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
     """All checks of a run."""
     checks = (*check_workload(ops, config), check_stats(recorder), check_harness(record))
+    if config.faults:
+        checks = (*checks, check_effect(ops, config, record))
     return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
 
 
@@ -97,6 +101,15 @@ def check_stats(recorder: Recorder) -> Check:
     if never:
         return Check("stats", "unknown", (f"no operation of kind {', '.join(never)} ever succeeded",))
     return Check("stats", "valid")
+
+
+def check_effect(ops: Sequence[Op], config: Config, record: RunRecord) -> Check:
+    """Did every kind of fault do something? Only where that is required it matters for the verdict."""
+    kinds = kinds_in(parse(one) for one in config.faults)
+    missing = effect.without_effect(kinds, record.faults, effect.Overlaps(effect.spans_of(ops)))
+    lines = tuple(f"fault {kind} had no effect: {why}" for kind, why in missing.items())
+    valid: Valid = "unknown" if missing and config.require_effect else "valid"
+    return Check("faults", valid, lines, {"without_effect": missing})
 
 
 def check_liveness(record: LivenessRecord) -> Check:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from harness.clusters.sim_nemesis import SimNemesisSide
 from harness.plan import Plan
 from harness.seeds import Streams
 from harness.sim import loop as sim_loop
@@ -30,7 +31,7 @@ CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
 
 
-class SimCluster:
+class SimCluster(SimNemesisSide):
     """See the module; one instance serves one run."""
 
     kind = "sim"
