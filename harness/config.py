@@ -37,7 +37,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         concurrency: how many client processes at a time.
         rate_hz: operations a second, over all clients.
         time_limit_s: seconds in which operations are started and faults injected.
-        faults: kinds of fault; empty for none.
+        faults: kinds of fault, or compositions of them (`nemesis.composition`); empty for none.
+        fault_interval_s: mean time from one fault of a kind to its next.
+        fault_intensity: 2 makes faults twice as frequent.
+        require_effect: a run in which some kind of fault had no effect is unknown, see `harness.effect`.
         seed: the root of every random choice; None until the plan is drawn.
         bug: a seeded bug of the system, or None.
         store: the directory in which run directories are made.
@@ -65,6 +68,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate_hz: float = 100.0
     time_limit_s: float = 60.0
     faults: tuple[str, ...] = DEFAULT_FAULTS
+    fault_interval_s: float = 9.0
+    fault_intensity: float = 1.0
+    require_effect: bool = False
     seed: int | None = None
     bug: str | None = None
     store: str = "store"
@@ -88,6 +94,8 @@ _LIMITS: tuple[tuple[str, str, float, float, str], ...] = (
     ("concurrency", "concurrency", 1, 10_000, "a whole number from 1 to 10000"),
     ("rate_hz", "rate", 1e-6, 1e6, "a number above 0, in operations a second"),
     ("time_limit_s", "time limit", 1e-3, 86_400, "a number of seconds above 0, at most a day"),
+    ("fault_interval_s", "fault interval", 1e-3, 86_400, "a number of seconds above 0, at most a day"),
+    ("fault_intensity", "fault intensity", 1e-3, 1_000, "a number from 0.001 to 1000"),
     ("keys", "keys", 1, 100_000, "a whole number from 1 to 100000"),
     ("ops_per_key", "ops per key", 1, 1_000_000, "a whole number from 1 to 1000000"),
     ("op_timeout_ms", "operation timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),

@@ -87,11 +87,12 @@ def draw(config: Config, seed: int | None = None) -> Plan:
 
 def _draw_faults(config: Config, nodes: tuple[str, ...], streams: Streams) -> tuple[FaultEvent, ...]:
     limit_ms = config.time_limit_s * 1000
+    rhythm = {"interval_ms": config.fault_interval_s * 1000, "intensity": config.fault_intensity}
     if not config.liveness:
-        return draw_faults(config.faults, nodes, limit_ms, streams.stream)
+        return draw_faults(config.faults, nodes, limit_ms, streams.stream, **rhythm)
     # No quiet time before the end: the healing of the core is to find the cluster in the middle of its troubles.
     longer_ms = limit_ms + LIVENESS_OVERLAP_MS
-    faults = draw_faults(config.faults, nodes, longer_ms, streams.stream, quiet_ms=0.0)
+    faults = draw_faults(config.faults, nodes, longer_ms, streams.stream, quiet_ms=0.0, **rhythm)
     return liveness.up_to_the_end(faults, config)
 
 

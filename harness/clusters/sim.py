@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from harness.clusters.sim_nemesis import SimNemesisSide
 from harness.plan import Plan
 from harness.seeds import Streams
 from harness.sim import loop as sim_loop
@@ -30,7 +31,7 @@ CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
 
 
-class SimCluster:
+class SimCluster(SimNemesisSide):
     """See the module; one instance serves one run."""
 
     kind = "sim"
@@ -42,6 +43,7 @@ class SimCluster:
         self.network = SimNetwork(self.loop, streams, plan.network)
         self._nodes = tuple(plan.nodes)
         self._client_rng = streams.dice("client", self.loop)
+        self._watch = system.watch(lambda: self.loop.now_us)
         self.hosts = {
             name: SimHost(
                 name,
@@ -49,7 +51,7 @@ class SimCluster:
                 network=self.network,
                 disk=SimDisk(self.loop, streams.dice(f"disk/{name}", self.loop), plan.disk),
                 rng=streams.dice(f"node/{name}", self.loop),
-                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug),
+                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug, self._watch),
             )
             for name in self._nodes
         }
@@ -94,6 +96,10 @@ class SimCluster:
     def deaths(self) -> list[str]:
         """Uncaught exceptions of nodes."""
         return [panic for host in self.hosts.values() for panic in host.panics]
+
+    def violations(self) -> list[str]:
+        """Invariants of the system that its nodes broke."""
+        return self._watch.violations
 
     def facts(self) -> dict[str, Any]:
         """Counts of messages and events."""

@@ -60,7 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--fault", action="append", metavar="NAME", dest="faults",
-        help=f"a kind of fault, repeatable: none, {', '.join(FAULTS)} (default {', '.join(d.faults)})",
+        help="a kind of fault, repeatable, or any(...), mix(...), phases(...) of kinds: none, "
+        f"{', '.join(FAULTS)} (default {', '.join(d.faults)}); see docs/nemesis.md",
+    )  # fmt: skip
+    add(
+        "--fault-interval", type=float, metavar="S", dest="fault_interval_s",
+        help=f"mean time from one fault of a kind to its next (default {d.fault_interval_s:g})",
+    )  # fmt: skip
+    add(
+        "--fault-intensity", type=float, metavar="X", dest="fault_intensity",
+        help="2 makes faults twice as frequent (default 1)",
+    )  # fmt: skip
+    add(
+        "--require-effect", action="store_true", default=None,
+        help="a run in which some kind of fault was not proved, or overlapped no operation, is unknown",
     )  # fmt: skip
     add("--seed", type=int, metavar="N", help="root of every random choice (default: a fresh one, printed)")
     add("--bug", metavar="NAME", help="run the system with a seeded bug, see `splitbrain bugs`")

@@ -120,12 +120,16 @@ class SimHost:
         self.crashes = 0
         self._true_time = True  # its monotonic clock is right, as it mostly is
         self._event_us = 0
+        self.waited = 0  # how often something waited for a slow process
         self._busy_until_us = 0
         self._draining = False
         self._inbox: deque[Callable[[], None]] = deque()
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
         self.storage: Any = None  # set by the system: its way of keeping records on the disk
+        self.joins = (
+            False  # its processes are new to the cluster: they know nobody before somebody tells them
+        )
         self.observer: Observer | None = None  # who wants to be told what happens here; never changes it
         network.attach(name, self._on_message)
 
@@ -240,6 +244,7 @@ class SimHost:
         while self._inbox and not self.paused and self.incarnation == incarnation:
             wait_us = self._busy_until_us - self.loop.now_us
             if self._event_us and wait_us > 0:
+                self.waited += 1
                 self.loop.post(wait_us, self._drain)
                 return
             self._busy_until_us = self.loop.now_us + self._event_us

@@ -20,7 +20,7 @@ Theory of operation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -111,6 +111,8 @@ class SimNetwork:
         self._rules = HEALTHY
         self._receivers: dict[str, Callable[[str, Any], None]] = {}
         self._links: dict[tuple[str, str], _Link] = {}
+        self._probes: dict[str, _Link] = {}
+        self._met: dict[tuple[str, str], int] = {}
         self.observer: Callable[[str, str, Any], None] | None = None
         self.sent = 0
         self.lost = 0
@@ -178,6 +180,7 @@ class SimNetwork:
         rule = link.rule
         if rule is not None or link.rate_kbit:
             if rule is not None:
+                self._met[src, dst] = self._met.get((src, dst), 0) + 1
                 lost = self._fate(link, rule, lost=lost)
             if link.rate_kbit and not lost:
                 size_bytes = len(msgspec.msgpack.encode(message)) + HEADERS_BYTES
@@ -239,6 +242,28 @@ class SimNetwork:
             self._lose(link, message)
             return
         self._receivers[link.dst](link.src, message)
+
+    def probe_us(self, src: str, dst: str) -> int | None:
+        """How long a probe takes from one host to another and back; None where it is lost. No draw of the run moves."""
+        total_us = 0
+        for ends in ((src, dst), (dst, src)):
+            name = f"{ends[0]}->{ends[1]}"
+            link = self._probes.get(name)
+            if link is None:
+                dice = self._streams.dice(f"probe/{name}", self._loop)
+                link = self._probes[name] = _Link(*ends, dice, self._params)
+            link.set_rule(self._rules.links.get(ends))
+            rule = link.rule
+            breaks = rule is not None and rule.reset > 0 and link.rng.random() < rule.reset
+            if breaks or link.rng.random() < link.loss:
+                return None
+            total_us += self._delay_us(link)
+        return total_us
+
+    @property
+    def met(self) -> Mapping[tuple[str, str], int]:
+        """How many messages each link was given while something was wrong with it."""
+        return dict(self._met)
 
     def _lose(self, link: _Link, message: Any) -> None:
         self.lost += 1
