@@ -18,6 +18,7 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import socket
@@ -69,6 +70,7 @@ class Peer(asyncio.Protocol):
         self._paused = False
         self._flush_is_due = False
         self._lost = asyncio.Event()
+        self._seen = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.task = self._loop.create_task(self._dial(), name=f"to {name}")
 
@@ -76,6 +78,10 @@ class Peer(asyncio.Protocol):
     def connected(self) -> bool:
         """Whether there is a connection."""
         return self._transport is not None
+
+    def dial_now(self) -> None:
+        """The peer has just been heard of: waiting any longer before the next attempt would be idle."""
+        self._seen.set()
 
     def send(self, message: Message) -> None:
         """Queues a message; it leaves at the end of this turn of the loop."""
@@ -107,7 +113,10 @@ class Peer(asyncio.Protocol):
                     )
             except (OSError, TimeoutError) as error:
                 self._complain(error)
-                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
+                self._seen.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s * (0.5 + random.random() / 2)):
+                        await self._seen.wait()
                 wait_s = min(2 * wait_s, _DIAL_AGAIN_S_MAX)
                 continue
             wait_s = 0.02
@@ -172,8 +181,11 @@ def _frames(messages: list[bytes]) -> bytes:
 class Inbound(asyncio.Protocol):
     """The incoming side: a connection that another server has dialled."""
 
-    def __init__(self, cluster: str, take: Callable[[list[Message]], None]) -> None:
+    def __init__(
+        self, cluster: str, take: Callable[[list[Message]], None], greeted: Callable[[str], None]
+    ) -> None:
         self._cluster = cluster
+        self._on_greeted = greeted
         self._take = take
         self._greeted = False
         self._unframer = Unframer(_FRAME_BYTES_MAX)
@@ -199,3 +211,4 @@ class Inbound(asyncio.Protocol):
         if hello.cluster != self._cluster or hello.version != _VERSION:
             raise BadFrame(f"it is {hello.name} of cluster {hello.cluster!r}, version {hello.version}")
         self._greeted = True
+        self._on_greeted(hello.name)

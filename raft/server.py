@@ -13,76 +13,20 @@ import asyncio
 import contextlib
 import logging
 import random
-import threading
 import time
-from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable
 from typing import Any
 
 from raft import logs, security
 from raft.bugs import assemble
-from raft.core import Message, Record, Saved
+from raft.core import Message
 from raft.disk import FileDisk
+from raft.file_storage import DiskThread, FileStorage, OpenDisk, Worker
 from raft.http import HttpFront
 from raft.node import Node
 from raft.peers import Hello, Inbound, Peer
 from raft.settings import Settings, SettingsError
 from raft.wal import Wal
-
-
-class FileStorage:
-    """The write-ahead log, written and synced in a thread of its own, or at once where nothing is synced."""
-
-    def __init__(self, wal: Wal, failed: Callable[[BaseException], None], *, at_once: bool) -> None:
-        self.wal = wal
-        self._at_once = at_once
-        self.syncs = 0
-        self.sync_seconds = 0.0
-        self._failed = failed
-        self._pending: list[Record] = []
-        self._loop = asyncio.get_running_loop()
-        # A queue and a thread cost half of what an executor and its futures do. At most one batch is in it.
-        self._batches: SimpleQueue[tuple[list[Record], Callable[[], None]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="raft-disk", daemon=True)
-        self._thread.start()
-
-    def load(self) -> Saved | None:
-        """What was durable at the last stop."""
-        return self.wal.load()
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Queues records for the next sync."""
-        self._pending.extend(records)
-
-    def sync(self, done: Callable[[], None]) -> None:
-        """Writes and syncs what is queued; the node asks for one sync at a time."""
-        batch, self._pending = self._pending, []
-        if self._at_once:
-            self.wal.commit(batch)
-            done()
-        else:
-            self._batches.put((batch, done))
-
-    def _work(self) -> None:
-        while (work := self._batches.get()) is not None:
-            batch, done = work
-            began = time.monotonic()
-            try:
-                self.wal.commit(batch)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, nothing is durable any more
-                self._loop.call_soon_threadsafe(self._failed, error)
-                return
-            self._loop.call_soon_threadsafe(self._finished, time.monotonic() - began, done)
-
-    def _finished(self, seconds: float, done: Callable[[], None]) -> None:
-        self.syncs += 1
-        self.sync_seconds += seconds
-        done()
-
-    def close(self) -> None:
-        """Waits for the sync under way."""
-        self._batches.put(None)
-        self._thread.join()
 
 
 def _in_batches(node_class: type[Node]) -> type[Node]:
@@ -108,10 +52,24 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
 
 
 class Server:
-    """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed."""
+    """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed.
 
-    def __init__(self, settings: Settings) -> None:
+    A simulated world brings its own disk, and its own worker in the place of a thread. `observer` is told what the
+    node's observer is (see `raft.node`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        disk: OpenDisk | None = None,
+        worker: Callable[[], Worker] = DiskThread,
+        observer: Callable[..., None] | None = None,
+    ) -> None:
         self.settings = settings
+        self._disk = disk
+        self._make_worker = worker
+        self._observer = observer
         self.tls = security.contexts(settings.peer_tls, settings.client_tls)
         self.received = 0
         self.leader_changes = self.elections = 0
@@ -148,8 +106,10 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
-        self.storage = FileStorage(Wal(disk), self._fail, at_once=settings.unsafe_no_sync)
+        disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+        self.storage = FileStorage(
+            Wal(disk), self._fail, self._make_worker(), at_once=settings.unsafe_no_sync
+        )
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
         self.node = node_class(
@@ -217,6 +177,8 @@ class Server:
         self.stop()
 
     def _observe(self, event: str, **fields: Any) -> None:
+        if self._observer is not None:
+            self._observer(event, **fields)
         if event == "committed":
             return
         self.elections += event == "candidate"
@@ -233,7 +195,13 @@ class Server:
             self.node.on_message(message)
 
     def _inbound(self) -> Inbound:
-        return Inbound(self.settings.cluster, self._take)
+        return Inbound(self.settings.cluster, self._take, self._greeted)
+
+    def _greeted(self, name: str) -> None:
+        """A server that dials us is up: dial it too, if we are waiting to."""
+        peer = self.peers.get(name)
+        if peer is not None:
+            peer.dial_now()
 
 
 def _where(server: asyncio.Server) -> tuple[str, int]:

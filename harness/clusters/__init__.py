@@ -11,6 +11,7 @@ from harness.clusters.docker import DockerCluster
 from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
 from harness.clusters.ssh import SshCluster
+from harness.clusters.whole import WholeCluster
 from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
 from harness.systems.base import Service, System
@@ -53,7 +54,8 @@ def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Clu
     if plan.config.cluster == "sim":
         if plan.config.via == "lb":
             raise ConfigError("cluster 'sim' has no load balancer; give --via nodes or --via leader")
-        return SimCluster(plan, system)
+        whole = plan.config.depth == "whole"
+        return WholeCluster(plan, system, run_dir) if whole else SimCluster(plan, system)
     if run_dir is None:
         raise InternalError(f"a {plan.config.cluster} cluster without a directory")
     real: Mapping[str, Callable[[Plan, Service, Path], Cluster]] = {

@@ -206,6 +206,10 @@ class RealCluster(ABC):
         """Nodes that died although nobody killed them."""
         return self._deaths
 
+    def violations(self) -> None:
+        """Nobody looks inside of real nodes."""
+        return
+
     def log_file(self, node: str) -> Path:
         """Where a node's output goes."""
         return self._directory / "nodes" / f"{node}.log"

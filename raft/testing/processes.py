@@ -62,7 +62,9 @@ class Processes:
         self._opener = urllib.request.build_opener(*handlers)
 
     def start(self, name: str, *flags: str) -> None:
-        """Starts a server on whatever its directory holds."""
+        """Starts a server on whatever its directory holds; one that runs already is left alone."""
+        if name in self.running:
+            return
         members = [flag for member in self.members for flag in ("--member", member)]
         command = [sys.executable, "-m", "raft", "--name", name, "--data-dir", str(self.directory / name)]
         with self.log_file(name).open("ab") as log:
