@@ -152,7 +152,7 @@ def test_no_progress_shrinks_too_and_stays_a_lack_of_progress(monkeypatch):
     class NeedsEverybodyNode(Node):
         core_class = NeedsEverybody
 
-    monkeypatch.setattr(raft_sim, "_node_class", lambda bug: NeedsEverybodyNode)
+    monkeypatch.setattr(raft_sim, "_node_class", lambda *_: NeedsEverybodyNode)
     config = Config(time_limit_s=2.0, rate_hz=20.0, liveness=True, liveness_bound_s=3.0)
     plan = next(plan for seed in range(20) if attempt(plan := plans.draw(config, seed=seed)).violations)
     shrunk = shrink(plan, Budget(seconds=240.0, attempts=60))
