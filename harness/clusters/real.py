@@ -17,6 +17,7 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import signal
@@ -117,9 +118,16 @@ class RealCluster(ABC):
 
     async def open(self) -> None:
         """Start all nodes and wait until one of them leads."""
-        (self._directory / "nodes").mkdir(exist_ok=True)
-        await self._begin()
-        await self._wait_until_ready()
+        try:
+            (self._directory / "nodes").mkdir(exist_ok=True)
+            await self._begin()
+            await self._wait_until_ready()
+        except BaseException as error:
+            await self._heal_quietly()
+            if isinstance(error, OSError):
+                where = f"{error.filename}: " if error.filename else ""
+                raise SetupError(f"cluster {self.kind!r}: {where}{error.strerror or error}") from None
+            raise
         self._sampler = asyncio.create_task(self._sample())
         self._opened_ns = time.monotonic_ns()
 
@@ -136,6 +144,12 @@ class RealCluster(ABC):
         if self._network is not None:
             await self._network.heal()
         await asyncio.sleep(0)  # lets dropped connections go
+
+    async def _heal_quietly(self) -> None:
+        """Ends what talks to the network of the nodes, when there is something worse to tell."""
+        if self._network is not None:
+            with contextlib.suppress(Exception):
+                await self._network.heal()
 
     async def _wait_until_ready(self) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
@@ -193,7 +207,11 @@ class RealCluster(ABC):
             return None
 
     async def _sample(self) -> None:
-        with (self._directory / "nodes" / "status.jsonl").open("w", encoding="utf-8") as file:
+        # A full disk ends the samples; whether it ends the run is for the history to say.
+        with (
+            contextlib.suppress(OSError),
+            (self._directory / "nodes" / "status.jsonl").open("w", encoding="utf-8") as file,
+        ):
             while True:
                 at_s = round(self.now_ns() / 1e9, 3)
                 for node, status in (await self._statuses()).items():
