@@ -5,12 +5,19 @@ Most of it is a property of two values (a node and the world, two nodes), and ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 from raft.core import Entry
 from raft.explore.model import NodeState, Table
+
+
+class Committed(NamedTuple):
+    """An entry, and the first term in which a node took it for committed."""
+
+    entry: Entry
+    term: int
 
 
 class World(NamedTuple):
@@ -21,7 +28,7 @@ class World(NamedTuple):
     reads: int = 0
     changes: int = 0
     heartbeats: int = 0
-    committed: tuple[Entry, ...] = ()  # everything that was ever committed anywhere, in order
+    committed: tuple[Committed, ...] = ()  # everything that was ever committed anywhere, in order
     led: tuple[tuple[int, str], ...] = ()  # who has led which term
 
 
@@ -52,9 +59,18 @@ class Properties:
         return wrong
 
 
-def place(entry: Entry) -> tuple[int, int]:
-    """The order in which committed entries are kept."""
-    return entry.index, entry.term
+def with_committed(
+    known: tuple[Committed, ...], entries: Iterable[Entry], term: int
+) -> tuple[Committed, ...]:
+    """What is committed once these are too, in the order of the log."""
+    terms = {one.entry: one.term for one in known}
+    for entry in entries:
+        terms[entry] = min(term, terms.get(entry, term))
+    return tuple(sorted((Committed(*one) for one in terms.items()), key=_place))
+
+
+def _place(one: Committed) -> tuple[int, int]:
+    return one.entry.index, one.entry.term
 
 
 def _wrong_world(world: World) -> str | None:
@@ -62,17 +78,17 @@ def _wrong_world(world: World) -> str | None:
     for (term, one), (also, other) in zip(world.led, world.led[1:], strict=False):
         if term == also:
             return f"Election Safety: {one} and {other} both lead term {term}"
-    for before, entry in zip(world.committed, world.committed[1:], strict=False):
-        if before.index == entry.index:
-            return f"State Machine Safety: two different entries were committed at index {entry.index}"
+    for before, after in zip(world.committed, world.committed[1:], strict=False):
+        if before.entry.index == after.entry.index:
+            return f"State Machine Safety: two different entries were committed at index {before.entry.index}"
     return None
 
 
 def _wrong_leader(node: NodeState, world: World) -> str | None:
-    """Leader Completeness (5.4)."""
+    """Leader Completeness (5.4): of the term in which an entry was committed, which may be later than its own."""
     if node.role == "leader":
-        for entry in world.committed:
-            if entry.term < node.term and entry not in node.entries:
+        for entry, term in world.committed:
+            if term < node.term and entry not in node.entries:
                 return f"Leader Completeness: the leader of term {node.term} lacks entry {entry.index}"
     return None
 

@@ -31,7 +31,7 @@ from raft.bugs import assemble
 from raft.core import Entry, Options
 from raft.explore.bounds import Bounds
 from raft.explore.model import NOTHING, Automaton, NodeState, Outcome, Table, describe
-from raft.explore.properties import Properties, World, place, sights
+from raft.explore.properties import Properties, World, sights, with_committed
 from raft.explore.symmetry import Renaming
 
 _PACE = 1 << 12  # states between two looks at the clock
@@ -195,7 +195,7 @@ class Search:
             if world.writes < bounds.writes:
                 yield ("write", b"w%d" % world.writes), world._replace(writes=world.writes + 1)
             if world.reads < bounds.reads:
-                required = max((entry.index for entry in world.committed), default=0)
+                required = max((one.entry.index for one in world.committed), default=0)
                 yield ("read", required), world._replace(reads=world.reads + 1)
             if world.changes < len(bounds.changes):
                 voters = bounds.changes[world.changes]
@@ -248,9 +248,8 @@ class Search:
         if found is None:
             value: World = self.worlds.values[world]
             state: NodeState = self.automaton.nodes.values[node]
-            fresh = [entry for entry in committed if entry not in value.committed]
-            if fresh:
-                value = value._replace(committed=tuple(sorted((*value.committed, *fresh), key=place)))
+            if committed:
+                value = value._replace(committed=with_committed(value.committed, committed, state.term))
             led = (state.term, self.names[at])
             if state.role == "leader" and led not in value.led:
                 value = value._replace(led=tuple(sorted((*value.led, led))))

@@ -9,6 +9,7 @@ import msgspec
 
 from raft.core import AppendEntries, Config, Entry, EntryKind, HardState, Message
 from raft.explore.model import NOTHING, Automaton, NodeState, Table
+from raft.explore.properties import Committed
 
 
 class Renaming:
@@ -58,7 +59,9 @@ class Renaming:
         found = self._worlds.get(world)
         if found is None:
             value = self._values.values[world]
-            committed = rename_entries(value.committed, self._names)
+            entries = rename_entries(tuple(one.entry for one in value.committed), self._names)
+            terms = [one.term for one in value.committed]
+            committed = tuple(map(Committed, entries, terms))
             led = tuple(sorted((term, self._names[name]) for term, name in value.led))
             found = self._worlds[world] = self._values.number(value._replace(committed=committed, led=led))
         return found
