@@ -2,10 +2,12 @@
 
     linearizable   the history fits the workload's model, where it has one
     ...            the workload's checkers, each under its own name (`checkers.catalogue`)
+    invariants     in the simulator: the nodes kept the invariants of their protocol, seen after each event
     stats          every kind of operation succeeded at least once (else nothing was tested)
     liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
                    itself, not interrupted
+    faults         every kind of fault had an effect; only where that is required (`require_effect`) it may be unknown
 
 Merged as invalid > unknown > valid. A checker that crashes is ``unknown``, and says with what.
 """
@@ -19,11 +21,12 @@ from typing import Any, Literal
 
 from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
 from checkers.catalogue import CheckerCall, run_checker
-from harness import liveness, workloads
+from harness import effect, liveness, workloads
 from harness.config import Config
 from harness.liveness import LivenessRecord
 from harness.recorder import Recorder
 from harness.runner import RunRecord
+from nemesis.composition import kinds_in, parse
 
 Valid = Literal["valid", "invalid", "unknown"]
 
@@ -45,7 +48,14 @@ class Check:
 
 def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
     """All checks of a run."""
-    checks = (*check_workload(ops, config), check_stats(recorder), check_harness(record))
+    checks = (
+        *check_workload(ops, config),
+        *check_invariants(record),
+        check_stats(recorder),
+        check_harness(record),
+    )
+    if config.faults:
+        checks = (*checks, check_effect(ops, config, record))
     return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
 
 
@@ -88,6 +98,13 @@ def check_model(ops: Sequence[Op], model: str) -> Check:
     return Check("linearizable", verdict.valid, tuple(verdict.lines()), verdict.to_json())
 
 
+def check_invariants(record: RunRecord) -> tuple[Check, ...]:
+    """Did the nodes keep the invariants of their protocol? Nothing where nobody could look."""
+    if record.violations is None:
+        return ()
+    return (Check("invariants", "invalid" if record.violations else "valid", tuple(record.violations)),)
+
+
 def check_stats(recorder: Recorder) -> Check:
     """Did every kind of operation succeed at least once?"""
     asked = {op.f for op in recorder.ops if op.type == "invoke"}
@@ -97,6 +114,15 @@ def check_stats(recorder: Recorder) -> Check:
     if never:
         return Check("stats", "unknown", (f"no operation of kind {', '.join(never)} ever succeeded",))
     return Check("stats", "valid")
+
+
+def check_effect(ops: Sequence[Op], config: Config, record: RunRecord) -> Check:
+    """Did every kind of fault do something? Only where that is required it matters for the verdict."""
+    kinds = kinds_in(parse(one) for one in config.faults)
+    missing = effect.without_effect(kinds, record.faults, effect.Overlaps(effect.spans_of(ops)))
+    lines = tuple(f"fault {kind} had no effect: {why}" for kind, why in missing.items())
+    valid: Valid = "unknown" if missing and config.require_effect else "valid"
+    return Check("faults", valid, lines, {"without_effect": missing})
 
 
 def check_liveness(record: LivenessRecord) -> Check:

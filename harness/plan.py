@@ -28,6 +28,7 @@ from nemesis.schedule import FaultEvent, check_plan
 from nemesis.schedule import draw as draw_faults
 
 PLAN_VERSION = 1
+SLOW_START_MS = 200.0  # of real connections, behind which real time-outs have grown
 LIVENESS_OVERLAP_MS = 5_000.0
 
 
@@ -75,7 +76,7 @@ def draw(config: Config, seed: int | None = None) -> Plan:
         seed=root,
         config=config,
         nodes=nodes,
-        network=NetworkParams(),
+        network=NetworkParams(slow_start_ms=SLOW_START_MS if config.depth == "whole" else 0.0),
         disk=DiskParams(),
         faults=faults,
         ops=tuple(PlannedOp(*op) for op in ops),
@@ -86,11 +87,12 @@ def draw(config: Config, seed: int | None = None) -> Plan:
 
 def _draw_faults(config: Config, nodes: tuple[str, ...], streams: Streams) -> tuple[FaultEvent, ...]:
     limit_ms = config.time_limit_s * 1000
+    rhythm = {"interval_ms": config.fault_interval_s * 1000, "intensity": config.fault_intensity}
     if not config.liveness:
-        return draw_faults(config.faults, nodes, limit_ms, streams.stream)
+        return draw_faults(config.faults, nodes, limit_ms, streams.stream, **rhythm)
     # No quiet time before the end: the healing of the core is to find the cluster in the middle of its troubles.
     longer_ms = limit_ms + LIVENESS_OVERLAP_MS
-    faults = draw_faults(config.faults, nodes, longer_ms, streams.stream, quiet_ms=0.0)
+    faults = draw_faults(config.faults, nodes, longer_ms, streams.stream, quiet_ms=0.0, **rhythm)
     return liveness.up_to_the_end(faults, config)
 
 

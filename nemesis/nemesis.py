@@ -130,6 +130,10 @@ class Nemesis:
         """What the network should be like now."""
         return compose(effect.rules for _, effect in self._in_force.values())
 
+    def holds(self, node: str) -> bool:
+        """Whether a fault wants the node's process down or paused now."""
+        return wanted(node, [effect for _, effect in self._in_force.values()]) != "running"
+
     def wanted(self, aspect: Aspect, node: str) -> Any:
         """What this should be like on a node now."""
         return aspect.wanted(node, [effect for _, effect in self._in_force.values()])

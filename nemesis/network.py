@@ -112,8 +112,11 @@ class Network:
         """
         sick = [link for link, rule in self._rules.links.items() if rule.blocked or tc.needs_netem(rule)]
         counts = dict.fromkeys(sick, 0)
+        concerned = {node for link in sick for node in link}
         async with self._lock:
-            results = await asyncio.gather(*(self._met(node) for node in self._present()))
+            results = await asyncio.gather(
+                *(self._met(node) for node in self._present() if node in concerned)
+            )
         for link, count in (pair for result in results for pair in result.items()):
             if link in counts:
                 counts[link] += count
@@ -129,11 +132,13 @@ class Network:
                 counts[node, peer] = count
         name_of = {address: name for name, address in self._addresses.items()}
         if node in self._written and self._written[node][1].peers:
-            for tool in ("iptables", "ip6tables"):
-                script = f"{tool} -w -t mangle -nvxL {nfqueue.CHAIN} 2>/dev/null || true"
-                for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
-                    if address in name_of:
-                        counts[name_of[address], node] = count
+            script = "".join(
+                f"{tool} -w -t mangle -nvxL {nfqueue.CHAIN} 2>/dev/null || true\n"
+                for tool in ("iptables", "ip6tables")
+            )
+            for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
+                if address in name_of:
+                    counts[name_of[address], node] = count
         return counts
 
     async def heal(self) -> None:

@@ -331,8 +331,11 @@ class ProbeTarget(Protocol):
     async def probe_clock(self, node: str) -> float:
         """How far the wall clock that the node's process reads is ahead now, in milliseconds."""
 
-    async def probe_disk(self, node: str) -> Mapping[str, int]:
-        """How many writes and syncs of the node were troubled so far, by the name of the field of `DiskRule`."""
+    async def probe_troubles(self, node: str) -> Mapping[str, int]:
+        """How often what is wrong with a node has struck so far: by fields of `DiskRule`, `slow` for its pace."""
+
+    async def probe_met(self) -> Mapping[Link, int]:
+        """How many packets or messages have met each link while something was wrong with it, so far."""
 
 
 @runtime_checkable

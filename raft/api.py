@@ -85,7 +85,10 @@ class Cas(msgspec.Struct, frozen=True, array_like=True, tag="cas"):
 
 
 class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete"):
-    """Removes a key, which need not exist, or with `end` all from `key` up to but not including `end`."""
+    """Removes a key, which need not exist, or with `end` all from `key` up to but not including `end`.
+
+    With `end` the answer is how many there were. An end of "" is behind all keys.
+    """
 
     key: str
     end: str | None = None
@@ -96,7 +99,7 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
 
     The answer is `[[key, value], ...]`, at most `limit` of them; with `detail` it is `{"records": [...], "more":
     whether there are others}`, a record being `{"key", "value", "create_revision", "mod_revision", "version",
-    "lease"}`. `prefix_end` gives the end for a prefix.
+    "lease"}`. `prefix_end` gives the end for a prefix; None and "" are behind all keys.
     """
 
     start: str = ""
@@ -181,7 +184,7 @@ Branch: TypeAlias = Get | Put | Delete | Range | If
 
 
 class Watch(msgspec.Struct, frozen=True, array_like=True, tag="watch"):
-    """Asks for the changes of a key, or of those from `key` up to `end`, that came after a revision.
+    """Asks for the changes of a key, or of those from `key` up to `end` ("": of all), that came after a revision.
 
     With `after` None, changes from now on. The answer is `{"revision": r, "events": [...]}`: every change
     with a revision in (after, r], in order; ask again with `after=r` for what follows. An event is
@@ -273,13 +276,11 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     command: Command
 
 
-def prefix_end(prefix: str) -> str | None:
-    """The end of the range of all keys that begin with `prefix`; None where there is no end.
+def prefix_end(prefix: str) -> str:
+    """The end of the range of all keys that begin with `prefix`; "", which is no end, where there is none.
 
-    >>> prefix_end("jobs/")
-    'jobs0'
-    >>> prefix_end("") is None
-    True
+    >>> prefix_end("jobs/"), prefix_end("")
+    ('jobs0', '')
     """
     for at in range(len(prefix) - 1, -1, -1):
         after = ord(prefix[at]) + 1
@@ -287,7 +288,7 @@ def prefix_end(prefix: str) -> str | None:
             after = 0xE000  # no text holds what is between
         if after <= 0x10FFFF:
             return prefix[:at] + chr(after)
-    return None
+    return ""
 
 
 # -- answers -------------------------------------------------------------------------------------------------

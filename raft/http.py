@@ -1,19 +1,19 @@
-"""The HTTP/1.1 side: what clients and operators see of a server.
+"""The HTTP/1.1 side: what clients and operators see of a server. `docs/raft-http.md` has every call.
 
-    GET    /v1/keys/{key}      the value: 200 {"value": ...}
-    PUT    /v1/keys/{key}      sets it to the JSON in the body
-    POST   /v1/keys/{key}      {"expected": ..., "new": ...}: 200 if it held what was expected, else 409
-           {"current": ...}
-    DELETE /v1/keys/{key}      removes it
-    POST   /v1/request         a whole `raft.api.Request` as JSON; 200 and the `Response` as JSON, whatever it
-           is
-    POST   /v1/transfer        {"to": name or null}: hands leadership over
-    POST   /v1/members         {"voters": [...], "learners": [...]}: changes the membership
-    GET    /health /leader /status /metrics
+    GET PUT POST DELETE  /v1/keys/{key}     read, set, compare and set, remove
+    GET DELETE           /v1/keys?prefix=   the keys of a prefix, or from start= to end=
+    POST                 /v1/txn            compare, then, else; or a list of reads, writes and appends
+    GET                  /v1/watch?key=     changes as they come, one JSON a line
+    GET POST DELETE      /v1/leases[/{id}]  list, grant, read, keep alive, revoke
+    POST DELETE          /v1/sessions[/{id}]
+    POST                 /v1/request        a whole `raft.api.Request`; 200 and the `Response`, whatever it is
+    GET POST             /members           who belongs to the cluster; add, promote, remove
+    POST                 /transfer          hands leadership over
+    GET                  /health /leader /status /metrics /v1/log
 
-A server that is not the leader answers 307 with the leader's address, or 503 if it knows none. 504 means that
-nobody knows whether the write took effect. A write is made safe to repeat by the headers `Client` and `Seq`:
-repeat it with the same pair, and it takes effect once.
+A server that is not the leader answers 307 with the leader's address, or 503 if it knows none; where it may, it
+passes the call on instead. 504 means that nobody knows whether the write took effect. A write is made safe to
+repeat by the headers `Client` and `Seq`: repeat it with the same pair, and it takes effect once.
 """
 
 from __future__ import annotations
@@ -22,48 +22,24 @@ import asyncio
 import itertools
 import uuid
 from collections import deque
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import msgspec
 
-from raft.api import (
-    Cas,
-    Command,
-    Delete,
-    Done,
-    Expired,
-    Get,
-    Mismatch,
-    NotLeader,
-    Put,
-    Refused,
-    Reply,
-    Request,
-    Response,
-    Unknown,
-)
+from raft.api import Command, Compacted, Done, NotLeader, Reply, Request, Response, Unknown, Watch
 from raft.http1 import Answer, Call, Http1, Refusal, Respond
+from raft.http_admin import Admin, Latencies
+from raft.http_calls import answer_of, command_of, encode, error, watch_of
+from raft.proxy import FORWARDED, Proxy
+from raft.security import token_matches
 
 if TYPE_CHECKING:
     from raft.server import Server
 
-_encode = msgspec.json.Encoder().encode
+_WATCH_WAIT_MS = 10_000  # after which a stream says that nothing has happened
+_OPEN_PATHS = ("/health", "/leader")  # for probes, which have no token
 _decode_request = msgspec.json.Decoder(Request).decode
-
-
-class _CasBody(msgspec.Struct):
-    expected: Any
-    new: Any
-
-
-class _TransferBody(msgspec.Struct):
-    to: str | None = None
-
-
-class _MembersBody(msgspec.Struct):
-    voters: list[str]
-    learners: list[str] = []
 
 
 class _Waiting:
@@ -80,87 +56,114 @@ class HttpFront:
     """Answers clients on behalf of one server."""
 
     def __init__(self, server: Server) -> None:
+        settings = server.settings
         self.server = server
-        self.http1 = Http1(self.handle, lambda refusal: _error(refusal.status, str(refusal)))
+        self.http1 = Http1(self.handle, lambda refusal: error(refusal.status, str(refusal)))
         self.answered: dict[str, int] = {}
+        self.latencies = Latencies()
+        self.proxy = Proxy(settings.name, server.tls.dial_clients, settings.request_timeout_ms / 1000)
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._scheme = "https" if settings.client_tls.cert else "http"
         # Calls that name no client get a session of their own, for nobody will repeat them.
         self._anonymous = f"anonymous-{uuid.uuid4().hex}"
         self._count = itertools.count(1)
         self._waiting: deque[_Waiting] = deque()  # in the order of their deadlines
         self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        admin = Admin(self)
+        self._routes: dict[tuple[str, str], Callable[[Call], Answer]] = {
+            ("GET", "/health"): admin.on_health,
+            ("GET", "/leader"): admin.on_leader,
+            ("GET", "/status"): admin.on_status,
+            ("GET", "/metrics"): admin.on_metrics,
+            ("GET", "/members"): admin.on_members,
+            ("POST", "/members"): admin.on_change_members,
+            ("POST", "/transfer"): admin.on_transfer,
+            ("GET", "/v1/log"): admin.on_log,
+        }
 
     def close(self) -> None:
         """Ends all connections."""
         self.http1.close()
+        self.proxy.close()
+        for task in self._tasks:
+            task.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
     def handle(self, call: Call, respond: Respond) -> None:
         """Answers one call, now or later."""
         try:
-            if call.path.startswith("/v1/keys/"):
-                self._on_key(call, respond)
-            elif (call.method, call.path) == ("POST", "/v1/request"):
-                self._ask(
-                    _decode_request(call.body), lambda response: respond(Answer(200, _encode(response)))
-                )
+            self._authorize(call)
+            if (call.method, call.path) == ("POST", "/v1/request"):
+                self._on_request(call, respond)
+            elif (call.method, call.path) == ("GET", "/v1/watch"):
+                self._on_watch(call, respond)
+            elif (command := command_of(call)) is not None:
+                self._on_command(call, command, respond)
             else:
                 respond(self._route(call))
         except Refusal as refusal:
-            respond(_error(refusal.status, str(refusal)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            respond(_error(400, f"the body is not what it should be: {error}"))
+            headers = (("WWW-Authenticate", "Bearer"),) if refusal.status == 401 else ()
+            respond(Answer(refusal.status, error(refusal.status, str(refusal)).body, headers))
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as cause:
+            respond(error(400, f"the call is not what it should be: {cause}"))
+
+    def _authorize(self, call: Call) -> None:
+        token = self.server.settings.token
+        if not token or call.path in _OPEN_PATHS:
+            return
+        if not token_matches(token, call.headers.get("authorization", "")):
+            raise Refusal(401, "this needs the header Authorization: Bearer and the token of this cluster")
 
     def _route(self, call: Call) -> Answer:
-        handler = _ROUTES.get((call.method, call.path))
+        path = call.path if call.path.startswith("/v1/log") else call.path.removeprefix("/v1")
+        handler = self._routes.get((call.method, path))
         if handler is None:
-            known = call.path == "/v1/request" or any(path == call.path for _, path in _ROUTES)
+            known = path in ("/request", "/watch") or any(path == other for _, other in self._routes)
             raise Refusal(405 if known else 404, f"there is no {call.method} {call.path}")
-        answer: Answer = getattr(self, handler)(call)
-        return answer
+        return handler(call)
 
-    # -- keys --------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
-    def _on_key(self, call: Call, respond: Respond) -> None:
-        key = unquote(call.path.removeprefix("/v1/keys/"))
-        request = self._request(call, _command(call, key))
-        self._ask(request, lambda response: respond(self._key_answer(call, response)))
+    def _on_request(self, call: Call, respond: Respond) -> None:
+        def reply(response: Response) -> None:
+            if isinstance(response, NotLeader) and self._passes_on(call):
+                self._pass_on(response.leader, call, respond)
+            else:
+                respond(Answer(200, encode(response)))
 
-    def _key_answer(self, call: Call, response: Response) -> Answer:
-        if isinstance(response, Done):
-            return _json(200, {"value": response.value}) if call.method == "GET" else _OK
-        return self._not_done(call, response)
+        self._ask(_decode_request(call.body), reply)
 
-    def _not_done(self, call: Call, response: Response) -> Answer:
-        match response:
-            case NotLeader(leader):
-                return self._redirect(leader, call.path)
-            case Mismatch(current):
-                return _json(409, {"current": current})
-            case Expired(what, name):
-                return _error(404, f"there is no {what} {name!r} (any more)")
-            case Refused(reason):
-                return _error(503, reason)
-            case Unknown(reason):
-                return _error(504, reason)
-            case _:
-                return _json(410, {"compacted": getattr(response, "revision", None)})
+    def _on_command(self, call: Call, command: Command, respond: Respond) -> None:
+        def reply(response: Response) -> None:
+            if not isinstance(response, NotLeader):
+                respond(answer_of(command, response))
+            elif self._passes_on(call):
+                self._pass_on(response.leader, call, respond)
+            else:
+                respond(self.redirect(response.leader, call))
+
+        self._ask(self._request(call, command), reply)
 
     def _request(self, call: Call, command: Command) -> Request:
         client, seq = call.headers.get("client"), call.headers.get("seq", "")
         if client is None:
             number = next(self._count)
             return Request(f"{self._anonymous}-{number % 64}", number, command)
-        if not seq.isdigit():
+        if not (seq.isascii() and seq.isdigit()) or len(seq) > 18:
             raise Refusal(
-                400, f"Seq is {seq!r}; with Client it must be a number that grows with every request"
+                400, f"Seq is {seq[:30]!r}; with Client it must be a number that grows with every request"
             )
         return Request(client, int(seq), command)
 
     def _ask(self, request: Request, reply: Reply) -> None:
         """Puts a request to the node, and replies what it answers, or Unknown if that takes too long."""
         loop = asyncio.get_running_loop()
-        timeout_s = self.server.settings.request_timeout_ms / 1000
+        timeout_s = self._timeout_s
+        if isinstance(request.command, Watch):  # which has a time of its own
+            self.server.node.on_request(request, reply)
+            return
         waiting = _Waiting(reply, loop.time() + timeout_s)
         queue = self._waiting
         while queue and queue[0].reply is None:
@@ -175,6 +178,7 @@ class HttpFront:
         if reply is not None:
             kind = type(response).__name__
             self.answered[kind] = self.answered.get(kind, 0) + 1
+            self.latencies.add(asyncio.get_running_loop().time() - waiting.deadline_s + self._timeout_s)
             reply(response)
 
     def _expire(self) -> None:
@@ -186,107 +190,85 @@ class HttpFront:
         if queue:
             self._timer = loop.call_later(queue[0].deadline_s - loop.time(), self._expire)
 
-    def _redirect(self, leader: str | None, path: str) -> Answer:
-        url = self._client_url(leader)
+    # -- the leader is elsewhere -------------------------------------------------------------------
+
+    def redirect(self, leader: str | None, call: Call) -> Answer:
+        """Names the leader, for a client that follows."""
+        url = self.url_of(leader)
         if url is None:
-            return _error(503, "this server is not the leader, and knows of none now")
-        return Answer(307, _encode({"leader": leader}), (("Location", url + path),))
+            return error(503, "this server is not the leader, and knows of none now")
+        target = f"{call.path}?{call.query}" if call.query else call.path
+        return Answer(307, encode({"leader": leader}), (("Location", url + target),))
 
-    def _client_url(self, name: str | None) -> str | None:
-        found = next((member for member in self.server.settings.members if member.name == name), None)
-        return f"http://{found.clients.host}:{found.clients.port}" if found else None
+    def url_of(self, name: str | None) -> str | None:
+        """Where clients reach a server."""
+        member = self.server.settings.member(name)
+        if member is None:
+            return None
+        host = f"[{member.clients.host}]" if ":" in member.clients.host else member.clients.host
+        return f"{self._scheme}://{host}:{member.clients.port}"
 
-    # -- everything else ---------------------------------------------------------------------------
+    def _passes_on(self, call: Call) -> bool:
+        wish = call.headers.get("proxy")
+        wanted = self.server.settings.proxy if wish is None else wish.lower() in ("1", "true", "yes")
+        return wanted and FORWARDED not in call.headers
 
-    def _on_transfer(self, call: Call) -> Answer:
-        target = msgspec.json.decode(call.body or b"{}", type=_TransferBody).to
-        if self.server.node.status().role != "leader":
-            return self._redirect(self.server.node.status().leader, call.path)
-        if not self.server.node.transfer(target):
-            return _error(409, f"leadership cannot go to {target!r}: it is no other voter")
-        return _json(202, {"to": target})
+    def _pass_on(self, leader: str | None, call: Call, respond: Respond) -> None:
+        member = self.server.settings.member(leader)
+        if member is None or leader == self.server.settings.name:
+            respond(error(503, "this server is not the leader, and knows of none now"))
+            return
 
-    def _on_members(self, call: Call) -> Answer:
-        wanted = msgspec.json.decode(call.body, type=_MembersBody)
-        if self.server.node.status().role != "leader":
-            return self._redirect(self.server.node.status().leader, call.path)
-        outcome = self.server.node.change_config(wanted.voters, wanted.learners)
-        return _error(409, outcome) if isinstance(outcome, str) else _json(202, {"index": outcome})
+        async def forward() -> None:
+            respond(await self.proxy.forward(member.clients, call))
 
-    def _on_health(self, call: Call) -> Answer:
-        """Healthy means: there is a leader, so requests can be served, here or there."""
-        del call
-        status = self.server.node.status()
-        return _json(200 if status.leader else 503, {"healthy": status.leader is not None})
+        self._keep(asyncio.get_running_loop().create_task(forward()))
 
-    def _on_leader(self, call: Call) -> Answer:
-        """200 only on the leader itself: what a load balancer probes."""
-        del call
-        status = self.server.node.status()
-        answer = {"leader": status.leader, "url": self._client_url(status.leader)}
-        return _json(200 if status.role == "leader" else 503, answer)
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _on_status(self, call: Call) -> Answer:
-        del call
-        core = self.server.node.core
-        config = {"voters": core.voters, "outgoing": core.config.outgoing, "learners": core.config.learners}
-        return _json(200, {**self.server.node.status()._asdict(), "config": config})
+    # -- changes as they come ----------------------------------------------------------------------
 
-    def _on_metrics(self, call: Call) -> Answer:
-        del call
-        return Answer(200, self._metrics().encode(), (("Content-Type", "text/plain; version=0.0.4"),))
+    def _on_watch(self, call: Call, respond: Respond) -> None:
+        """One answer if the call says how long it waits, and otherwise a stream."""
+        watch = watch_of(call)
+        if watch.wait_ms:
+            self._on_command(call, watch, respond)
+            return
+        content = ("Content-Type", "application/x-ndjson")
+        respond(Answer(200, b"", (content, ("Cache-Control", "no-store")), self._changes(watch)))
 
-    def _metrics(self) -> str:
-        server, status = self.server, self.server.node.status()
-        values: list[tuple[str, float]] = [
-            ("raft_term", status.term),
-            ("raft_is_leader", int(status.role == "leader")),
-            ("raft_commit_index", status.commit_index),
-            ("raft_applied_index", status.applied_index),
-            ("raft_last_index", status.last_index),
-            ("raft_log_entries", len(server.node.core.log.entries)),
-            ("raft_syncs_total", server.storage.syncs),
-            ("raft_sync_seconds_total", server.storage.sync_seconds),
-            ("raft_messages_received_total", server.received),
-        ]
-        for name, peer in server.peers.items():
-            values.append((f'raft_messages_sent_total{{peer="{name}"}}', peer.sent))
-            values.append((f'raft_messages_dropped_total{{peer="{name}"}}', peer.dropped))
-        values += [(f'raft_answers_total{{kind="{kind}"}}', n) for kind, n in sorted(self.answered.items())]
-        return "".join(f"{name} {value}\n" for name, value in values)
+    async def _changes(self, watch: Watch) -> AsyncIterator[bytes]:
+        after = watch.after
+        if after is None:  # from now on, which is said at once
+            after = self.server.node.machine.keys.revision
+            yield _line({"revision": after, "events": []})
+        while True:
+            response = await self._next_changes(
+                Watch(watch.key, watch.end, after, _WATCH_WAIT_MS, watch.limit)
+            )
+            match response:
+                case Done(value):
+                    after = value["revision"]
+                    yield _line(value)
+                case Compacted(revision):
+                    yield _line({"compacted": revision})
+                    return
+                case _:
+                    yield _line({"error": getattr(response, "reason", "the server stops")})
+                    return
 
+    async def _next_changes(self, watch: Watch) -> Response:
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
-_ROUTES = {
-    ("POST", "/v1/transfer"): "_on_transfer",
-    ("POST", "/v1/members"): "_on_members",
-    ("GET", "/health"): "_on_health",
-    ("GET", "/leader"): "_on_leader",
-    ("GET", "/status"): "_on_status",
-    ("GET", "/metrics"): "_on_metrics",
-}
+        def reply(response: Response) -> None:
+            if not future.done():
+                future.set_result(response)
+
+        self._ask(Request(self._anonymous, 0, watch), reply)
+        return await future
 
 
-def _command(call: Call, key: str) -> Command:
-    match call.method:
-        case "GET":
-            return Get(key)
-        case "PUT":
-            return Put(key, msgspec.json.decode(call.body))
-        case "POST":
-            body = msgspec.json.decode(call.body, type=_CasBody)
-            return Cas(key, body.expected, body.new)
-        case "DELETE":
-            return Delete(key)
-        case _:
-            raise Refusal(405, f"there is no {call.method} of a key")
-
-
-def _json(status: int, value: Any) -> Answer:
-    return Answer(status, _encode(value))
-
-
-_OK = _json(200, {"ok": True})
-
-
-def _error(status: int, why: str) -> Answer:
-    return _json(status, {"error": why})
+def _line(value: Any) -> bytes:
+    return encode(value) + b"\n"

@@ -130,7 +130,7 @@ class Keys:
         if self._order is None:
             self._order = sorted(self.records)
         order = self._order
-        last = len(order) if end is None else bisect_left(order, end)
+        last = bisect_left(order, end) if end else len(order)
         for at in range(bisect_left(order, start), last):
             yield order[at], self.records[order[at]]
 
@@ -143,7 +143,7 @@ class Keys:
         for event in reversed(self._events):
             if event[0] <= after:
                 break
-            if event[1] == key if end is None else key <= event[1] < end:
+            if event[1] == key if end is None else key <= event[1] and (not end or event[1] < end):
                 found.append(event)
         found.reverse()
         upto = max(self.revision, after)

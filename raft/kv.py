@@ -204,9 +204,11 @@ class KeyValue:
         return Done(None, revision, revision)
 
     def _on_delete(self, command: Delete, _client: str) -> Response:
-        if not self._delete(command.key, command.end):
-            return Done(revision=self.keys.revision)
-        return Done(None, self.keys.revision + 1, self.keys.revision + 1)
+        count = self._delete(command.key, command.end)
+        revision = self.keys.revision + (count > 0)
+        if command.end is not None:
+            return Done(count, revision=revision)
+        return Done(None, revision if count else 0, revision)
 
     def _put(self, key: str, value: bytes, lease: str) -> int:
         old = self.keys.get(key)

@@ -20,7 +20,8 @@ Theory of operation
 Traces
     `observer(event, **fields)`, if given, is told of:
     started(term, last_index), follower(term, leader), candidate(term), leader(term, last_index),
-    pre-candidate(term), truncated(index), committed(first, last), restored(index), stopped(reason).
+    pre-candidate(term), truncated(index), committed(first, last), snapshot(index), receiving(index, size_bytes),
+    restored(index), configured(voters, outgoing, learners), stopped(reason).
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ from typing import Any, ClassVar, NamedTuple
 from raft.api import READS, NotLeader, Query, Refused, Reply, Request, Unknown, Watch
 from raft.clock import ClusterClock
 from raft.core import (
+    Config,
     Core,
     Entry,
     EntryKind,
+    InstallSnapshot,
     Leader,
     Message,
     Options,
     Record,
+    SaveSnapshot,
     Snapshot,
     TruncateFrom,
 )
@@ -120,6 +124,7 @@ class Node:
         self._end_timer: Timer | None = None  # for what ends by the cluster's clock
         self._end_timer_us = 0
         self._seen: tuple[str, int, str | None] = ("follower", 0, None)
+        self._seen_config: Config | None = None
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -137,6 +142,7 @@ class Node:
         if self.core.snapshot is not None:
             self._restore(self.core.snapshot)
         self._seen = (self.core.role.name, self.core.term, None)
+        self._seen_config = self.core.config
         if self.observer:
             self.observer("started", term=self.core.term, last_index=self.core.log.last_index)
         self._turn()
@@ -153,6 +159,8 @@ class Node:
     def on_message(self, message: Message) -> None:
         """Takes a message from another node."""
         if not self.stopped:
+            if self.observer and isinstance(message, InstallSnapshot):
+                self._trace_chunk(message)
             self.core.step(message, self.host.now_us())
             self._turn()
 
@@ -272,6 +280,8 @@ class Node:
             for record in records:
                 if isinstance(record, TruncateFrom):
                     self.observer("truncated", index=record.index)
+                elif isinstance(record, SaveSnapshot) and record.snapshot.index <= self.applied_index:
+                    self.observer("snapshot", index=record.snapshot.index)
         self.host.storage.write(records)
         self._written += 1
 
@@ -390,6 +400,8 @@ class Node:
 
     def _note_role(self) -> None:
         core, seen = self.core, self._seen
+        if self.observer and core.config is not self._seen_config:
+            self._trace_config(core.config)
         if core.term == seen[1] and core.leader == seen[2] and core.role.name == seen[0]:
             return
         seen = (core.role.name, core.term, core.leader)
@@ -413,6 +425,20 @@ class Node:
     def _answer_abandoned(self) -> Any:
         """What a writer is told when its entry is in the log and this node no longer decides about it."""
         return Unknown("the leader stepped down before it knew whether the entry is committed")
+
+    def _trace_config(self, config: Config) -> None:
+        assert self.observer is not None
+        if config != self._seen_config:
+            self.observer(
+                "configured", voters=config.voters, outgoing=config.outgoing, learners=config.learners
+            )
+        self._seen_config = config
+
+    def _trace_chunk(self, chunk: InstallSnapshot) -> None:
+        """Tells of the first part of a snapshot that is news."""
+        assert self.observer is not None
+        if chunk.offset == 0 and chunk.index > self.core.commit_index:
+            self.observer("receiving", index=chunk.index, size_bytes=chunk.size)
 
     def _trace_role(self) -> None:
         core = self.core

@@ -13,77 +13,20 @@ import asyncio
 import contextlib
 import logging
 import random
-import threading
 import time
-from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable
 from typing import Any
 
+from raft import logs, security
 from raft.bugs import assemble
-from raft.core import Message, Record, Saved
+from raft.core import Message
 from raft.disk import FileDisk
+from raft.file_storage import DiskThread, FileStorage, OpenDisk, Worker
 from raft.http import HttpFront
 from raft.node import Node
 from raft.peers import Hello, Inbound, Peer
-from raft.settings import Settings
+from raft.settings import Settings, SettingsError
 from raft.wal import Wal
-
-log = logging.getLogger("raft")
-
-
-class FileStorage:
-    """The write-ahead log, written and synced in a thread of its own, or at once where nothing is synced."""
-
-    def __init__(self, wal: Wal, failed: Callable[[BaseException], None], *, at_once: bool) -> None:
-        self.wal = wal
-        self._at_once = at_once
-        self.syncs = 0
-        self.sync_seconds = 0.0
-        self._failed = failed
-        self._pending: list[Record] = []
-        self._loop = asyncio.get_running_loop()
-        # A queue and a thread cost half of what an executor and its futures do. At most one batch is in it.
-        self._batches: SimpleQueue[tuple[list[Record], Callable[[], None]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="raft-disk", daemon=True)
-        self._thread.start()
-
-    def load(self) -> Saved | None:
-        """What was durable at the last stop."""
-        return self.wal.load()
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Queues records for the next sync."""
-        self._pending.extend(records)
-
-    def sync(self, done: Callable[[], None]) -> None:
-        """Writes and syncs what is queued; the node asks for one sync at a time."""
-        batch, self._pending = self._pending, []
-        if self._at_once:
-            self.wal.commit(batch)
-            done()
-        else:
-            self._batches.put((batch, done))
-
-    def _work(self) -> None:
-        while (work := self._batches.get()) is not None:
-            batch, done = work
-            began = time.monotonic()
-            try:
-                self.wal.commit(batch)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, nothing is durable any more
-                self._loop.call_soon_threadsafe(self._failed, error)
-                return
-            self._loop.call_soon_threadsafe(self._finished, time.monotonic() - began, done)
-
-    def _finished(self, seconds: float, done: Callable[[], None]) -> None:
-        self.syncs += 1
-        self.sync_seconds += seconds
-        done()
-
-    def close(self) -> None:
-        """Waits for the sync under way."""
-        self._batches.put(None)
-        self._thread.join()
 
 
 def _in_batches(node_class: type[Node]) -> type[Node]:
@@ -109,17 +52,34 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
 
 
 class Server:
-    """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed."""
+    """One process of the cluster. `run` returns when `stop` is called, and raises if the disk failed.
 
-    def __init__(self, settings: Settings) -> None:
+    A simulated world brings its own disk, and its own worker in the place of a thread. `observer` is told what the
+    node's observer is (see `raft.node`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        disk: OpenDisk | None = None,
+        worker: Callable[[], Worker] = DiskThread,
+        observer: Callable[..., None] | None = None,
+    ) -> None:
         self.settings = settings
+        self._disk = disk
+        self._make_worker = worker
+        self._observer = observer
+        self.tls = security.contexts(settings.peer_tls, settings.client_tls)
         self.received = 0
+        self.leader_changes = self.elections = 0
         self.peers: dict[str, Peer] = {}
         self.storage: FileStorage
         self.node: Node
         self._random = random.Random()
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
+        self._leader_seen: str | None = None
 
     # -- the host of the node ----------------------------------------------------------------------
 
@@ -146,8 +106,10 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
-        self.storage = FileStorage(Wal(disk), self._fail, at_once=settings.unsafe_no_sync)
+        disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+        self.storage = FileStorage(
+            Wal(disk), self._fail, self._make_worker(), at_once=settings.unsafe_no_sync
+        )
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
         self.node = node_class(
@@ -159,24 +121,42 @@ class Server:
             hello = Hello(settings.cluster, settings.name)
             for member in settings.members:
                 if member.name != settings.name:
-                    peer = self.peers[member.name] = Peer(hello, member.name, member.peers)
+                    peer = Peer(hello, member.name, member.peers, self.tls.dial_peers)
+                    self.peers[member.name] = peer
                     stack.callback(peer.task.cancel)
             self.node.start()
             stack.callback(self.node.stop, "the server stops")
-            loop = asyncio.get_running_loop()
-            inbound = await loop.create_server(self._inbound, settings.me.peers.host, settings.me.peers.port)
-            stack.callback(inbound.close)
-            front = HttpFront(self)
-            clients = await loop.create_server(
-                front.http1.connection, settings.me.clients.host, settings.me.clients.port
-            )
-            stack.callback(front.close)
-            stack.callback(clients.close)
-            log.info("%s listens to clients at %s:%d", settings.name, *_where(clients))
+            await self._listen(stack)
             await self._stopping.wait()
             await self._hand_over()
         if self._failure is not None:
             raise self._failure
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        settings, loop = self.settings, asyncio.get_running_loop()
+        at = settings.listen_peers or settings.me.peers
+        inbound = await loop.create_server(self._inbound, at.host, at.port, ssl=self.tls.accept_peers)
+        stack.callback(inbound.close)
+        front = HttpFront(self)
+        at = settings.listen_clients or settings.me.clients
+        clients = await loop.create_server(
+            front.http1.connection, at.host, at.port, ssl=self.tls.accept_clients
+        )
+        stack.callback(front.close)
+        stack.callback(clients.close)
+        host, port = _where(clients)
+        logs.event("listens to clients", host=host, port=port, tls=self.tls.accept_clients is not None)
+        for sentence in settings.exposed:
+            logs.event(sentence, level=logging.WARNING)
+
+    def reload(self) -> None:
+        """Reads certificates anew; what is wrong with them is said, and the old ones stay."""
+        try:
+            security.reload(self.tls, self.settings.peer_tls, self.settings.client_tls)
+        except SettingsError as error:
+            logs.event("certificates not reloaded", level=logging.ERROR, reason=str(error))
+        else:
+            logs.event("certificates reloaded")
 
     def stop(self) -> None:
         """Ends `run`, after leadership has been handed over if this server has it."""
@@ -191,14 +171,22 @@ class Server:
                 await asyncio.sleep(0.005)
 
     def _fail(self, error: BaseException) -> None:
-        log.critical("%s: the disk failed, so this server stops: %s", self.settings.name, error)
+        logs.event("the disk failed, so this server stops", level=logging.CRITICAL, reason=str(error))
         self._failure = error
         self.node.stop("the disk failed")
         self.stop()
 
     def _observe(self, event: str, **fields: Any) -> None:
-        if event != "committed":
-            log.info("%s %s %s", self.settings.name, event, fields)
+        if self._observer is not None:
+            self._observer(event, **fields)
+        if event == "committed":
+            return
+        self.elections += event == "candidate"
+        leader = self.settings.name if event == "leader" else fields.get("leader")
+        if leader is not None and leader != self._leader_seen:
+            self._leader_seen = leader
+            self.leader_changes += 1
+        logs.event(event, **fields)
 
     def _take(self, messages: list[Message]) -> None:
         """Hands messages of another server to the node."""
@@ -207,7 +195,13 @@ class Server:
             self.node.on_message(message)
 
     def _inbound(self) -> Inbound:
-        return Inbound(self.settings.cluster, self.settings.name, self._take)
+        return Inbound(self.settings.cluster, self._take, self._greeted)
+
+    def _greeted(self, name: str) -> None:
+        """A server that dials us is up: dial it too, if we are waiting to."""
+        peer = self.peers.get(name)
+        if peer is not None:
+            peer.dial_now()
 
 
 def _where(server: asyncio.Server) -> tuple[str, int]:

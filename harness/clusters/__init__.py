@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness.clusters import docker, local
+from harness.clusters import docker, local, ssh
 from harness.clusters.base import Cluster
 from harness.clusters.docker import DockerCluster
 from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
+from harness.clusters.ssh import SshCluster
+from harness.clusters.whole import WholeCluster
 from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
-from harness.systems.base import System
+from harness.systems.base import Service, System
 
-CLUSTERS = ("sim", "local", "docker")
+CLUSTERS = ("sim", "local", "docker", "ssh")
 
 
 def require(kind: str) -> None:
@@ -38,6 +41,8 @@ def check(plan: Plan) -> None:
         local.check(plan)
     elif plan.config.cluster == "docker":
         docker.check(plan)
+    elif plan.config.cluster == "ssh":
+        ssh.check(plan)
 
 
 def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Cluster:
@@ -47,9 +52,13 @@ def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Clu
     """
     require(plan.config.cluster)
     if plan.config.cluster == "sim":
-        return SimCluster(plan, system)
+        if plan.config.via == "lb":
+            raise ConfigError("cluster 'sim' has no load balancer; give --via nodes or --via leader")
+        whole = plan.config.depth == "whole"
+        return WholeCluster(plan, system, run_dir) if whole else SimCluster(plan, system)
     if run_dir is None:
         raise InternalError(f"a {plan.config.cluster} cluster without a directory")
-    if plan.config.cluster == "local":
-        return LocalCluster(plan, system.service, run_dir)
-    return DockerCluster(plan, system.service, run_dir)
+    real: Mapping[str, Callable[[Plan, Service, Path], Cluster]] = {
+        "local": LocalCluster, "docker": DockerCluster, "ssh": SshCluster,
+    }  # fmt: skip
+    return real[plan.config.cluster](plan, system.service, run_dir)

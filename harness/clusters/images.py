@@ -1,20 +1,18 @@
 """The images that `--cluster docker` runs: that of a node, and that of the load balancer.
 
 Rules of this module
-    1. Wheels are fetched here, outside the build, and copied into it: a build often reaches no package index, and must
-       not depend on one. They are for the Python and the machine of the image, not for those of the harness.
-    2. The node's code is copied from where it is installed, so that what is tested is what is here. Its digest is a
-       label of the image: one that was built from other code is built again.
+    1. Nothing is fetched in a build, which often reaches no package index: `bundle` brings what a node is made of.
+    2. The image of a node is tagged by the digest of the code that it holds, so that a run gets its own code, whatever
+       another checkout builds meanwhile; `latest` is for people. The last `KEPT` are kept.
     3. The base is what `--base` names; else the one that docker/make-base made before; else the one of the Dockerfile,
        from a registry; and where none can be reached, one that docker/make-base makes now, which is said.
-    4. The libraries that shift clocks and break disks are compiled here and tried in the build.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import importlib.util
 import platform
 import shutil
 import subprocess
@@ -25,19 +23,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import harness
+from harness.clusters import bundle
 from harness.clusters.docker_box import engine, short
 from harness.clusters.shims import KINDS
 from harness.errors import SetupError
-from nemesis import shim
 
 IMAGE, LB_IMAGE = "splitbrain-node", "splitbrain-lb"
-SOURCES_LABEL, SHIMS_LABEL = "splitbrain.sources", "splitbrain.shims"
+NAME_LABEL, SHIMS_LABEL = "splitbrain.image", "splitbrain.shims"
+TAG_LENGTH = 12
+KEPT = 6
 BASE, REGISTRY_BASE = "splitbrain-base", "python:3.11-slim"
 ROOT = PurePosixPath("/opt/splitbrain")
-PACKAGES = ("raft", "nemesis")
 IMAGE_PYTHON = "3.11"
-NEEDED = ("msgspec>=0.19,<1",)  # what a node imports beside our own packages
-FETCH_TIMEOUT_S = 300
 BASE_TIMEOUT_S = 900
 
 Say = Callable[[str], None]
@@ -58,41 +55,29 @@ def recipes() -> Path:
 
 def library(kind: str) -> PurePosixPath:
     """Where the library of a kind lies in the image."""
-    return ROOT / "shims" / f"libsb{kind}.so"
+    return ROOT / bundle.SHIMS / f"libsb{kind}.so"
 
 
-def sources_digest() -> str:
-    """What a node is made of now; an image that was built from other code would be tested in its place."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        root = _where(package)
-        for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".c"):
-                digest.update(f"{package}/{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+@functools.cache
+def node_image() -> str:
+    """The image of a node that holds the code which is installed here, made as it is made here."""
+    made_of = bundle.digest().encode() + (recipes() / "Dockerfile").read_bytes()
+    return f"{IMAGE}:{hashlib.sha256(made_of).hexdigest()[:TAG_LENGTH]}"
 
 
-def _where(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    assert found is not None, "our own packages are installed"
-    assert found.origin is not None, "and are no namespace packages"
-    return Path(found.origin).parent
-
-
-def problem(client: Any, image: str = IMAGE) -> str | None:
-    """Why an image cannot be used as it is; None where it can."""
+def problem(client: Any, image: str | None = None) -> str | None:
+    """Why an image (by default that of a node, of this code) cannot be used; None where it can."""
+    wanted = image or node_image()
     try:
-        labels = client.images.get(image).labels
+        client.images.get(wanted)
     except Exception as error:  # noqa: BLE001 - the SDK raises its own kinds, which we may not import
-        return f"no image {image} ({short(error)})"
-    if image == IMAGE and labels.get(SOURCES_LABEL) != sources_digest():
-        return f"image {image} was built from other code than this"
+        return f"no image {wanted} ({short(error)})"
     return None
 
 
 def shims_of(client: Any) -> tuple[str, ...]:
     """The kinds of library in the image of a node."""
-    return tuple(client.images.get(IMAGE).labels.get(SHIMS_LABEL, "").split())
+    return tuple(client.images.get(node_image()).labels.get(SHIMS_LABEL, "").split())
 
 
 def ensure(client: Any, say: Say, *, balancer: bool = False) -> None:
@@ -101,7 +86,7 @@ def ensure(client: Any, say: Say, *, balancer: bool = False) -> None:
     Raises:
         SetupError: it cannot be built.
     """
-    for image in (IMAGE, LB_IMAGE)[: 1 + balancer]:
+    for image in (node_image(), LB_IMAGE)[: 1 + balancer]:
         if (why := problem(client, image)) is not None:
             say(f"{why}; building it")
             build(client, image, find_base(client, None, say))
@@ -143,8 +128,8 @@ def build(client: Any, image: str, base: str) -> None:
     Raises:
         SetupError: the build failed; with the engine's last words.
     """
-    before = client.images.list(name=image)
-    labels = {SOURCES_LABEL: sources_digest()}
+    name = image.partition(":")[0]
+    labels = {NAME_LABEL: name}
     with _context(image, labels) as context:
         try:
             built, _ = client.images.build(
@@ -155,10 +140,11 @@ def build(client: Any, image: str, base: str) -> None:
                 f"image {image}: {_why(error)}; where no registry is reachable make a base with docker/make-base "
                 "and give it with --base"
             ) from None
-    for old in before:
-        if old.id != built.id:
-            with contextlib.suppress(Exception):  # in use by a run that goes on
-                client.images.remove(old.id)
+    built.tag(name, "latest")
+    for old in sorted(client.images.list(name=name), key=lambda one: one.attrs["Created"])[:-KEPT]:
+        with contextlib.suppress(Exception):  # in use by a run that goes on
+            client.images.remove(old.id, force=True)
+    client.images.prune(filters={"dangling": True, "label": f"{NAME_LABEL}={name}"})
 
 
 def _why(error: Exception) -> str:
@@ -175,52 +161,21 @@ def _context(image: str, labels: dict[str, str]) -> Iterator[Path]:
     """A directory with all that a build needs."""
     with tempfile.TemporaryDirectory(prefix="sb-image-") as name:
         context = Path(name)
-        if image == IMAGE:
+        if image == node_image():
             shutil.copy(recipes() / "Dockerfile", context / "Dockerfile")
-            labels[SHIMS_LABEL] = " ".join(_fill(context))
+            kinds = bundle.fill(context / "packages", IMAGE_PYTHON, platform.machine(), KINDS)
+            labels[SHIMS_LABEL] = " ".join(kinds)
         else:
             shutil.copy(recipes() / "Dockerfile.lb", context / "Dockerfile")
             shutil.copy(recipes() / "haproxy.cfg", context)
         yield context
 
 
-def _fill(context: Path) -> list[str]:
-    """Code, wheels and libraries; returns the kinds of library that could be compiled."""
-    for package in PACKAGES:
-        ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.c")
-        shutil.copytree(_where(package), context / "packages" / package, ignore=ignored)
-    (context / "wheels").mkdir()
-    _pip(
-        "download", "--no-deps", "--only-binary=:all:", "--python-version", IMAGE_PYTHON, "--implementation", "cp",
-        "--platform", f"manylinux2014_{platform.machine()}", "--dest", str(context / "wheels"), *NEEDED,
-    )  # fmt: skip
-    (context / "packages" / "shims").mkdir()
-    kinds = []
-    for kind in KINDS:
-        with contextlib.suppress(shim.ShimError):  # an image without them; `check` says what is missing
-            shim.build(kind, context / "packages" / "shims")
-            kinds.append(kind)
-    return kinds
-
-
-def _pip(*arguments: str) -> None:
-    argv = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=FETCH_TIMEOUT_S)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        raise SetupError(
-            f"pip {arguments[0]} took more than {FETCH_TIMEOUT_S} s; check the package index"
-        ) from None
-    if done.returncode:
-        words = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise SetupError(f"pip {arguments[0]} failed: {words[0]}; check that pip reaches a package index")
-
-
 def build_all(base: str | None, say: Say) -> list[str]:
     """Build both images; returns their names."""
     with contextlib.closing(engine()) as client:
         on = find_base(client, base, say)
-        for image in (IMAGE, LB_IMAGE):
+        for image in (node_image(), LB_IMAGE):
             build(client, image, on)
             say(f"built {image} on {on}, {client.images.get(image).attrs['Size'] >> 20} MB")
-    return [IMAGE, LB_IMAGE]
+    return [node_image(), LB_IMAGE]

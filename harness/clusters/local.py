@@ -28,7 +28,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from harness.clusters import scratch, shims
+from harness.clusters import balancer, scratch, shims
+from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
 from harness.clusters.shims import ShimFiles
@@ -72,6 +73,8 @@ def check(plan: Plan) -> None:
         backends.check_faults((event.fault for event in plan.faults), plan.nodes, backends.choose(probe()))
     except FaultError as error:
         raise ConfigError(str(error)) from None
+    if plan.config.via == "lb":
+        balancer.require()
     with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
         _build(shims.needed(plan), Path(directory))
 
@@ -110,6 +113,11 @@ class LocalCluster(RealCluster):
         await self._network.open()
         for node in self._nodes:
             await self._launch(node)
+        if self._plan.config.via == "lb":
+            self._processes[LOAD_BALANCER] = balancer.spawn(
+                self._net.command(None, []), self._service, self._net.addresses,
+                f"{self._net.client_address}:{balancer.PORT}", self._scratch, self.log_file(LOAD_BALANCER),
+            )  # fmt: skip
 
     def _end(self) -> None:
         for process in self._processes.values():
@@ -126,7 +134,9 @@ class LocalCluster(RealCluster):
         end = self._net.socket()
         try:
             end.setblocking(False)
-            address = (self._net.addresses[node], self._service.client_port)
+            address = (self._net.client_address, balancer.PORT)
+            if node != LOAD_BALANCER:
+                address = (self._net.addresses[node], self._service.client_port)
             await asyncio.get_running_loop().sock_connect(end, address)
             return Connection(*await asyncio.open_connection(sock=end))
         except BaseException:

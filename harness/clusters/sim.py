@@ -12,8 +12,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from harness.clusters.sim_nemesis import SimNemesisSide
 from harness.plan import Plan
-from harness.seeds import Streams, skewed
+from harness.seeds import Streams
 from harness.sim import loop as sim_loop
 from harness.sim.disk import SimDisk
 from harness.sim.host import SimHost
@@ -30,7 +31,7 @@ CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
 
 
-class SimCluster:
+class SimCluster(SimNemesisSide):
     """See the module; one instance serves one run."""
 
     kind = "sim"
@@ -42,6 +43,7 @@ class SimCluster:
         self.network = SimNetwork(self.loop, streams, plan.network)
         self._nodes = tuple(plan.nodes)
         self._client_rng = streams.dice("client", self.loop)
+        self._watch = system.watch(lambda: self.loop.now_us)
         self.hosts = {
             name: SimHost(
                 name,
@@ -49,7 +51,7 @@ class SimCluster:
                 network=self.network,
                 disk=SimDisk(self.loop, streams.dice(f"disk/{name}", self.loop), plan.disk),
                 rng=streams.dice(f"node/{name}", self.loop),
-                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug),
+                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug, self._watch),
             )
             for name in self._nodes
         }
@@ -95,6 +97,10 @@ class SimCluster:
         """Uncaught exceptions of nodes."""
         return [panic for host in self.hosts.values() for panic in host.panics]
 
+    def violations(self) -> list[str]:
+        """Invariants of the system that its nodes broke."""
+        return self._watch.violations
+
     def facts(self) -> dict[str, Any]:
         """Counts of messages and events."""
         network = self.network
@@ -105,6 +111,7 @@ class SimCluster:
             "nodes_stopped_by_their_disk": sum(host.disk_deaths for host in self.hosts.values()),
             "crash_points_reached": sum(host.crashes for host in self.hosts.values()),
             "sim_events": self.loop.events_run,
+            "trace_sha256": self.loop.trace_sha256,
         }
 
     # -- the nemesis' side ------------------------------------------------------------------------------------
@@ -160,7 +167,7 @@ class SimCluster:
 
     def client_delay_us(self) -> int:
         """One way between a client and a node."""
-        return CLIENT_DELAY_MIN_US + int(skewed(self._client_rng, CLIENT_DELAY_MEAN_US))
+        return CLIENT_DELAY_MIN_US + int(self._client_rng.skewed(CLIENT_DELAY_MEAN_US))
 
 
 class SimTransport:
@@ -169,12 +176,12 @@ class SimTransport:
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
 
-    def request(self, node: str, request: Any) -> asyncio.Future[Any]:
+    def request(self, node: str, request: Any, timeout_s: float) -> asyncio.Future[Any]:
         """A future of the answer; see `harness.transport`."""
         cluster = self._cluster
         answer = cluster.loop.create_future()
-        host = cluster.hosts[node]
-        cluster.loop.schedule(cluster.client_delay_us(), self._arrive, host, request, answer)
+        cluster.loop.post(cluster.client_delay_us(), self._arrive, cluster.hosts[node], request, answer)
+        cluster.loop.post(round(timeout_s * 1_000_000), _expire, answer)
         return answer
 
     async def close(self) -> None:
@@ -196,7 +203,7 @@ class SimTransport:
         host.deliver_request(request, reply)
 
     def _later(self, callback: Callable[..., None], *args: Any) -> None:
-        self._cluster.loop.schedule(self._cluster.client_delay_us(), callback, *args)
+        self._cluster.loop.post(self._cluster.client_delay_us(), callback, *args)
 
 
 def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
@@ -207,3 +214,8 @@ def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
 def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())

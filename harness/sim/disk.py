@@ -71,7 +71,7 @@ class SimDisk:
             stalled, self._stalled = self._stalled, []
             for delay_us, callback, args in stalled:
                 self._last_sync_us = max(self._last_sync_us, self._loop.now_us + delay_us)
-                self._loop.schedule(self._last_sync_us - self._loop.now_us, callback, *args)
+                self._loop.post(self._last_sync_us - self._loop.now_us, callback, *args)
 
     def read(self) -> Sequence[Any]:
         """Everything in the log; right after a start, that is what survived."""
@@ -109,7 +109,7 @@ class SimDisk:
             delay_us += int(rule.sync_delay_ms * 1000)
             if rule.sync_error and self._rng.random() < rule.sync_error:
                 self._trouble("sync_error")
-                self._loop.schedule(delay_us, failed)
+                self._loop.post(delay_us, failed)
                 return
         count = len(self._records)
         if rule.lying_sync and self._rng.random() < rule.lying_sync:
@@ -122,7 +122,7 @@ class SimDisk:
         # A disk finishes its flushes in order.
         at_us = max(self._loop.now_us + delay_us, self._last_sync_us)
         self._last_sync_us = at_us
-        self._loop.schedule(at_us - self._loop.now_us, self._synced, self._epoch, count, done)
+        self._loop.post(at_us - self._loop.now_us, self._synced, self._epoch, count, done)
 
     def _synced(self, epoch: int, count: int, done: Callable[[], None]) -> None:
         if epoch == self._epoch:

@@ -120,12 +120,16 @@ class SimHost:
         self.crashes = 0
         self._true_time = True  # its monotonic clock is right, as it mostly is
         self._event_us = 0
+        self.waited = 0  # how often something waited for a slow process
         self._busy_until_us = 0
         self._draining = False
         self._inbox: deque[Callable[[], None]] = deque()
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
         self.storage: Any = None  # set by the system: its way of keeping records on the disk
+        self.joins = (
+            False  # its processes are new to the cluster: they know nobody before somebody tells them
+        )
         self.observer: Observer | None = None  # who wants to be told what happens here; never changes it
         network.attach(name, self._on_message)
 
@@ -144,7 +148,7 @@ class SimHost:
         timer = HostTimer(self, self.incarnation, callback, args)
         if not self._true_time:
             delay_us = self.clock.true_delay_us(delay_us)
-        self.loop.schedule(delay_us, timer.fire)
+        self.loop.post(delay_us, timer.fire)
         return timer
 
     def send(self, dst: str, message: Any) -> None:
@@ -240,7 +244,8 @@ class SimHost:
         while self._inbox and not self.paused and self.incarnation == incarnation:
             wait_us = self._busy_until_us - self.loop.now_us
             if self._event_us and wait_us > 0:
-                self.loop.schedule(wait_us, self._drain)
+                self.waited += 1
+                self.loop.post(wait_us, self._drain)
                 return
             self._busy_until_us = self.loop.now_us + self._event_us
             self._inbox.popleft()()

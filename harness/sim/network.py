@@ -20,12 +20,12 @@ Theory of operation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from harness.seeds import Dice, HasRandom, Streams, skewed
+from harness.seeds import Dice, HasRandom, Streams
 from harness.sim.loop import SimLoop
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
@@ -111,6 +111,8 @@ class SimNetwork:
         self._rules = HEALTHY
         self._receivers: dict[str, Callable[[str, Any], None]] = {}
         self._links: dict[tuple[str, str], _Link] = {}
+        self._probes: dict[str, _Link] = {}
+        self._met: dict[tuple[str, str], int] = {}
         self.observer: Callable[[str, str, Any], None] | None = None
         self.sent = 0
         self.lost = 0
@@ -178,6 +180,7 @@ class SimNetwork:
         rule = link.rule
         if rule is not None or link.rate_kbit:
             if rule is not None:
+                self._met[src, dst] = self._met.get((src, dst), 0) + 1
                 lost = self._fate(link, rule, lost=lost)
             if link.rate_kbit and not lost:
                 size_bytes = len(msgspec.msgpack.encode(message)) + HEADERS_BYTES
@@ -185,11 +188,11 @@ class SimNetwork:
         if lost or queued_us > QUEUE_MAX_US:
             self._lose(link, message)
             return
-        schedule = self._loop.schedule
-        schedule(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
+        post = self._loop.post
+        post(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
         if link.duplicate > 0 and random() < link.duplicate:
             self.duplicated += 1
-            schedule(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
+            post(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
 
     def _fate(self, link: _Link, rule: LinkRule, *, lost: bool) -> bool:
         """Whether a message is lost on a link with which something is wrong."""
@@ -209,7 +212,7 @@ class SimNetwork:
 
     def _delay_us(self, link: _Link) -> int:
         rng, rule = link.rng, link.rule
-        delay_us = link.delay_min_us + skewed(rng, link.delay_mean_us)
+        delay_us = link.delay_min_us + rng.skewed(link.delay_mean_us)
         if rule is not None and (rule.delay_ms or rule.jitter_ms):
             extra_us = 1000.0 * (rule.delay_ms + _jitter_ms(link, rule, rng))
             if not (rule.reorder and rng.random() < rule.reorder):
@@ -239,6 +242,28 @@ class SimNetwork:
             self._lose(link, message)
             return
         self._receivers[link.dst](link.src, message)
+
+    def probe_us(self, src: str, dst: str) -> int | None:
+        """How long a probe takes from one host to another and back; None where it is lost. No draw of the run moves."""
+        total_us = 0
+        for ends in ((src, dst), (dst, src)):
+            name = f"{ends[0]}->{ends[1]}"
+            link = self._probes.get(name)
+            if link is None:
+                dice = self._streams.dice(f"probe/{name}", self._loop)
+                link = self._probes[name] = _Link(*ends, dice, self._params)
+            link.set_rule(self._rules.links.get(ends))
+            rule = link.rule
+            breaks = rule is not None and rule.reset > 0 and link.rng.random() < rule.reset
+            if breaks or link.rng.random() < link.loss:
+                return None
+            total_us += self._delay_us(link)
+        return total_us
+
+    @property
+    def met(self) -> Mapping[tuple[str, str], int]:
+        """How many messages each link was given while something was wrong with it."""
+        return dict(self._met)
 
     def _lose(self, link: _Link, message: Any) -> None:
         self.lost += 1

@@ -204,7 +204,7 @@ class Endpoint(asyncio.Transport):
         if blocked(world, src, dst):
             return  # the other end learns of it when it sends something
         error = ConnectionResetError(104, "Connection reset by peer")
-        world.loop.schedule(transit_us(world, src, dst), self._deliver_reset, error)
+        world.loop.post(transit_us(world, src, dst), self._deliver_reset, error)
 
     def _deliver_reset(self, error: Exception) -> None:
         if not blocked(self._world, self.host, self.peer.host):

@@ -188,7 +188,7 @@ class Host:
     def _drain_in(self, wait_us: int) -> None:
         if not self._draining and wait_us < FOREVER_US // 2:
             self._draining = True
-            self._world.loop.schedule(wait_us, self._drain)
+            self._world.loop.post(wait_us, self._drain)
 
     def _drain(self) -> None:
         """Run what waits, as fast as the process is."""

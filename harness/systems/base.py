@@ -13,12 +13,13 @@ The outcome rule (rule 1 of the design), in one place
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from harness.sim.files import SimFiles
 from harness.sim.host import Process, SimHost
 from harness.transport import Transport
 
@@ -120,6 +121,26 @@ class Service(Protocol):
         """The term in which the node with this status thinks it leads; None where it does not."""
 
 
+class Watch(Protocol):
+    """Sees what no client sees: whether the nodes keep the system's own invariants.
+
+    Attributes:
+        violations: sentences.
+    """
+
+    violations: list[str]
+
+
+class WholeProgram(Protocol):
+    """One life of a node's real program."""
+
+    async def run(self) -> None:
+        """Serve until killed; a `DiskError` is the disk's fault, everything else is its own."""
+
+    def leader_term(self) -> int | None:
+        """The term in which this node thinks that it leads, or None."""
+
+
 class System(Protocol):
     """A system under test.
 
@@ -132,8 +153,21 @@ class System(Protocol):
     contracts: Mapping[str, Any]
     service: Service
 
-    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+    def watch(self, now_us: Callable[[], int]) -> Watch:
+        """What looks at all nodes of a simulated cluster while they run."""
+
+    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: Any) -> Process:
         """A node's program for the simulator."""
+
+    def whole_program(
+        self,
+        node: str,
+        addresses: Mapping[str, str],
+        bug: str | None,
+        files: SimFiles,
+        watch: Any,
+    ) -> WholeProgram:
+        """A node's real program for a simulated world, on the files of its machine."""
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions

@@ -12,14 +12,17 @@ of a deposed leader then keeps asking the deposed leader, which is where stale r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.sim.files import SimFiles
 from harness.sim.host import Process, SimHost
 from harness.systems import raft_sim
 from harness.systems.base import ClientOptions, Outcome, Service
 from harness.systems.raft_contracts import CONTRACTS, contract_of
 from harness.systems.raft_service import RaftService
+from harness.systems.raft_watch import InvariantWatch
+from harness.systems.raft_whole import WholeServer
 from harness.transport import Lost, NotSent, Transport
 from raft import api
 from raft.bugs import BUGS
@@ -33,9 +36,26 @@ class RaftSystem:
     contracts: Mapping[str, Any] = CONTRACTS
     service: Service = RaftService()
 
-    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+    def watch(self, now_us: Callable[[], int]) -> InvariantWatch:
+        """The invariants of the protocol."""
+        return InvariantWatch(now_us)
+
+    def sim_process(
+        self, host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: InvariantWatch
+    ) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
-        return raft_sim.process(host, nodes, bug)
+        return raft_sim.process(host, nodes, bug, watch)
+
+    def whole_program(
+        self,
+        node: str,
+        addresses: Mapping[str, str],
+        bug: str | None,
+        files: SimFiles,
+        watch: InvariantWatch,
+    ) -> WholeServer:
+        """The program of ``python -m raft``."""
+        return WholeServer(node, addresses, bug, files, watch)
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
@@ -94,8 +114,7 @@ class RaftClient:
     async def _attempt(self, request: api.Request, attempts: _Attempts, timeout_s: float) -> Outcome | None:
         node = attempts.node
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._transport.request(node, request)
+            response = await self._transport.request(node, request, timeout_s)
         except NotSent:
             attempts.try_next()
             return None

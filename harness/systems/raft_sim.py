@@ -14,24 +14,31 @@ from typing import Any
 from harness.sim.disk import intact_prefix
 from harness.sim.host import SimHost
 from harness.sim.trouble import eio
+from harness.systems.raft_watch import InvariantWatch, watched
+from nemesis.target import Members
 from raft.bugs import assemble
 from raft.core import EntryKind, Options, Record, SaveEntries, SaveSnapshot
 from raft.node import Node
 from raft.storage import replay
 
 # A simulated minute has some thousands of entries; with these sizes it takes snapshots, and sends some in chunks.
-SIM_OPTIONS = Options(snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096)
+SIM_OPTIONS = Options(
+    snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096, watch_events_max=500
+)
 
 
-def process(host: SimHost, nodes: tuple[str, ...], bug: str | None) -> SimNode:
+def process(host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: InvariantWatch) -> SimNode:
     """A node's program, with the seeded bug if one is asked for."""
     host.storage = SimStorage(host)
-    return SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer))
+    watch.restarted(host.name)
+    node_class = _node_class(bug, watch)
+    node = node_class(host.name, nodes, host, SIM_OPTIONS, host.observer, joining=host.joins)
+    return SimNode(node)
 
 
-@functools.cache
-def _node_class(bug: str | None) -> type[Node]:
-    return assemble([bug] if bug is not None else [])
+@functools.lru_cache(maxsize=1)
+def _node_class(bug: str | None, watch: InvariantWatch) -> type[Node]:
+    return watched(assemble([bug] if bug is not None else []), watch)
 
 
 class SimStorage:
@@ -80,6 +87,27 @@ class SimNode:
     def on_message(self, _src: str, message: Any) -> None:
         """A message from another node."""
         self.node.on_message(message)
+
+    def members(self) -> Members | None:
+        """The members, if this node leads; settled once it has committed its configuration, and one of its term."""
+        core = self.node.core
+        if core.role.name != "leader":
+            return None
+        return Members(
+            voters=core.voters,
+            learners=core.config.learners,
+            outgoing=core.config.outgoing,
+            is_settled=not core.is_changing_config,
+        )
+
+    def change_members(self, voters: Sequence[str], learners: Sequence[str]) -> str | None:
+        """Begins a change; why not, if it does not."""
+        outcome = self.node.change_config(voters, learners)
+        return outcome if isinstance(outcome, str) else None
+
+    def transfer(self, node: str) -> str | None:
+        """Hands over leadership; why not, if it does not."""
+        return None if self.node.transfer(node) else f"leadership cannot go to {node}"
 
     def leader_term(self) -> int | None:
         """The term in which this node thinks that it leads, or None."""

@@ -177,6 +177,11 @@ class Core(Membership, Elections, Reads):
         return isinstance(self.role, Leader) and self._start_transfer(self.role, target)
 
     @property
+    def is_changing_config(self) -> bool:
+        """Whether a change of membership is under way, as far as this server knows."""
+        return bool(self.config.outgoing) or self._configs[-1][0] > self.commit_index
+
+    @property
     def uncommitted(self) -> int:
         """How many entries of the log are not known to be committed."""
         return self.log.last_index - self.commit_index

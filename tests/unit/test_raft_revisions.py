@@ -93,7 +93,7 @@ def test_ranges_tell_whether_there_is_more(store, client):
     assert [one["key"] for one in found["records"]] == ["a/1", "a/2"]
     assert found["more"]
     assert not store.query(Range("a/", prefix_end("a/"), 3, detail=True)).value["more"]
-    assert client(Delete("a/", prefix_end("a/"))).revision == 5
+    assert client(Delete("a/", prefix_end("a/"))) == Done(3, revision=5)
     assert store.query(Range()).value == [["b", "b"]]
 
 
@@ -105,7 +105,7 @@ def test_the_end_of_a_prefix_is_just_behind_it(prefix):
 
 
 def test_a_prefix_without_end():
-    assert prefix_end("\U0010ffff") is None
+    assert prefix_end("\U0010ffff") == ""
 
 
 # -- if, then, otherwise -------------------------------------------------------------------------------------
