@@ -35,7 +35,6 @@ def test_messages_that_overtake_each_other_break_nothing():
         Bounds(writes=0, crashes=0, heartbeats=1),
         Bounds(writes=0, crashes=0, reads=1),
         Bounds(nodes=2, writes=2, crashes=1, reads=1, heartbeats=1),
-        BUG_BOUNDS["follower-commits-unchecked"],
     ],
 )
 def test_within_two_terms_nothing_is_wrong(bounds):
