@@ -11,7 +11,8 @@ Rules of this module
 
 Theory of operation
     Once a second each node is asked for its status, and what it said goes to `nodes/status.jsonl` of the run: who
-    led when, as the nodes saw it. The seed fixes the plan and nothing else.
+    led when, as the nodes saw it. What they logged is in `nodes/events.jsonl`, on the same clock as the history. The
+    seed fixes the plan and nothing else.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from harness.clusters import events
 from harness.clusters.http import Connection, HttpTransport, fetch
 from harness.clusters.shims import ShimFiles
 from harness.errors import Interrupted, SetupError
@@ -71,6 +73,7 @@ class RealCluster(ABC):
         self._met: dict[Link, int] = {}
         self._addresses: dict[str, str] = {}
         self._up: set[str] = set()  # those that run, unless they died by themselves
+        self._ahead_ns: dict[str, int] = {}  # monotonic clocks of other machines, beside ours
         self._starts = 0
         self._deaths: list[str] = []
         self._stopped_by_disk = 0
@@ -93,7 +96,15 @@ class RealCluster(ABC):
         except asyncio.CancelledError:
             raise Interrupted("interrupted") from None
         finally:
-            self._end()
+            try:
+                self._end()
+            finally:
+                self._write_events()
+
+    def _write_events(self) -> None:
+        ahead_ns = {node: self._ahead_ns.get(node, 0) for node in self._nodes}
+        with contextlib.suppress(OSError):  # a full disk; the logs are there
+            events.write(self._directory / "nodes", self._service, self._opened_ns, ahead_ns)
 
     async def _guard(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()

@@ -117,6 +117,9 @@ class Service(Protocol):
     def decode(self, status: int, body: bytes) -> Any:
         """What the client is answered; never raises: an answer that makes no sense is an unknown outcome."""
 
+    def event(self, line: str) -> tuple[int, str, dict[str, Any]] | None:
+        """What a line of a node's log says: its monotonic clock in nanoseconds, the event, and its fields."""
+
     def leader_term(self, status: Any) -> int | None:
         """The term in which the node with this status thinks it leads; None where it does not."""
 
