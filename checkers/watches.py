@@ -7,9 +7,10 @@ Operations
                 beginning.
 
 Theory of operation
-    All events that anybody saw, and all acknowledged writes, by revision, are what happened. Against it, an answer is wrong if an event of its
-    range is missing (gap), if its events are not in rising order of revision (order), of its range (out-of-range), if
-    one revision has two meanings (diverged), or if a value was never written (unexpected). If a process begins where
+    All events that anybody saw, and all acknowledged writes, by revision, are what happened. Against it, an answer is
+    wrong if an event of its range is missing (gap), if its events are not in rising order of revision (order), or not
+    of its range (out-of-range), if one revision has two meanings (diverged), or if a value was never written
+    (unexpected). If a process begins where
     it has not ended, it has left something out (not-resumed). A node may be late with what it tells, but not leave
     anything out of what it says that it has told.
 
