@@ -116,7 +116,7 @@ class Invariants:
         seen.commit_index = core.commit_index
 
     def _check_leader(self, core: Core) -> None:
-        """Election Safety: one leader a term. Leader Completeness: it has all that was committed in terms before its own.
+        """Election Safety: one leader a term. Leader Completeness: it has what was committed in terms before its own.
 
         A node may come to lead an old term late: it was paused with the votes for it unread. What was committed in
         later terms it need not have, even where that is of an earlier term than its own.
