@@ -38,7 +38,7 @@ class Invariants:
     def __init__(self) -> None:
         self.leader_of_term: dict[int, str] = {}
         self.committed: dict[int, Entry] = {}
-        self._committed_in: dict[int, int] = {}  # index -> a term in which it was committed already
+        self._committed_in: dict[int, int] = {}  # the first term in which anybody took it for committed
         self._content: dict[tuple[int, int], tuple[Entry, int]] = {}
         self._seen: dict[str, _Seen] = {}
 
@@ -108,28 +108,22 @@ class Invariants:
             raise InvariantViolated(f"{core.name} committed {core.commit_index}, beyond the end of its log")
         # What a node has compacted already it had from others, or was checked when it committed it.
         for entry in core.log.slice(max(seen.commit_index, core.log.offset) + 1, core.commit_index):
+            self._committed_in[entry.index] = min(core.term, self._committed_in.get(entry.index, core.term))
             if self.committed.setdefault(entry.index, entry) != entry:
                 raise InvariantViolated(
                     f"State Machine Safety: {core.name} committed another entry {entry.index} than others did"
                 )
-            self._committed_in.setdefault(entry.index, core.term)
         seen.commit_index = core.commit_index
 
     def _check_leader(self, core: Core) -> None:
-        """Election Safety: one leader a term. Leader Completeness: it has what was committed in terms before its own.
-
-        A node may come to lead an old term late: it was paused with the votes for it unread. What was committed in
-        later terms it need not have, even where that is of an earlier term than its own.
-        """
+        """Election Safety: one leader a term. Leader Completeness: it has all that was ever committed."""
         other = self.leader_of_term.setdefault(core.term, core.name)
         if other != core.name:
             raise InvariantViolated(f"Election Safety: {other} and {core.name} both lead term {core.term}")
         for index, entry in self.committed.items():
-            if (
-                index > core.log.offset
-                and self._committed_in[index] < core.term
-                and core.log.term(index) != entry.term
-            ):
+            if index <= core.log.offset or self._committed_in[index] >= core.term:
+                continue  # a leader of an earlier term may lack what a later one has committed
+            if core.log.term(index) != entry.term:
                 raise InvariantViolated(
                     f"Leader Completeness: {core.name} leads term {core.term} without entry {index}"
                 )

@@ -45,14 +45,6 @@ def test_leader_completeness(invariants):
         invariants.check(leading(core_of(1, term=2, name="b")))
 
 
-def test_leader_completeness_asks_nothing_of_who_leads_an_old_term_late(invariants):
-    """Entry 2, of term 1, was committed in term 3 with entry 3; b was paused, and wins term 2 only now."""
-    core = core_of(1, 1, 3)
-    core.commit_index = 3
-    invariants.check(core)
-    invariants.check(leading(core_of(1, term=2, name="b")))
-
-
 def test_log_matching_of_contents(invariants):
     invariants.check(core_of(1, 1))
     with pytest.raises(InvariantViolated, match="Log Matching: entry 1 of term 1 at b"):
