@@ -179,10 +179,7 @@ class Connection(asyncio.Protocol):
         parts = first.split(" ")
         if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
             raise Refusal(400, f"{first[:100]!r} is no HTTP/1.1 request")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
+        headers = _headers_of(lines)
         length = _body_length(headers)
         start, stop = end + 4, end + 4 + length
         if len(buffer) < stop:
@@ -256,6 +253,24 @@ class Connection(asyncio.Protocol):
         if not self._keep:
             self._transport.close()
         self._answered()
+
+
+def _headers_of(lines: list[str]) -> dict[str, str]:
+    """Headers by name.
+
+    What two readers could take for two different things is refused: a request is not to be longer for us than
+    for a proxy before us (RFC 9112, sections 5.1, 5.2 and 6.3).
+    """
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or " " in name or "\t" in name:
+            raise Refusal(400, f"{line[:100]!r} is no header")
+        name = name.lower()
+        if name in headers and name in ("content-length", "transfer-encoding", "host"):
+            raise Refusal(400, f"{name} is there twice")
+        headers[name] = value.strip()
+    return headers
 
 
 def _body_length(headers: dict[str, str]) -> int:

@@ -21,7 +21,9 @@ from raft.node import Node
 from raft.storage import replay
 
 # A simulated minute has some thousands of entries; with these sizes it takes snapshots, and sends some in chunks.
-SIM_OPTIONS = Options(snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096)
+SIM_OPTIONS = Options(
+    snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096, watch_events_max=500
+)
 
 
 def process(host: SimHost, nodes: tuple[str, ...], bug: str | None) -> SimNode:

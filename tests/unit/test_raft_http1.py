@@ -220,3 +220,22 @@ def test_there_are_never_too_many_connections(monkeypatch):
     client.http1.connection().connection_made(second)
     assert second.closed
     assert not client.transport.closed
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Content-Length : 5",
+        "Content-Length: 5\r\nContent-Length: 6",
+        " folded: value",
+        "no colon",
+        ": no name",
+        "Host: a\r\nHost: b",
+    ],
+)
+def test_what_a_proxy_might_read_differently_is_refused(header):
+    client = Client()
+    answer = client.send(f"PUT /x HTTP/1.1\r\n{header}\r\n\r\nGET /hidden HTTP/1.1\r\n\r\n".encode())
+    assert head(answer) == b"HTTP/1.1 400 Bad Request"
+    assert client.calls == []
+    assert client.transport.closed
