@@ -65,7 +65,7 @@ NOTHING = Evidence("unproved")
 
 
 def merge(found: Iterable[Evidence]) -> Evidence:
-    """All together: refuted if any is, else proved if any is."""
+    """All together: refuted if any is, else proved if any is; what decided comes first."""
     parts = list(found)
     verdicts = {part.verdict for part in parts}
     verdict: Verdict = "unproved"
@@ -73,7 +73,8 @@ def merge(found: Iterable[Evidence]) -> Evidence:
         verdict = "refuted"
     elif "proved" in verdicts:
         verdict = "proved"
-    lines = [line for part in parts for line in part.lines]
+    deciding_first = sorted(parts, key=lambda part: part.verdict != verdict)
+    lines = [line for part in deciding_first for line in part.lines]
     return Evidence(verdict, tuple(dict.fromkeys(lines))[:LINES_MAX])
 
 
@@ -221,6 +222,10 @@ class Prover:
 
     def _last_looks(self, begun: Begun) -> Iterator[Look]:
         effect = begun.effect
+        if not begun.found:  # a short one
+            for asked, nodes in (("down", effect.killed), ("paused", effect.paused)):
+                for node in nodes[:1]:
+                    yield functools.partial(self._process, node=node, asked=asked)
         for node in effect.crash_points:
             yield functools.partial(_crashed, node)
         for node, rule in effect.clocks.items():

@@ -240,7 +240,7 @@ def test_what_probes_of_a_link_say(there, back, found, verdict):
 
 def test_one_refutation_weighs_more_than_proofs():
     proofs = [Evidence("proved", ("a",)), Evidence("refuted", ("b",)), Evidence("unproved")]
-    assert merge(proofs) == Evidence("refuted", ("a", "b"))
+    assert merge(proofs) == Evidence("refuted", ("b", "a"))
     assert merge([]).verdict == "unproved"
 
 
