@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from checkers.bank import check_bank
+from checkers.counters import check_counter, check_unique_ids
 from checkers.history import CheckerCall, History
+from checkers.list_append import check_list_append
+from checkers.queues import check_queue, check_total_queue
+from checkers.rw_register import check_rw_register
+from checkers.sets import check_set, check_set_full
 from checkers.verdict import Verdict
 
 __all__ = ["CHECKERS", "CheckerCall", "CheckerEntry", "run_checker"]
@@ -29,7 +35,37 @@ class CheckerEntry:
     options: Mapping[str, Any]
 
 
-CHECKERS: Mapping[str, CheckerEntry] = MappingProxyType({})
+CHECKERS: Mapping[str, CheckerEntry] = MappingProxyType(
+    {
+        "list-append": CheckerEntry(
+            "transactions that append to lists and read them, against a consistency model (as Elle)",
+            check_list_append,
+            {"model": "strict-serializable"},
+        ),
+        "rw-register": CheckerEntry(
+            "transactions that read and write registers, against a consistency model (as Elle)",
+            check_rw_register,
+            {"model": "strict-serializable"},
+        ),
+        "set": CheckerEntry("every acknowledged element is in the last read", check_set, {}),
+        "set-full": CheckerEntry(
+            "every element stays once it was seen or acknowledged; how long that takes",
+            check_set_full,
+            {"linearizable": True},
+        ),
+        "bank": CheckerEntry(
+            "the balances of a bank always add up",
+            check_bank,
+            {"total": 100, "accounts": 0, "negative": False},
+        ),
+        "counter": CheckerEntry("every read of a counter is within its bounds", check_counter, {}),
+        "unique-ids": CheckerEntry("no identifier is given twice", check_unique_ids, {}),
+        "queue": CheckerEntry(
+            "nothing is dequeued that was not in, nor out of order", check_queue, {"fifo": False}
+        ),
+        "total-queue": CheckerEntry("what goes in comes out, once", check_total_queue, {}),
+    }
+)
 """Every checker by its name."""
 
 

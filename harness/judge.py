@@ -2,6 +2,7 @@
 
     linearizable   the history fits the workload's model, where it has one
     ...            the workload's checkers, each under its own name (`checkers.catalogue`)
+    invariants     in the simulator: the nodes kept the invariants of their protocol, seen after each event
     stats          every kind of operation succeeded at least once (else nothing was tested)
     liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
@@ -47,7 +48,12 @@ class Check:
 
 def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
     """All checks of a run."""
-    checks = (*check_workload(ops, config), check_stats(recorder), check_harness(record))
+    checks = (
+        *check_workload(ops, config),
+        *check_invariants(record),
+        check_stats(recorder),
+        check_harness(record),
+    )
     if config.faults:
         checks = (*checks, check_effect(ops, config, record))
     return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
@@ -90,6 +96,13 @@ def check_model(ops: Sequence[Op], model: str) -> Check:
     except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
         return _crashed("linearizable", error)
     return Check("linearizable", verdict.valid, tuple(verdict.lines()), verdict.to_json())
+
+
+def check_invariants(record: RunRecord) -> tuple[Check, ...]:
+    """Did the nodes keep the invariants of their protocol? Nothing where nobody could look."""
+    if record.violations is None:
+        return ()
+    return (Check("invariants", "invalid" if record.violations else "valid", tuple(record.violations)),)
 
 
 def check_stats(recorder: Recorder) -> Check:

@@ -19,6 +19,7 @@ Rules of this module
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,6 +48,7 @@ class RunRecord:
         skipped: operations that were planned but not started before the time limit.
         interrupted: the user ended the run early.
         end_ns: time of the run at its end.
+        violations: invariants of the system that its nodes broke; None where nobody could look.
         facts: the cluster's own counts.
         liveness: what became of the demand for progress; None where there was none.
     """
@@ -56,6 +58,7 @@ class RunRecord:
     skipped: int = 0
     interrupted: bool = False
     end_ns: int = 0
+    violations: Sequence[str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     liveness: LivenessRecord | None = None
 
@@ -77,6 +80,7 @@ def run(plan: Plan, cluster: Cluster, system: System, recorder: Recorder, progre
     runner.injector.close()
     runner.result.problems += runner.injector.problems
     runner.result.problems += cluster.deaths()
+    runner.result.violations = cluster.violations()
     runner.result.end_ns = cluster.now_ns()
     runner.result.facts = cluster.facts()
     return runner.result

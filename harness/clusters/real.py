@@ -7,7 +7,7 @@ Rules of this module
        is expected to stop, and is only counted.
     4. Verbs are idempotent: what each kind of cluster implements (`_kill`, `_start`, `_signal`) is asked only where
        there is something to do.
-    5. One change of the network at a time: a restarted node gets its rules while the network may be changing.
+    5. One change of the network at a time.
 
 Theory of operation
     Once a second each node is asked for its status, and what it said goes to `nodes/status.jsonl` of the run: who
@@ -52,7 +52,6 @@ class RealCluster(RealNemesisSide, ABC):
     """See the module; one instance serves one run."""
 
     kind: str
-    loses_rules_with_its_process = False  # as a stopped container does, whose network namespace ends
 
     def __init__(self, plan: Plan, service: Service, directory: Path, backend: Backend) -> None:
         super().__init__()
@@ -213,6 +212,10 @@ class RealCluster(RealNemesisSide, ABC):
         """Nodes that died although nobody killed them."""
         return self._deaths
 
+    def violations(self) -> None:
+        """Nobody looks inside of real nodes."""
+        return
+
     def log_file(self, node: str) -> Path:
         """Where a node's output goes."""
         return self._directory / "nodes" / f"{node}.log"
@@ -235,8 +238,6 @@ class RealCluster(RealNemesisSide, ABC):
         if how is None:
             return True
         self._up.discard(node)
-        if self.loses_rules_with_its_process and self._network is not None:
-            await self._network.leave(node)
         if node in self._excused:
             self._stopped_by_fault += 1
         elif node in self._met_sick_disk:
@@ -269,20 +270,14 @@ class RealCluster(RealNemesisSide, ABC):
             await self._on_living(functools.partial(self._network.apply, rules))
 
     async def _on_living(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Do something to the network of all nodes; once more where it failed because one has just died."""
-        before = await self._living()
+        """Do something to the network of all nodes; once more where it failed because a machine has just died."""
         try:
             return await call()
         except NetworkError:
-            if await self._living() == before:
+            up = [node for node in self._nodes if node in self._up]
+            if all(await asyncio.gather(*(self._is_up(node) for node in up))):
                 raise
         return await call()
-
-    async def _living(self) -> set[str]:
-        """The nodes that run; those that have just died are left out of what is done to the network."""
-        if self.loses_rules_with_its_process:
-            await asyncio.gather(*(self._is_up(node) for node in sorted(self._up)))
-        return set(self._up)
 
     async def kill(self, node: str) -> None:
         """SIGKILL; what was written and not synced survives in the kernel, unlike in the simulator."""
@@ -290,19 +285,12 @@ class RealCluster(RealNemesisSide, ABC):
             return
         self._up.discard(node)
         self._paused.discard(node)
-        if self.loses_rules_with_its_process and self._network is not None:
-            async with self._writing:
-                await self._network.leave(node)
         await self._kill(node)
 
     async def start(self, node: str) -> None:
-        """Start the node again on its data, unless it runs; its rules are written again where they were lost."""
-        if self._network is None or await self._is_up(node):
-            return
-        await self._launch(node)
-        if self.loses_rules_with_its_process:
-            async with self._writing:
-                await self._network.refresh(node)
+        """Start the node again on its data, unless it runs."""
+        if self._network is not None and not await self._is_up(node):
+            await self._launch(node)
 
     async def _launch(self, node: str) -> None:
         self._met_sick_disk.discard(node)

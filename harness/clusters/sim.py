@@ -43,6 +43,7 @@ class SimCluster(SimNemesisSide):
         self.network = SimNetwork(self.loop, streams, plan.network)
         self._nodes = tuple(plan.nodes)
         self._client_rng = streams.dice("client", self.loop)
+        self._watch = system.watch(lambda: self.loop.now_us)
         self.hosts = {
             name: SimHost(
                 name,
@@ -50,7 +51,7 @@ class SimCluster(SimNemesisSide):
                 network=self.network,
                 disk=SimDisk(self.loop, streams.dice(f"disk/{name}", self.loop), plan.disk),
                 rng=streams.dice(f"node/{name}", self.loop),
-                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug),
+                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug, self._watch),
             )
             for name in self._nodes
         }
@@ -95,6 +96,10 @@ class SimCluster(SimNemesisSide):
     def deaths(self) -> list[str]:
         """Uncaught exceptions of nodes."""
         return [panic for host in self.hosts.values() for panic in host.panics]
+
+    def violations(self) -> list[str]:
+        """Invariants of the system that its nodes broke."""
+        return self._watch.violations
 
     def facts(self) -> dict[str, Any]:
         """Counts of messages and events."""

@@ -47,6 +47,7 @@ class WholeCluster:
         self.world = World(plan.seed, plan.network)
         self._programs: dict[str, WholeProgram] = {}
         self._disk_deaths = 0
+        self._watch = system.watch(lambda: self.world.loop.now_us)
         self._transports: dict[HttpTransport, None] = {}
         self._opened_us = 0
         self._logs = _NodeLogs(self.world)
@@ -57,9 +58,8 @@ class WholeCluster:
     async def _live(self, node: str) -> None:
         """One life of a node."""
         host = self.world.hosts[node]
-        program = self._system.whole_program(
-            node, self._addresses, self._plan.config.bug, host.files, lambda _event, **_fields: None
-        )
+        bug = self._plan.config.bug
+        program = self._system.whole_program(node, self._addresses, bug, host.files, self._watch)
         self._programs[node] = program
         try:
             await program.run()
@@ -125,6 +125,10 @@ class WholeCluster:
         ]
         uncaught = [f"{node}: {message}" for node, message in self.world.uncaught if node != TEST]
         return ended + uncaught[:UNCAUGHT_SHOWN]
+
+    def violations(self) -> list[str]:
+        """Invariants of the system that its nodes broke."""
+        return self._watch.violations
 
     def facts(self) -> dict[str, Any]:
         """Counts of segments, files and events."""

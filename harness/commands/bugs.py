@@ -33,6 +33,7 @@ BREAKS = {
     "LV": "liveness",
     "LE": "leases that end early",
     "WG": "changes that a watch does not see",
+    "TX": "transactions that are not atomic",
 }
 
 

@@ -121,6 +121,16 @@ class Service(Protocol):
         """The term in which the node with this status thinks it leads; None where it does not."""
 
 
+class Watch(Protocol):
+    """Sees what no client sees: whether the nodes keep the system's own invariants.
+
+    Attributes:
+        violations: sentences.
+    """
+
+    violations: list[str]
+
+
 class WholeProgram(Protocol):
     """One life of a node's real program."""
 
@@ -143,7 +153,10 @@ class System(Protocol):
     contracts: Mapping[str, Any]
     service: Service
 
-    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+    def watch(self, now_us: Callable[[], int]) -> Watch:
+        """What looks at all nodes of a simulated cluster while they run."""
+
+    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: Any) -> Process:
         """A node's program for the simulator."""
 
     def whole_program(
@@ -152,7 +165,7 @@ class System(Protocol):
         addresses: Mapping[str, str],
         bug: str | None,
         files: SimFiles,
-        observer: Callable[..., None],
+        watch: Any,
     ) -> WholeProgram:
         """A node's real program for a simulated world, on the files of its machine."""
 

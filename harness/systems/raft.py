@@ -21,6 +21,7 @@ from harness.systems import raft_sim
 from harness.systems.base import ClientOptions, Outcome, Service
 from harness.systems.raft_contracts import CONTRACTS, contract_of
 from harness.systems.raft_service import RaftService
+from harness.systems.raft_watch import InvariantWatch
 from harness.systems.raft_whole import WholeServer
 from harness.transport import Lost, NotSent, Transport
 from raft import api
@@ -35,9 +36,15 @@ class RaftSystem:
     contracts: Mapping[str, Any] = CONTRACTS
     service: Service = RaftService()
 
-    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+    def watch(self, now_us: Callable[[], int]) -> InvariantWatch:
+        """The invariants of the protocol."""
+        return InvariantWatch(now_us)
+
+    def sim_process(
+        self, host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: InvariantWatch
+    ) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
-        return raft_sim.process(host, nodes, bug)
+        return raft_sim.process(host, nodes, bug, watch)
 
     def whole_program(
         self,
@@ -45,10 +52,10 @@ class RaftSystem:
         addresses: Mapping[str, str],
         bug: str | None,
         files: SimFiles,
-        observer: Callable[..., None],
+        watch: InvariantWatch,
     ) -> WholeServer:
         """The program of ``python -m raft``."""
-        return WholeServer(node, addresses, bug, files, observer)
+        return WholeServer(node, addresses, bug, files, watch)
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions

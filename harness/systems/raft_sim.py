@@ -14,6 +14,7 @@ from typing import Any
 from harness.sim.disk import intact_prefix
 from harness.sim.host import SimHost
 from harness.sim.trouble import eio
+from harness.systems.raft_watch import InvariantWatch, watched
 from nemesis.target import Members
 from raft.bugs import assemble
 from raft.core import EntryKind, Options, Record, SaveEntries, SaveSnapshot
@@ -26,16 +27,18 @@ SIM_OPTIONS = Options(
 )
 
 
-def process(host: SimHost, nodes: tuple[str, ...], bug: str | None) -> SimNode:
+def process(host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: InvariantWatch) -> SimNode:
     """A node's program, with the seeded bug if one is asked for."""
     host.storage = SimStorage(host)
-    node = _node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer, joining=host.joins)
+    watch.restarted(host.name)
+    node_class = _node_class(bug, watch)
+    node = node_class(host.name, nodes, host, SIM_OPTIONS, host.observer, joining=host.joins)
     return SimNode(node)
 
 
-@functools.cache
-def _node_class(bug: str | None) -> type[Node]:
-    return assemble([bug] if bug is not None else [])
+@functools.lru_cache(maxsize=1)
+def _node_class(bug: str | None, watch: InvariantWatch) -> type[Node]:
+    return watched(assemble([bug] if bug is not None else []), watch)
 
 
 class SimStorage:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.sim.files import SimFiles
 from harness.sim.trouble import eio
 from harness.systems.raft_service import RaftService
 from harness.systems.raft_sim import SIM_OPTIONS
+from harness.systems.raft_watch import InvariantWatch, observing
 from raft import settings
 from raft.core import Options
 from raft.server import Server
@@ -51,11 +51,14 @@ class WholeServer:
         addresses: Mapping[str, str],
         bug: str | None,
         files: SimFiles,
-        observer: Callable[..., None],
+        watch: InvariantWatch,
     ) -> None:
         argv = RaftService().argv("python", node, addresses, Path("/data"), bug)
         told = settings.load([*argv[argv.index("raft") + 1 :], *FLAGS], {})
-        self._server = Server(told, disk=files, worker=InlineWorker, observer=observer)
+        self._server = Server(
+            told, disk=files, worker=InlineWorker, observer=observing(watch, lambda: self._server.node.core)
+        )
+        watch.restarted(node)
 
     async def run(self) -> None:
         """Serve until killed.
@@ -67,11 +70,6 @@ class WholeServer:
             await self._server.run()
         except CorruptLog as error:
             raise eio(f"keep the log: {error}") from error
-
-    @property
-    def core(self) -> Any:
-        """The core of its node, once there is one."""
-        return self._server.node.core
 
     def leader_term(self) -> int | None:
         """The term in which this server thinks that it leads, or None."""

@@ -10,9 +10,24 @@ from typing import Any
 from harness.config import Config
 from harness.errors import ConfigError
 from harness.workloads.base import Option, Workload
+from harness.workloads.collections import QUEUE, SET, SET_FULL, TOTAL_QUEUE
+from harness.workloads.numbers import BankWorkload, CounterWorkload, UniqueIdsWorkload
 from harness.workloads.register import RegisterWorkload
+from harness.workloads.transactions import APPEND, WR
 
-WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in (RegisterWorkload(),)}
+_ALL: tuple[Workload, ...] = (
+    RegisterWorkload(),
+    SET,
+    SET_FULL,
+    APPEND,
+    WR,
+    BankWorkload(),
+    CounterWorkload(),
+    UniqueIdsWorkload(),
+    QUEUE,
+    TOTAL_QUEUE,
+)
+WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}
 
 
 def by_name(name: str) -> Workload:

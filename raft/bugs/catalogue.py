@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from raft.bugs import coordination, defects
+from raft.bugs import coordination, defects, transactions
 from raft.core import Core
 from raft.kv import KeyValue
 from raft.node import Node
@@ -321,6 +321,22 @@ _ALL = (
         reference="etcd-io/etcd#18089; etcd-io/etcd#19179",
         machine=coordination.WatchGap,
         options={"snapshot_entries": 40, "snapshot_trailing": 0},
+    ),
+    Bug(
+        name="guards-unchecked",
+        summary="a transaction is applied whether its guards hold or not",
+        breaks=("TX",),
+        needs=(),
+        reference="Berenson et al. 1995, P4 (lost update)",
+        machine=transactions.GuardsUnchecked,
+    ),
+    Bug(
+        name="txn-in-two-parts",
+        summary="all writes of a transaction but the first are done only after the next entry of the log",
+        breaks=("TX",),
+        needs=(),
+        reference="Bailis et al. 2014 (fractured reads)",
+        machine=transactions.TxnInTwoParts,
     ),
 )
 

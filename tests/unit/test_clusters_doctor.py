@@ -12,6 +12,9 @@ from harness.errors import SetupError
 from nemesis.backend import PROBES, Abilities
 from nemesis.kinds import FAULTS
 
+FAULTS_OF_ALL_CLUSTERS = (
+    "partition", "latency", "kill", "pause", "loss", "duplicate", "reorder", "corrupt", "rate", "clock", "disk",
+)  # fmt: skip
 ALL = Abilities(dict.fromkeys(PROBES))
 
 
@@ -38,6 +41,11 @@ def test_a_machine_that_can_all(monkeypatch, capsys):
     assert clusters["docker"]["faults"]["corrupt"]["by"] == "netem"
     assert set(clusters["sim"]["faults"]) == set(clusters["local"]["faults"]) == set(FAULTS)
     assert all(fault["can"] for fault in clusters["sim"]["faults"].values())
+    assert all(
+        clusters[name]["faults"][kind]["can"]
+        for name in ("local", "docker")
+        for kind in FAULTS_OF_ALL_CLUSTERS
+    )
     beyond = {"power-loss", "torn-write", "lying-disk", "misdirected-write"}
     simulated_only = {"timer-drift"}
     cannot = {

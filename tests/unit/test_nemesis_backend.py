@@ -56,7 +56,9 @@ def test_what_has_no_means_is_refused_before_the_run():
     ):
         check_faults([CUT, SLOW], NODES, backend, ["kill"])
     with pytest.raises(FaultError, match="'rate' needs 'rate_kbit'"):
-        check_faults([Rate(aim="one", nodes=("n1",), rate_kbit=5)], NODES, choose(parse(NO_NETEM + QUEUE)))
+        check_faults(
+            [Rate(aim="one", nodes=("n1",), rate_kbit=5)], NODES, choose(parse(NO_NETEM + QUEUE)), []
+        )
 
 
 def test_needs():
