@@ -17,7 +17,7 @@ Theory of operation
 """
 
 # Kernels take flat columns one by one, and numba wants every integer's width said.
-# ruff: noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917, SIM110
+# ruff: noqa: C901, FBT001, PLR0912, PLR0913, PLR0915, PLR0917, SIM110
 # mypy: disable-error-code="misc"
 
 from __future__ import annotations
