@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from harness.clusters import balancer, docker_node, images, scratch, shims
+from harness.clusters import abilities, balancer, docker_node, images, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.docker_box import LOOPBACK, Box, engine, short
 from harness.clusters.http import Connection
@@ -36,13 +36,12 @@ from harness.errors import ConfigError, SetupError, SplitbrainError
 from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
-from nemesis.backend import NETWORK_FIELDS, Abilities
+from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
 
 T = TypeVar("T")
 
-FAULTS_OF_PROCESSES = ("kill", "pause")
 DATA = Path("/data")
 SHIM_FILES = PurePosixPath("/run/splitbrain")
 DIRECT_TIMEOUT_S = 1.0
@@ -93,17 +92,14 @@ def check(plan: Plan) -> None:
     with contextlib.closing(engine()) as client:
         images.ensure(client, _say, balancer=plan.config.via == "lb")
     backend = backends.choose(probe())
-    supported = (
-        *(name for name in NETWORK_FIELDS if backend.means(name)),
-        *FAULTS_OF_PROCESSES,
-        *libraries(),
-    )
-    reasons = {name: backend.reason(name) for name in NETWORK_FIELDS}
-    reasons |= dict.fromkeys(
-        shims.KINDS, "no C compiler when the image was built: apt-get install gcc libc6-dev"
+    there = libraries()
+    others = [name for name in abilities.DOCKER if abilities.library_of(name) in (None, *there)]
+    reasons = dict.fromkeys(
+        (name for name in abilities.DOCKER if name not in others),
+        "no C compiler when the image was built: apt-get install gcc libc6-dev",
     )
     try:
-        backends.check_supported((event.fault for event in plan.faults), plan.nodes, supported, reasons)
+        backends.check_faults((event.fault for event in plan.faults), plan.nodes, backend, others, reasons)
     except FaultError as error:
         raise ConfigError(str(error)) from None
 

@@ -32,6 +32,7 @@ import msgspec
 
 from harness.clusters import events
 from harness.clusters.http import Connection, HttpTransport, fetch
+from harness.clusters.real_nemesis import RealNemesisSide
 from harness.clusters.shims import ShimFiles
 from harness.errors import Interrupted, SetupError
 from harness.plan import Plan
@@ -50,12 +51,13 @@ LAST_WORDS_BYTES = 4096
 LAST_WORDS_LINES = 3
 
 
-class RealCluster(ABC):
+class RealCluster(RealNemesisSide, ABC):
     """See the module; one instance serves one run."""
 
     kind: str
 
     def __init__(self, plan: Plan, service: Service, directory: Path, backend: Backend) -> None:
+        super().__init__()
         self._nodes = tuple(plan.nodes)
         self._plan = plan
         self._service = service
@@ -77,8 +79,10 @@ class RealCluster(ABC):
         self._starts = 0
         self._deaths: list[str] = []
         self._stopped_by_disk = 0
+        self._stopped_by_fault = 0
         self._shims: ShimFiles | None = None
         self._sick_disks: set[str] = set()
+        self._excused: set[str] = set()  # whose end is no surprise: a crash point, a damaged disk
         self._met_sick_disk: set[str] = set()  # since they were started
 
     @property
@@ -140,6 +144,8 @@ class RealCluster(ABC):
                 raise SetupError(f"cluster {self.kind!r}: {where}{error.strerror or error}") from None
             raise
         self._sampler = asyncio.create_task(self._sample())
+        if self._listeners:
+            self._start_tailing()
         self._opened_ns = time.monotonic_ns()
 
     async def close(self) -> None:
@@ -147,6 +153,7 @@ class RealCluster(ABC):
         self._closed_ns = time.monotonic_ns()
         if self._sampler is not None:
             self._sampler.cancel()
+        await self._end_nemesis_side()
         for transport in self._transports:
             transport.drop()
         self._transports.clear()
@@ -260,7 +267,9 @@ class RealCluster(ABC):
         if how is None:
             return True
         self._up.discard(node)
-        if node in self._met_sick_disk:
+        if node in self._excused:
+            self._stopped_by_fault += 1
+        elif node in self._met_sick_disk:
             self._stopped_by_disk += 1
         else:
             self._deaths.append(f"{node} ended with {how}, its last words: {self.last_words(node)}")
@@ -274,6 +283,7 @@ class RealCluster(ABC):
             "packets_met_by_link": {f"{src}->{dst}": n for (src, dst), n in sorted(self._met.items())},
             "processes_started": self._starts,
             "nodes_stopped_by_their_disk": self._stopped_by_disk,
+            "nodes_stopped_by_other_faults": self._stopped_by_fault,
         }
 
     # -- the nemesis' side ----------------------------------------------------------------------------------------
@@ -303,6 +313,7 @@ class RealCluster(ABC):
         if not await self._is_up(node):
             return
         self._up.discard(node)
+        self._paused.discard(node)
         await self._kill(node)
 
     async def start(self, node: str) -> None:
@@ -321,10 +332,12 @@ class RealCluster(ABC):
     async def pause(self, node: str) -> None:
         """SIGSTOP."""
         if await self._is_up(node):
+            self._paused.add(node)
             await self._signal(node, signal.SIGSTOP)
 
     async def resume(self, node: str) -> None:
         """SIGCONT."""
+        self._paused.discard(node)
         if await self._is_up(node):
             await self._signal(node, signal.SIGCONT)
 

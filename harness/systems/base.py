@@ -33,12 +33,14 @@ class Outcome(msgspec.Struct, frozen=True):
             (the element that a lost dequeue may have taken). None where the question says it all.
         error: why it is not ok, as a short token.
         node: the node that answered last, where one did.
+        revision: which change of the key it made or saw, where the system numbers them.
     """
 
     type: Literal["ok", "fail", "info"]
     value: Any = None
     error: str | None = None
     node: str | None = None
+    revision: int | None = None
 
 
 class Client(Protocol):

@@ -46,6 +46,16 @@ def test_a_machine_that_can_all(monkeypatch, capsys):
         for name in ("local", "docker")
         for kind in FAULTS_OF_ALL_CLUSTERS
     )
+    beyond = {"power-loss", "torn-write", "lying-disk", "misdirected-write"}
+    simulated_only = {"timer-drift"}
+    cannot = {
+        name: {fault for fault, found in clusters[name]["faults"].items() if not found["can"]}
+        for name in ("local", "docker")
+    }
+    assert simulated_only <= cannot["local"] <= simulated_only | beyond
+    damage = {"bit-flip", "truncate"}
+    assert cannot["docker"] == simulated_only | beyond | damage | {"crash", "membership"}
+    assert clusters["docker"]["faults"]["crash"]["reason"] == "this cluster cannot do it"
     assert clusters["local"]["faults"]["partition"]["by"] == "tc"
     assert clusters["local"]["faults"]["latency"]["by"] == "netem"
     assert clusters["local"]["faults"]["kill"]["by"] == "signals"
