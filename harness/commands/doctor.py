@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from harness.clusters import abilities, docker, docker_box, local, scratch, shims
+from harness.clusters import cgroups, docker, docker_box, local, scratch, shims
 from harness.errors import SetupError
 from nemesis import backend as backends
 from nemesis import netns, shim
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
 
 def heal() -> list[str]:
     """Remove leftovers; returns what was found, as sentences."""
-    return netns.sweep() + scratch.sweep() + docker_box.sweep()
+    return netns.sweep() + scratch.sweep() + cgroups.sweep() + docker_box.sweep()
 
 
 def examine() -> dict[str, ClusterReport]:
