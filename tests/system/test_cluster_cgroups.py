@@ -34,9 +34,7 @@ def groups():
 
 
 def test_a_process_enters_its_group_and_is_limited(groups):
-    said = subprocess.run(
-        groups.command("node", ["cat", "/proc/self/cgroup"]), capture_output=True, text=True
-    )
+    said = run(groups.command("node", ["cat", "/proc/self/cgroup"]))
     assert f"splitbrain-{os.getpid()}-node" in said.stdout
     greedy = [sys.executable, "-c", "x = bytearray(200 << 20); print('got it')"]
     done = run(groups.command("node", greedy))
