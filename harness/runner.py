@@ -308,6 +308,7 @@ class _Worker:
             value=value,
             error=outcome.error,
             node=outcome.node,
+            revision=outcome.revision,
         )
         if outcome.type == "info":
             await self._client.close()

@@ -137,10 +137,10 @@ class RaftClient:
 def _decided(response: api.Response, node: str, *, is_unsure: bool) -> Outcome | None:
     """How an operation ended, if this answer ends it."""
     match response:
-        case api.Done(value):
-            return Outcome("ok", value=value, node=node)
-        case api.Mismatch():
-            return Outcome("fail", error="mismatch", node=node)
+        case api.Done(value, mod_revision):
+            return Outcome("ok", value=value, node=node, revision=mod_revision or None)
+        case api.Mismatch(_, mod_revision):
+            return Outcome("fail", error="mismatch", node=node, revision=mod_revision or None)
         case api.Compacted(revision):
             return Outcome("fail", value=revision, error="compacted", node=node)
         case api.Expired(what):
