@@ -72,7 +72,7 @@ def test_what_is_missing_is_named_with_a_remedy(monkeypatch, capsys):
     assert "apt-get install" in faults["loss"].remedy
     assert faults["clock"].can
     assert faults["disk"].reason == "the fault 'disk' needs a C compiler"
-    lines = [line for line in say(capsys)[1].splitlines() if "iptables: not found" in line]
+    lines = [line for line in say(capsys)[1].splitlines() if "netem: unknown" in line]
     assert len(lines) == 1, "one line for all kinds that lack the same"
     assert lines[0].startswith("local: latency, loss, ")
 
