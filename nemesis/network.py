@@ -113,7 +113,11 @@ class Network:
 
         Links that only have a rate are not counted.
         """
-        sick = [link for link, rule in self._rules.links.items() if rule.blocked or tc.needs_netem(rule)]
+        sick = [
+            link
+            for link, rule in self._rules.links.items()
+            if rule.blocked or rule.reset or tc.needs_netem(rule)
+        ]
         counts = dict.fromkeys(sick, 0)
         concerned = {node for link in sick for node in link}
         async with self._lock:
