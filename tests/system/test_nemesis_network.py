@@ -353,33 +353,36 @@ def test_jitter_has_the_distribution_that_was_asked_for(lab, backend, distributi
     async def script(network):
         rule = LinkRule(delay_ms=20, jitter_ms=20, distribution=distribution)
         await network.apply(Ruleset({("n1", "n2"): rule}))
-        delays = sorted(lab.delays_ms("n1", "n2", 600))
-        assert len(delays) == 600
+        delays = sorted(lab.delays_ms("n1", "n2", 400))
+        assert len(delays) == 400
         low, median, high = (delays[len(delays) * share // 100] for share in (25, 50, 75))
-        print(f"{distribution}: quartiles {low:.1f} {median:.1f} {high:.1f}, 99 % {delays[593]:.1f} ms")
+        print(f"{distribution}: quartiles {low:.1f} {median:.1f} {high:.1f}, 99 % {delays[395]:.1f} ms")
         asked = {"normal": (30.0, 6.7), "pareto": (28.6, 5.0), "paretonormal": (29.0, 5.4)}[distribution]
         assert asked[0] - 1.5 < median < asked[0] + 4
         assert 0.6 * asked[1] < high - low < 2 * asked[1] + 2
         if distribution == "pareto":
-            assert delays[593] > 42, "its tail is heavy"
+            assert delays[395] > 42, "its tail is heavy"
             assert delays[0] > 25, "and it has none on the other side"
 
     run(lab, backend, script)
 
 
 def test_correlated_jitter_follows_the_one_before(lab, backend):
+    """By the queue, also where there is netem: what netem calls so does nothing."""
+    if backend.resets is None:
+        pytest.skip(lab.abilities.why_not("iptables", "nfqueue", "daemon"))
+
     async def script(network):
         found = {}
         for correlation in (0.0, 0.9):
-            rule = LinkRule(delay_ms=20, jitter_ms=40, delay_correlation=correlation)
+            rule = LinkRule(delay_ms=20, jitter_ms=80, delay_correlation=correlation)
             await network.apply(Ruleset({("n1", "n2"): rule}))
             # So far apart that none overtakes another: the order of arrival is that of sending.
             found[correlation] = statistics.correlation(*zip(*itertools.pairwise(
-                lab.delays_ms("n1", "n2", 60, 0.06)
+                lab.delays_ms("n1", "n2", 50, 0.1)
             ), strict=True))  # fmt: skip
         print(f"correlation of one delay with the next, asked for 0 and 0.9: {found}")
-        assert found[0.9] > 0.5
-        assert found[0.9] > found[0.0] + 0.2
+        assert found[0.9] > max(0.25, found[0.0] + 0.2)
 
     run(lab, backend, script)
 
