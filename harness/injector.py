@@ -114,13 +114,16 @@ class Injector:
     async def heal_all(self) -> None:
         """Heal everything, whatever is in force."""
         await self._reactor.disarm_all()
-        for record in self.faults:
-            if record.started_ns is not None and record.stopped_ns is None:
-                await self._look_once_more(record)
+        begun, self._begun = self._begun, {}
+        for one in begun.values():
+            await self._prover.before_heal(one)
         self._note(await self.nemesis.heal_all())
         for record in self.faults:
             if record.started_ns is not None and record.stopped_ns is None:
                 record.stopped_ns = self._cluster.now_ns()
+            if record.event.id in begun:
+                found = await self._prover.after_heal(begun[record.event.id])
+                record.evidence = merge([record.evidence, found])
 
     def close(self) -> None:
         """Nothing happens any more: count what each fault caused."""
@@ -153,19 +156,17 @@ class Injector:
         self._recorder.record("nemesis", "info", f, value=value)
 
     async def _heal(self, record: FaultRecord) -> None:
-        await self._look_once_more(record)
+        begun = self._begun.pop(record.event.id, None)
+        if begun is not None:
+            await self._prover.before_heal(begun)
         healed = await self.nemesis.heal(record.event)
         self._note(healed.errors)
         if record.started_ns is not None:
             record.stopped_ns = self._cluster.now_ns()
+        if begun is not None:
+            record.evidence = merge([record.evidence, await self._prover.after_heal(begun)])
         value = {"event": record.event.id, "description": healed.description}
         self._recorder.record("nemesis", "info", f"stop-{record.kind}", value=value)
-
-    async def _look_once_more(self, record: FaultRecord) -> None:
-        begun = self._begun.pop(record.event.id, None)
-        if begun is not None:
-            found = await self._prover.end(begun)
-            record.evidence = merge([record.evidence, found])
 
     async def _set_off(self, event: FaultEvent, node: str) -> None:
         record = FaultRecord(event)

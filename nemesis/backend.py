@@ -17,7 +17,8 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -183,11 +184,17 @@ def check_supported(
                 )
 
 
-def check_faults(faults: Iterable[Fault], nodes: Sequence[str], backend: Backend) -> None:
-    """Refuses network faults that the backend has no means for; the rest is the business of the cluster."""
+def check_faults(
+    faults: Iterable[Fault],
+    nodes: Sequence[str],
+    backend: Backend,
+    others: Collection[str],
+    reasons: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Refuses faults that neither the backend has means for nor the cluster, which can do the `others`."""
     supported = [name for name in NETWORK_FIELDS if backend.means(name)]
-    reasons = {name: backend.reason(name) for name in NETWORK_FIELDS}
-    check_supported(faults, nodes, (*supported, "kill", "pause", "clock", "disk"), reasons)
+    why = {name: backend.reason(name) for name in NETWORK_FIELDS} | dict(reasons)
+    check_supported(faults, nodes, (*supported, *others), why)
 
 
 def only(rules: Ruleset, names: Iterable[str]) -> Ruleset:

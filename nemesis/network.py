@@ -22,7 +22,7 @@ from typing import Protocol
 import msgspec
 
 from nemesis import backend as backends
-from nemesis import nfqueue, tc
+from nemesis import nfqueue, prober, tc
 from nemesis.abilities import SHAPES
 from nemesis.backend import Backend, only
 from nemesis.target import HEALTHY, Link, Ruleset
@@ -68,6 +68,8 @@ class Network:
         self._devices: dict[str, str] = {}
         self._written: dict[str, tuple[str, nfqueue.State]] = {}
         self._daemons: dict[str, Conversation] = {}
+        self._probers: dict[str, Conversation] = {}
+        self._probing = {node: asyncio.Lock() for node in addresses}
         self._has_tree: dict[str, bool] = dict.fromkeys(addresses, False)
         self._is_gone: dict[str, bool] = dict.fromkeys(addresses, False)
         self._lock = asyncio.Lock()
@@ -93,6 +95,7 @@ class Network:
         self._devices.pop(node, None)
         self._written.pop(node, None)
         await self._close_daemon(node)
+        await self._drop_prober(node)
 
     async def refresh(self, node: str, address: str | None = None) -> None:
         """Writes a node again that was started anew; where its address changed, the other nodes as well."""
@@ -141,10 +144,33 @@ class Network:
                     counts[name_of[address], node] = count
         return counts
 
+    async def probe(self, src: str, dst: str, port: int, count: int, timeout_ms: float) -> list[float | None]:
+        """How long connections from one node to a port of another took to be answered; None for those that were not."""
+        question = prober.Question(self._addresses[dst], port, count, timeout_ms)
+        async with self._probing[src]:
+            if src not in self._probers:
+                self._probers[src] = await self._reach.talk(src, [self._python, "-m", "nemesis.prober"])
+            try:
+                answer = await self._probers[src].ask(msgspec.json.encode(question).decode())
+                return msgspec.json.decode(answer, type=list[float | None])
+            except msgspec.DecodeError:
+                await self._drop_prober(src)
+                raise NetworkError(f"the prober of {src} answered {answer or 'nothing'!r}") from None
+            except asyncio.CancelledError:
+                # Its answer to this question would be taken for one to the next.
+                await self._drop_prober(src)
+                raise
+
+    async def _drop_prober(self, node: str) -> None:
+        if node in self._probers:
+            await self._probers.pop(node).close()
+
     async def heal(self) -> None:
         """Removes every rule of ours from every node."""
         async with self._lock:
             self._rules = HEALTHY
+            probers, self._probers = self._probers, {}
+            await _all(one.close() for one in probers.values())
             await _all(self._heal(node) for node in self._present())
 
     async def _write_all(self) -> None:
@@ -249,7 +275,11 @@ class CommandReach:
     async def talk(self, node: str, argv: Sequence[str]) -> Conversation:
         """Starts a program that greets with `ready` and then answers lines."""
         conversation = _ProcessConversation(await self._start(node, argv))
-        greeting = await conversation.hear()
+        try:
+            greeting = await conversation.hear()
+        except asyncio.CancelledError:
+            await conversation.close()
+            raise
         if greeting != "ready":
             await conversation.close()
             raise NetworkError(f"{' '.join(argv)} on {node} did not start: {greeting or 'no answer'}")

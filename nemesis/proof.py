@@ -15,7 +15,8 @@ Rules of this module
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,6 +42,9 @@ PROBES_OF_CHANCE = 20
 PROBES_OF_DELAY = 3
 DELAY_SHARE_MIN = 0.9
 CLOCK_TOLERANCE_MS = 50.0
+LAST_LOOK_S_MAX = 0.3
+STATE_LOOKS_MAX, STATE_PAUSE_S = 10, 0.02
+PACKETS_PER_PROBE = 3  # one on each way, and one more that was sent again
 CLOCK_SAMPLES_MAX = 20
 LINES_MAX = 8
 
@@ -61,7 +65,7 @@ NOTHING = Evidence("unproved")
 
 
 def merge(found: Iterable[Evidence]) -> Evidence:
-    """All together: refuted if any is, else proved if any is."""
+    """All together: refuted if any is, else proved if any is; what decided comes first."""
     parts = list(found)
     verdicts = {part.verdict for part in parts}
     verdict: Verdict = "unproved"
@@ -69,7 +73,8 @@ def merge(found: Iterable[Evidence]) -> Evidence:
         verdict = "refuted"
     elif "proved" in verdicts:
         verdict = "proved"
-    lines = [line for part in parts for line in part.lines]
+    deciding_first = sorted(parts, key=lambda part: part.verdict != verdict)
+    lines = [line for part in deciding_first for line in part.lines]
     return Evidence(verdict, tuple(dict.fromkeys(lines))[:LINES_MAX])
 
 
@@ -84,6 +89,7 @@ class Begun:
         troubles: of each node, as they were.
         met: by each link, as they were.
         probing: what is still looked at.
+        probes_sent: how many packets of our own may have met it.
     """
 
     effect: Effect
@@ -92,6 +98,10 @@ class Begun:
     troubles: dict[str, Mapping[str, int]] = field(default_factory=dict)
     met: Mapping[Link, int] = field(default_factory=dict)
     probing: asyncio.Task[None] | None = None
+    probes_sent: int = 0
+
+
+Look = Callable[[ProbeTarget], Awaitable[Evidence]]
 
 
 class Prover:
@@ -110,14 +120,29 @@ class Prover:
             begun.probing = asyncio.get_running_loop().create_task(self._probe(self._probes, begun))
         return begun
 
-    async def end(self, begun: Begun) -> Evidence:
-        """Look again, just before the fault heals; all that was found."""
+    async def before_heal(self, begun: Begun) -> None:
+        """Look at what will be gone once the fault heals, for a moment."""
         if self._probes is None:
-            return Evidence("unproved", ("this cluster cannot be probed",))
+            return
         if begun.probing is not None:
             begun.probing.cancel()
             await asyncio.gather(begun.probing, return_exceptions=True)
-        begun.found.append(await self._safely(self._what_it_did(self._probes, begun)))
+        looks = self._last_looks(begun)
+        try:
+            async with asyncio.timeout(LAST_LOOK_S_MAX):
+                for look in looks:
+                    begun.found.append(await self._safely(look))
+        except TimeoutError:
+            begun.found.append(Evidence("unproved", ("the last look took too long",)))
+
+    async def after_heal(self, begun: Begun) -> Evidence:
+        """Count what the fault did; all that was found."""
+        if self._probes is None:
+            return Evidence("unproved", ("this cluster cannot be probed",))
+        if begun.effect.rules.links:
+            begun.found.append(await self._safely(lambda probes: self._met(probes, begun)))
+        for node, before in begun.troubles.items():
+            begun.found.append(await self._safely(functools.partial(_troubled, node, before)))
         return merge(begun.found)
 
     async def _probe(self, probes: ProbeTarget, begun: Begun) -> None:
@@ -126,29 +151,31 @@ class Prover:
             begun.troubles[node] = await probes.probe_troubles(node)
         if effect.rules.links:
             begun.met = await probes.probe_met()
-        looks: list[Awaitable[Evidence]] = [
-            self._link(probes, link) for link in _some(tuple(effect.rules.links))
-        ]
-        looks += [self._process(probes, node, "down") for node in effect.killed]
-        looks += [self._process(probes, node, "paused") for node in effect.paused]
-        for look in looks:
-            begun.found.append(await self._safely(look))
+        for link in _some(tuple(effect.rules.links)):
+            begun.found.append(await self._safely(functools.partial(self._link, link=link, begun=begun)))
+        for asked, nodes in (("down", effect.killed), ("paused", effect.paused)):
+            for node in nodes:
+                begun.found.append(
+                    await self._safely(functools.partial(self._process, node=node, asked=asked))
+                )
         for node, rule in effect.clocks.items():
-            begun.found.append(await self._safely(self._clock(probes, node, rule)))
+            begun.found.append(await self._safely(functools.partial(self._clock, node=node, rule=rule)))
 
-    async def _safely(self, look: Awaitable[Evidence]) -> Evidence:
+    async def _safely(self, look: Look) -> Evidence:
+        assert self._probes is not None, "nobody looks without probes"
         try:
-            return await look
+            return await look(self._probes)
         except Exception as error:  # noqa: BLE001 - a probe that fails proves nothing, and ends nothing
             return Evidence("unproved", (f"a probe failed: {str(error) or type(error).__name__}",))
 
     # -- links ------------------------------------------------------------------------------------------------
 
-    async def _link(self, probes: ProbeTarget, link: Link) -> Evidence:
+    async def _link(self, probes: ProbeTarget, *, link: Link, begun: Begun) -> Evidence:
         src, dst = link
         rules = self._nemesis.rules.links
         there, back = rules.get((src, dst), LinkRule()), rules.get((dst, src), LinkRule())
         count = _probes_for(there, back)
+        begun.probes_sent += count
         found = await probes.probe_link(src, dst, count)
         if self._nemesis.rules.links != rules:
             return Evidence("unproved", (f"{src}->{dst}: the network changed while it was probed",))
@@ -156,15 +183,17 @@ class Prover:
 
     # -- processes and clocks ---------------------------------------------------------------------------------
 
-    async def _process(self, probes: ProbeTarget, node: str, asked: str) -> Evidence:
-        state = await probes.probe_process(node)
-        if state == asked or (state == "down" and asked == "paused"):
-            return Evidence("proved", (f"{node} is {state}",))
-        if not self._nemesis.holds(node):
-            return Evidence("unproved", (f"{node} was released while it was looked at",))
+    async def _process(self, probes: ProbeTarget, *, node: str, asked: str) -> Evidence:
+        for _ in range(STATE_LOOKS_MAX):
+            state = await probes.probe_process(node)
+            if state == asked or (state == "down" and asked == "paused"):
+                return Evidence("proved", (f"{node} is {state}",))
+            if not self._nemesis.holds(node):
+                return Evidence("unproved", (f"{node} was released while it was looked at",))
+            await asyncio.sleep(STATE_PAUSE_S)  # a process in a system call stops when that ends
         return Evidence("refuted", (f"{node} is to be {asked} and is {state}",))
 
-    async def _clock(self, probes: ProbeTarget, node: str, rule: ClockRule) -> Evidence:
+    async def _clock(self, probes: ProbeTarget, *, node: str, rule: ClockRule) -> Evidence:
         wanted: ClockRule = self._nemesis.wanted(aspects.CLOCK, node)
         ahead_ms = await probes.probe_clock(node)
         if rule.strobe_period_ms:
@@ -191,30 +220,28 @@ class Prover:
 
     # -- what it did ------------------------------------------------------------------------------------------
 
-    async def _what_it_did(self, probes: ProbeTarget, begun: Begun) -> Evidence:
+    def _last_looks(self, begun: Begun) -> Iterator[Look]:
         effect = begun.effect
-        found = [await self._met(probes, begun)] if effect.rules.links else []
-        for node, before in begun.troubles.items():
-            found.append(_struck(node, before, await probes.probe_troubles(node)))
+        if not begun.found:  # a short one
+            for asked, nodes in (("down", effect.killed), ("paused", effect.paused)):
+                for node in nodes[:1]:
+                    yield functools.partial(self._process, node=node, asked=asked)
         for node in effect.crash_points:
-            state = await probes.probe_process(node)
-            verdict: Verdict = "proved" if state == "down" else "unproved"
-            found.append(Evidence(verdict, (f"{node} is {state}: {_CRASHED[state == 'down']}",)))
+            yield functools.partial(_crashed, node)
         for node, rule in effect.clocks.items():
             if rule.drift_ppm:
-                found.append(await self._drift(probes, node, rule, begun))
+                yield functools.partial(self._drift, node=node, rule=rule, begun=begun)
         if effect.removed or effect.transfer_to is not None:
-            found.append(await self._membership(effect))
-        return merge(found)
+            yield lambda _: self._membership(effect)
 
     async def _met(self, probes: ProbeTarget, begun: Begun) -> Evidence:
         now = await probes.probe_met()
         met = sum(max(0, now.get(link, 0) - begun.met.get(link, 0)) for link in begun.effect.rules.links)
-        if met:
+        if met > PACKETS_PER_PROBE * begun.probes_sent:
             return Evidence("proved", (f"{met} packets met it",))
-        return Evidence("unproved", ("no packet met it",))
+        return Evidence("unproved", (f"{met} packets met it, probes among them",))
 
-    async def _drift(self, probes: ProbeTarget, node: str, rule: ClockRule, begun: Begun) -> Evidence:
+    async def _drift(self, probes: ProbeTarget, *, node: str, rule: ClockRule, begun: Begun) -> Evidence:
         gained_ms = await probes.probe_clock(node) - self._nemesis.wanted(aspects.CLOCK, node).offset_ms
         asked_ms = (self._now_ms() - begun.at_ms) * rule.drift_ppm / 1_000_000
         is_seen = abs(asked_ms) >= 1.0 and gained_ms * asked_ms > 0
@@ -234,7 +261,19 @@ class Prover:
         return Evidence("proved" if is_out else "unproved", (f"the voters are {' '.join(view.voters)}",))
 
 
-_CRASHED = {True: "it got to its crash point, or died before", False: "it did not get to its crash point"}
+async def _crashed(node: str, probes: ProbeTarget) -> Evidence:
+    if await probes.probe_process(node) == "down":
+        return Evidence("proved", (f"{node} is down: it got to its crash point, or died before",))
+    return Evidence("unproved", (f"{node} did not get to its crash point",))
+
+
+async def _troubled(node: str, before: Mapping[str, int], probes: ProbeTarget) -> Evidence:
+    now = await probes.probe_troubles(node)
+    grown = {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
+    if not grown:
+        return Evidence("unproved", (f"{node} did nothing that it would have troubled",))
+    shown = ", ".join(f"{name} {count} times" for name, count in grown.items())
+    return Evidence("proved", (f"{node}: {shown}",))
 
 
 def judge_link(name: str, there: LinkRule, back: LinkRule, found: LinkProbe) -> Evidence:
@@ -283,12 +322,3 @@ def _some(links: Sequence[Link]) -> Sequence[Link]:
         return links
     step = (len(links) - 1) / (LINKS_PROBED_MAX - 1)
     return [links[round(number * step)] for number in range(LINKS_PROBED_MAX)]
-
-
-def _struck(node: str, before: Mapping[str, int], now: Mapping[str, int]) -> Evidence:
-    grown = {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
-    if not grown:
-        return Evidence("unproved", (f"{node} did nothing that it would have troubled",))
-    return Evidence(
-        "proved", (f"{node}: {', '.join(f'{name} {count} times' for name, count in grown.items())}",)
-    )

@@ -335,7 +335,10 @@ class ProbeTarget(Protocol):
         """How often what is wrong with a node has struck so far: by fields of `DiskRule`, `slow` for its pace."""
 
     async def probe_met(self) -> Mapping[Link, int]:
-        """How many packets or messages have met each link while something was wrong with it, so far."""
+        """How many packets or messages have met each link while something was wrong with it.
+
+        What met it since the last `set_network` may be missing.
+        """
 
 
 @runtime_checkable

@@ -79,6 +79,7 @@ class Admin:
                 "voters": core.voters,
                 "outgoing": core.config.outgoing,
                 "learners": core.config.learners,
+                "is_changing": core.is_changing_config,
             },
             "snapshot_index": core.snapshot.index if core.snapshot else 0,
             "first_index": core.log.offset + 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness.clusters import docker, local, ssh
+from harness.clusters import abilities, docker, local, ssh
 from harness.clusters.base import Cluster
 from harness.clusters.docker import DockerCluster
 from harness.clusters.local import LocalCluster
@@ -15,6 +15,8 @@ from harness.clusters.whole import WholeCluster
 from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
 from harness.systems.base import Service, System
+from nemesis.backend import check_supported
+from nemesis.faults import FaultError
 
 CLUSTERS = ("sim", "local", "docker", "ssh")
 
@@ -39,10 +41,20 @@ def check(plan: Plan) -> None:
     require(plan.config.cluster)
     if plan.config.cluster == "local":
         local.check(plan)
+    elif plan.config.cluster == "sim":
+        _check_sim(plan)
     elif plan.config.cluster == "docker":
         docker.check(plan)
     elif plan.config.cluster == "ssh":
         ssh.check(plan)
+
+
+def _check_sim(plan: Plan) -> None:
+    can = abilities.WHOLE if plan.config.depth == "whole" else abilities.SIM
+    try:
+        check_supported((event.fault for event in plan.faults), plan.nodes, can, {})
+    except FaultError as error:
+        raise ConfigError(str(error)) from None
 
 
 def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Cluster:

@@ -39,18 +39,30 @@ defaults
 frontend clients
     bind {bind}
     default_backend leader
-backend leader
+{resolvers}backend leader
     option httpchk GET {path}
     http-check expect status 200
     http-error status 503 content-type application/json string '{refusal}'
-    default-server inter {check_ms}ms fall 1 rise 1 on-marked-down shutdown-sessions init-addr last,libc,none
+    default-server inter {check_ms}ms fall 1 rise 1 on-marked-down shutdown-sessions{by_name}
+"""
+_RESOLVERS = """\
+resolvers here
+    parse-resolv-conf
+    hold valid 1s
 """
 
 
-def config(service: Service, addresses: Mapping[str, str], bind: str = f":{PORT}") -> str:
-    """HAProxy's configuration for nodes with these addresses."""
+def config(
+    service: Service, addresses: Mapping[str, str], bind: str = f":{PORT}", *, by_name: bool = False
+) -> str:
+    """HAProxy's configuration for nodes with these addresses; names are looked up again every second."""
     head = _CONFIG.format(
-        bind=bind, path=service.leader_path, refusal=service.refusal.decode(), check_ms=CHECK_MS
+        bind=bind,
+        path=service.leader_path,
+        refusal=service.refusal.decode(),
+        check_ms=CHECK_MS,
+        resolvers=_RESOLVERS if by_name else "",
+        by_name=" resolvers here init-addr last,libc,none" if by_name else "",
     )
     servers = [
         f"    server {node} {address}:{service.client_port} check\n" for node, address in addresses.items()

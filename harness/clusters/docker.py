@@ -1,10 +1,10 @@
 """`--cluster docker`: nodes are containers on a private network of their own.
 
 Rules of this module
-    1. A node's process ends with its container, and the other way round: killing it stops the container, starting
-       brings the same one back with its disk. Pausing is SIGSTOP to the node alone, not the freezer, which would keep
-       it from being killed.
-    2. A stopped container loses its network namespace and all rules with it: they are written again at its start.
+    1. Kill, start, pause and resume are about the node's process; its container stays (`docker_node`). Pausing is
+       SIGSTOP, not the freezer, which would keep it from being killed.
+    2. A container that ended nevertheless loses its network namespace and all rules with it: they are written again
+       when it was started again, to the device that has its address then.
     3. What the image lacks or has of old is built before the run.
 
 Theory of operation
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from harness.clusters import balancer, images, scratch, shims
+from harness.clusters import abilities, balancer, docker_node, images, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.docker_box import LOOPBACK, Box, engine, short
 from harness.clusters.http import Connection
@@ -36,13 +36,12 @@ from harness.errors import ConfigError, SetupError, SplitbrainError
 from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
-from nemesis.backend import NETWORK_FIELDS, Abilities
+from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
 
 T = TypeVar("T")
 
-FAULTS_OF_PROCESSES = ("kill", "pause")
 DATA = Path("/data")
 SHIM_FILES = PurePosixPath("/run/splitbrain")
 DIRECT_TIMEOUT_S = 1.0
@@ -63,7 +62,7 @@ def probe() -> Abilities:
             raise SetupError(f"cluster 'docker': {why}; make it with: splitbrain images build")
         box = Box(client)
         try:
-            box.create("probe", images.IMAGE, ["sleep", "60"])
+            box.create("probe", images.node_image(), ["sleep", "60"])
             box.start("probe")
             said = asyncio.run(box.reach().run("probe", ["sh"], backends.probe_script(box.python)))
             return backends.parse(said)
@@ -93,17 +92,14 @@ def check(plan: Plan) -> None:
     with contextlib.closing(engine()) as client:
         images.ensure(client, _say, balancer=plan.config.via == "lb")
     backend = backends.choose(probe())
-    supported = (
-        *(name for name in NETWORK_FIELDS if backend.means(name)),
-        *FAULTS_OF_PROCESSES,
-        *libraries(),
-    )
-    reasons = {name: backend.reason(name) for name in NETWORK_FIELDS}
-    reasons |= dict.fromkeys(
-        shims.KINDS, "no C compiler when the image was built: apt-get install gcc libc6-dev"
+    there = libraries()
+    others = [name for name in abilities.DOCKER if abilities.library_of(name) in (None, *there)]
+    reasons = dict.fromkeys(
+        (name for name in abilities.DOCKER if name not in others),
+        "no C compiler when the image was built: apt-get install gcc libc6-dev",
     )
     try:
-        backends.check_supported((event.fault for event in plan.faults), plan.nodes, supported, reasons)
+        backends.check_faults((event.fault for event in plan.faults), plan.nodes, backend, others, reasons)
     except FaultError as error:
         raise ConfigError(str(error)) from None
 
@@ -116,7 +112,6 @@ class DockerCluster(RealCluster):
     """See the module."""
 
     kind = "docker"
-    loses_rules_with_its_process = True
 
     def __init__(self, plan: Plan, service: Service, directory: Path) -> None:
         super().__init__(plan, service, directory, backends.choose(probe()))
@@ -125,6 +120,7 @@ class DockerCluster(RealCluster):
         self._kinds = shims.needed(plan)
         self._scratch: Path | None = None
         self._is_direct = False
+        self._made: set[str] = set()  # nodes whose container was started once
 
     async def _begin(self) -> None:
         box = self._box
@@ -149,8 +145,10 @@ class DockerCluster(RealCluster):
         return functools.partial(
             self._box.create,
             node,
-            images.IMAGE,
-            self._service.argv("python3", node, self._addresses, DATA, self._plan.config.bug),
+            images.node_image(),
+            docker_node.keeper(
+                self._service.argv("python3", node, self._addresses, DATA, self._plan.config.bug)
+            ),
             address=self._addresses[node],
             port=self._service.client_port,
             environment=shims.environment(self._kinds, libraries, SHIM_FILES, node, DATA),
@@ -213,18 +211,27 @@ class DockerCluster(RealCluster):
     # -- processes ----------------------------------------------------------------------------------------------
 
     async def _ended(self, node: str) -> str | None:
-        how = await self._call(f"{node} was not looked at", lambda: self._box.ended(node))
+        how = await self._call(f"{node} was not looked at", lambda: docker_node.ended(self._box, node))
         if how is not None:
             self.log_file(node).write_bytes(
                 await self._call(f"no log of {node}", lambda: self._box.logs(node))
             )
+            if self._network is not None and not await asyncio.to_thread(self._box.is_running, node):
+                await self._network.leave(node)
         return how
 
     async def _kill(self, node: str) -> None:
-        await self._call(f"{node} was not killed", lambda: self._box.kill(node))
+        await self._call(f"{node} was not killed", lambda: docker_node.kill(self._box, node))
 
     async def _start(self, node: str) -> None:
+        if node in self._made and await asyncio.to_thread(self._box.is_running, node):
+            await self._call(f"{node} was not started", lambda: docker_node.start(self._box, node))
+            return
         await self._call(f"{node} was not started", lambda: self._box.start(node))
+        if node in self._made and self._network is not None:
+            async with self._writing:
+                await self._network.refresh(node)
+        self._made.add(node)
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
-        await self._call(f"no {number.name} to {node}", lambda: self._box.signal(node, number))
+        await self._call(f"no {number.name} to {node}", lambda: docker_node.send(self._box, node, number))

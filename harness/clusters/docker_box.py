@@ -3,8 +3,7 @@
 Rules of this module
     1. Everything that is made carries labels: the run, its owner (a process), and the machine of the owner. Only what
        carries them is ever removed, and what belongs to another machine's processes is left alone.
-    2. Containers get `NET_ADMIN` and are never privileged. Their first process is Docker's init; the node is its
-       child, and runs as an ordinary user.
+    2. Containers get `NET_ADMIN` and are never privileged. Their first process is Docker's init.
     3. The SDK waits for answers, so these methods are called in threads; each ends within `CALL_TIMEOUT_S`.
 """
 
@@ -15,7 +14,6 @@ import importlib
 import io
 import os
 import shutil
-import signal
 import sys
 import tarfile
 import time
@@ -178,7 +176,17 @@ class Box:
         environment: Mapping[str, str] | None = None,
         mounts: Mapping[Path, PurePosixPath] | None = None,
     ) -> None:
-        """A container, not started yet: in our network with that address, or in none; a port on loopback."""
+        """A container, not started yet: in our network with that address, or in none.
+
+        Args:
+            node: what to call it.
+            image: of what.
+            argv: its command line.
+            address: in the network of the run.
+            port: to be found on loopback too.
+            environment: variables, beside the image's.
+            mounts: directories of this machine, and where they are seen, to be read.
+        """
         options: dict[str, Any] = {"network_mode": "none"}
         if address is not None:
             endpoint = self._client.api.create_endpoint_config(ipv4_address=address)
@@ -205,31 +213,32 @@ class Box:
         found = self._containers[node].attrs["NetworkSettings"]["Ports"][f"{port}/tcp"]
         return int(found[0]["HostPort"])
 
-    def ended(self, node: str) -> str | None:
-        """How a container's process ended; None while it runs."""
+    def is_running(self, node: str) -> bool:
+        """Whether the container runs, whatever the node in it does."""
+        if self.is_here:
+            return Path(f"/proc/{self._pids[node]}").exists()
+        container = self._containers[node]
+        container.reload()
+        return bool(container.attrs["State"]["Running"])
+
+    def how_it_ended(self, node: str) -> str:
+        """What became of a container that does not run."""
         container = self._containers[node]
         container.reload()
         state = container.attrs["State"]
-        if state["Running"]:
-            return None
         return f"exit code {state['ExitCode']}" + (" (out of memory)" if state.get("OOMKilled") else "")
 
-    def kill(self, node: str) -> None:
-        """SIGKILL to all of a container, and wait for its end."""
-        self._containers[node].kill(signal="SIGKILL")
-        self._containers[node].wait(timeout=CALL_TIMEOUT_S)
-
-    def signal(self, node: str, number: signal.Signals) -> None:
-        """A signal to the node's process, which is the child of the container's first process."""
-        if self.is_here:
-            pid = self._pids[node]
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
-                os.kill(int(child), number)
-            return
-        script = f"kill -{int(number)} $(cat /proc/1/task/1/children)"
+    def run(self, node: str, script: str) -> str:
+        """Run a script of the shell in a container, as root, to its end."""
         code, said = self._containers[node].exec_run(["sh", "-c", script], user="0")
+        text = said.decode(errors="replace").strip()
         if code:
-            raise SetupError(f"{number.name} to {node}: {said.decode(errors='replace').strip()}")
+            raise SetupError(f"{script[:80]!r} in {node} failed: {text}")
+        return str(text)
+
+    def pid(self, node: str) -> int:
+        """The container's first process, as this machine numbers it."""
+        return self._pids[node]
 
     def logs(self, node: str) -> bytes:
         """All that a container said."""

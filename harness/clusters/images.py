@@ -2,7 +2,8 @@
 
 Rules of this module
     1. Nothing is fetched in a build, which often reaches no package index: `bundle` brings what a node is made of.
-    2. The digest of the code is a label of the image: one that was built from other code is built again.
+    2. The image of a node is tagged by the digest of the code that it holds, so that a run gets its own code, whatever
+       another checkout builds meanwhile; `latest` is for people. The last `KEPT` are kept.
     3. The base is what `--base` names; else the one that docker/make-base made before; else the one of the Dockerfile,
        from a registry; and where none can be reached, one that docker/make-base makes now, which is said.
 """
@@ -10,6 +11,8 @@ Rules of this module
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import platform
 import shutil
 import subprocess
@@ -26,7 +29,9 @@ from harness.clusters.shims import KINDS
 from harness.errors import SetupError
 
 IMAGE, LB_IMAGE = "splitbrain-node", "splitbrain-lb"
-SOURCES_LABEL, SHIMS_LABEL = "splitbrain.sources", "splitbrain.shims"
+NAME_LABEL, SHIMS_LABEL = "splitbrain.image", "splitbrain.shims"
+TAG_LENGTH = 12
+KEPT = 6
 BASE, REGISTRY_BASE = "splitbrain-base", "python:3.11-slim"
 ROOT = PurePosixPath("/opt/splitbrain")
 IMAGE_PYTHON = "3.11"
@@ -53,20 +58,26 @@ def library(kind: str) -> PurePosixPath:
     return ROOT / bundle.SHIMS / f"libsb{kind}.so"
 
 
-def problem(client: Any, image: str = IMAGE) -> str | None:
-    """Why an image cannot be used as it is; None where it can."""
+@functools.cache
+def node_image() -> str:
+    """The image of a node that holds the code which is installed here, made as it is made here."""
+    made_of = bundle.digest().encode() + (recipes() / "Dockerfile").read_bytes()
+    return f"{IMAGE}:{hashlib.sha256(made_of).hexdigest()[:TAG_LENGTH]}"
+
+
+def problem(client: Any, image: str | None = None) -> str | None:
+    """Why an image (by default that of a node, of this code) cannot be used; None where it can."""
+    wanted = image or node_image()
     try:
-        labels = client.images.get(image).labels
+        client.images.get(wanted)
     except Exception as error:  # noqa: BLE001 - the SDK raises its own kinds, which we may not import
-        return f"no image {image} ({short(error)})"
-    if image == IMAGE and labels.get(SOURCES_LABEL) != bundle.digest():
-        return f"image {image} was built from other code than this"
+        return f"no image {wanted} ({short(error)})"
     return None
 
 
 def shims_of(client: Any) -> tuple[str, ...]:
     """The kinds of library in the image of a node."""
-    return tuple(client.images.get(IMAGE).labels.get(SHIMS_LABEL, "").split())
+    return tuple(client.images.get(node_image()).labels.get(SHIMS_LABEL, "").split())
 
 
 def ensure(client: Any, say: Say, *, balancer: bool = False) -> None:
@@ -75,7 +86,7 @@ def ensure(client: Any, say: Say, *, balancer: bool = False) -> None:
     Raises:
         SetupError: it cannot be built.
     """
-    for image in (IMAGE, LB_IMAGE)[: 1 + balancer]:
+    for image in (node_image(), LB_IMAGE)[: 1 + balancer]:
         if (why := problem(client, image)) is not None:
             say(f"{why}; building it")
             build(client, image, find_base(client, None, say))
@@ -117,8 +128,8 @@ def build(client: Any, image: str, base: str) -> None:
     Raises:
         SetupError: the build failed; with the engine's last words.
     """
-    before = client.images.list(name=image)
-    labels = {SOURCES_LABEL: bundle.digest()}
+    name = image.partition(":")[0]
+    labels = {NAME_LABEL: name}
     with _context(image, labels) as context:
         try:
             built, _ = client.images.build(
@@ -129,10 +140,11 @@ def build(client: Any, image: str, base: str) -> None:
                 f"image {image}: {_why(error)}; where no registry is reachable make a base with docker/make-base "
                 "and give it with --base"
             ) from None
-    for old in before:
-        if old.id != built.id:
-            with contextlib.suppress(Exception):  # in use by a run that goes on
-                client.images.remove(old.id)
+    built.tag(name, "latest")
+    for old in sorted(client.images.list(name=name), key=lambda one: one.attrs["Created"])[:-KEPT]:
+        with contextlib.suppress(Exception):  # in use by a run that goes on
+            client.images.remove(old.id, force=True)
+    client.images.prune(filters={"dangling": True, "label": f"{NAME_LABEL}={name}"})
 
 
 def _why(error: Exception) -> str:
@@ -149,7 +161,7 @@ def _context(image: str, labels: dict[str, str]) -> Iterator[Path]:
     """A directory with all that a build needs."""
     with tempfile.TemporaryDirectory(prefix="sb-image-") as name:
         context = Path(name)
-        if image == IMAGE:
+        if image == node_image():
             shutil.copy(recipes() / "Dockerfile", context / "Dockerfile")
             kinds = bundle.fill(context / "packages", IMAGE_PYTHON, platform.machine(), KINDS)
             labels[SHIMS_LABEL] = " ".join(kinds)
@@ -163,7 +175,7 @@ def build_all(base: str | None, say: Say) -> list[str]:
     """Build both images; returns their names."""
     with contextlib.closing(engine()) as client:
         on = find_base(client, base, say)
-        for image in (IMAGE, LB_IMAGE):
+        for image in (node_image(), LB_IMAGE):
             build(client, image, on)
             say(f"built {image} on {on}, {client.images.get(image).attrs['Size'] >> 20} MB")
-    return [IMAGE, LB_IMAGE]
+    return [node_image(), LB_IMAGE]

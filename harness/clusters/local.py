@@ -24,11 +24,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from harness.clusters import balancer, scratch, shims
+from harness.clusters import abilities, balancer, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
@@ -39,11 +40,14 @@ from harness.systems.base import Service
 from nemesis import backend as backends
 from nemesis import shim
 from nemesis.backend import Abilities
+from nemesis.damage import inflict
 from nemesis.faults import FaultError
 from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network
+from nemesis.target import Damage, ProcessState
 
 KILL_TIMEOUT_S = 10.0
+CLOCK_TIMEOUT_S = 5.0
 
 
 @functools.cache
@@ -70,7 +74,8 @@ def check(plan: Plan) -> None:
     if shutil.which("setpriv") is None:
         raise SetupError("cluster 'local': setpriv not found; on Debian: apt-get install util-linux")
     try:
-        backends.check_faults((event.fault for event in plan.faults), plan.nodes, backends.choose(probe()))
+        faults = (event.fault for event in plan.faults)
+        backends.check_faults(faults, plan.nodes, backends.choose(probe()), abilities.LOCAL)
     except FaultError as error:
         raise ConfigError(str(error)) from None
     if plan.config.via == "lb":
@@ -90,6 +95,7 @@ class LocalCluster(RealCluster):
     """See the module."""
 
     kind = "local"
+    log_is_live = True
 
     def __init__(self, plan: Plan, service: Service, directory: Path) -> None:
         super().__init__(plan, service, directory, backends.choose(probe()))
@@ -157,8 +163,10 @@ class LocalCluster(RealCluster):
 
     async def _start(self, node: str) -> None:
         assert self._net is not None, "the cluster is open"
-        data = (self._directory / "nodes" / node).resolve()
+        data = self._data_of(node)
         argv = self._service.argv(sys.executable, node, self._net.addresses, data, self._plan.config.bug)
+        if node in self._joins:
+            argv += self._member_service().join_options
         command = self._net.command(node, ["setpriv", "--pdeathsig", "KILL", *argv])
         with self.log_file(node).open("ab") as log:
             self._processes[node] = self._spawn(command, log, self._environment(node, data))
@@ -181,3 +189,37 @@ class LocalCluster(RealCluster):
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
         self._processes[node].send_signal(number)
+
+    # -- the nemesis' side --------------------------------------------------------------------------------------
+
+    async def _state(self, node: str) -> ProcessState:
+        """The letter in `/proc/PID/stat`."""
+        try:
+            stat = Path(f"/proc/{self._processes[node].pid}/stat").read_text(encoding="ascii")  # noqa: ASYNC240 - no disk
+        except OSError:
+            return "down"
+        letter = stat.rpartition(")")[2].split()[0]
+        return "down" if letter in "ZX" else "paused" if letter in "Tt" else "running"
+
+    async def _wall_ahead_ms(self, node: str) -> float:
+        """From a process that is started as the node's is; the monotonic clock, which nobody shifts, is the measure."""
+        script = "import time; print(time.time() - time.monotonic())"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, stdout=subprocess.PIPE,
+            env=self._environment(node, self._data_of(node)),
+        )  # fmt: skip
+        said, _ = await asyncio.wait_for(process.communicate(), CLOCK_TIMEOUT_S)
+        return (float(said) - (time.time() - time.monotonic())) * 1000
+
+    async def damage_disk(self, node: str, damage: Damage) -> str:
+        """Damage a file of a node that is down; that it may not start again is no surprise."""
+        self._excused.add(node)
+        return await asyncio.to_thread(inflict, self._data_of(node), damage)
+
+    async def wipe(self, node: str) -> None:
+        """Forget the node's files; it comes back as one that joins."""
+        await asyncio.to_thread(shutil.rmtree, self._data_of(node), ignore_errors=True)
+        self._joins.add(node)
+
+    def _data_of(self, node: str) -> Path:
+        return (self._directory / "nodes" / node).resolve()

@@ -7,7 +7,7 @@ Rules of this module
        is expected to stop, and is only counted.
     4. Verbs are idempotent: what each kind of cluster implements (`_kill`, `_start`, `_signal`) is asked only where
        there is something to do.
-    5. One change of the network at a time: a restarted node gets its rules while the network may be changing.
+    5. One change of the network at a time.
 
 Theory of operation
     Once a second each node is asked for its status, and what it said goes to `nodes/status.jsonl` of the run: who
@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from harness.clusters.http import Connection, HttpTransport, fetch
+from harness.clusters.real_nemesis import RealNemesisSide
 from harness.clusters.shims import ShimFiles
 from harness.errors import Interrupted, SetupError
 from harness.plan import Plan
@@ -47,13 +48,13 @@ LAST_WORDS_BYTES = 4096
 LAST_WORDS_LINES = 3
 
 
-class RealCluster(ABC):
+class RealCluster(RealNemesisSide, ABC):
     """See the module; one instance serves one run."""
 
     kind: str
-    loses_rules_with_its_process = False  # as a stopped container does, whose network namespace ends
 
     def __init__(self, plan: Plan, service: Service, directory: Path, backend: Backend) -> None:
+        super().__init__()
         self._nodes = tuple(plan.nodes)
         self._plan = plan
         self._service = service
@@ -74,8 +75,10 @@ class RealCluster(ABC):
         self._starts = 0
         self._deaths: list[str] = []
         self._stopped_by_disk = 0
+        self._stopped_by_fault = 0
         self._shims: ShimFiles | None = None
         self._sick_disks: set[str] = set()
+        self._excused: set[str] = set()  # whose end is no surprise: a crash point, a damaged disk
         self._met_sick_disk: set[str] = set()  # since they were started
 
     @property
@@ -122,6 +125,8 @@ class RealCluster(ABC):
         await self._begin()
         await self._wait_until_ready()
         self._sampler = asyncio.create_task(self._sample())
+        if self._listeners:
+            self._start_tailing()
         self._opened_ns = time.monotonic_ns()
 
     async def close(self) -> None:
@@ -129,6 +134,7 @@ class RealCluster(ABC):
         self._closed_ns = time.monotonic_ns()
         if self._sampler is not None:
             self._sampler.cancel()
+        await self._end_nemesis_side()
         for transport in self._transports:
             transport.drop()
         self._transports.clear()
@@ -232,9 +238,9 @@ class RealCluster(ABC):
         if how is None:
             return True
         self._up.discard(node)
-        if self.loses_rules_with_its_process and self._network is not None:
-            await self._network.leave(node)
-        if node in self._met_sick_disk:
+        if node in self._excused:
+            self._stopped_by_fault += 1
+        elif node in self._met_sick_disk:
             self._stopped_by_disk += 1
         else:
             self._deaths.append(f"{node} ended with {how}, its last words: {self.last_words(node)}")
@@ -248,6 +254,7 @@ class RealCluster(ABC):
             "packets_met_by_link": {f"{src}->{dst}": n for (src, dst), n in sorted(self._met.items())},
             "processes_started": self._starts,
             "nodes_stopped_by_their_disk": self._stopped_by_disk,
+            "nodes_stopped_by_other_faults": self._stopped_by_fault,
         }
 
     # -- the nemesis' side ----------------------------------------------------------------------------------------
@@ -263,39 +270,27 @@ class RealCluster(ABC):
             await self._on_living(functools.partial(self._network.apply, rules))
 
     async def _on_living(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Do something to the network of all nodes; once more where it failed because one has just died."""
-        before = await self._living()
+        """Do something to the network of all nodes; once more where it failed because a machine has just died."""
         try:
             return await call()
         except NetworkError:
-            if await self._living() == before:
+            up = [node for node in self._nodes if node in self._up]
+            if all(await asyncio.gather(*(self._is_up(node) for node in up))):
                 raise
         return await call()
-
-    async def _living(self) -> set[str]:
-        """The nodes that run; those that have just died are left out of what is done to the network."""
-        if self.loses_rules_with_its_process:
-            await asyncio.gather(*(self._is_up(node) for node in sorted(self._up)))
-        return set(self._up)
 
     async def kill(self, node: str) -> None:
         """SIGKILL; what was written and not synced survives in the kernel, unlike in the simulator."""
         if not await self._is_up(node):
             return
         self._up.discard(node)
-        if self.loses_rules_with_its_process and self._network is not None:
-            async with self._writing:
-                await self._network.leave(node)
+        self._paused.discard(node)
         await self._kill(node)
 
     async def start(self, node: str) -> None:
-        """Start the node again on its data, unless it runs; its rules are written again where they were lost."""
-        if self._network is None or await self._is_up(node):
-            return
-        await self._launch(node)
-        if self.loses_rules_with_its_process:
-            async with self._writing:
-                await self._network.refresh(node)
+        """Start the node again on its data, unless it runs."""
+        if self._network is not None and not await self._is_up(node):
+            await self._launch(node)
 
     async def _launch(self, node: str) -> None:
         self._met_sick_disk.discard(node)
@@ -308,10 +303,12 @@ class RealCluster(ABC):
     async def pause(self, node: str) -> None:
         """SIGSTOP."""
         if await self._is_up(node):
+            self._paused.add(node)
             await self._signal(node, signal.SIGSTOP)
 
     async def resume(self, node: str) -> None:
         """SIGCONT."""
+        self._paused.discard(node)
         if await self._is_up(node):
             await self._signal(node, signal.SIGCONT)
 

@@ -13,15 +13,17 @@ from pathlib import Path, PurePosixPath
 from harness.plan import Plan
 from nemesis import backend as backends
 from nemesis import clock, disk
-from nemesis.target import HEALTHY_DISK, ClockRule, DiskRule
+from nemesis.target import HEALTHY_DISK, ClockRule, CrashPoint, DiskRule
 
 KINDS = ("clock", "disk")
+# Of the names of what faults need (`nemesis.abilities`).
+PREFIXES: Mapping[str, tuple[str, ...]] = {"clock": ("clock",), "disk": ("disk", "crash-")}
 
 
 def needed(plan: Plan) -> tuple[str, ...]:
     """The kinds that the plan's faults need."""
     wanted = {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
-    return tuple(kind for kind in KINDS if any(name.startswith(kind) for name in wanted))
+    return tuple(kind for kind in KINDS if any(name.startswith(PREFIXES[kind]) for name in wanted))
 
 
 def file_of(node: str, kind: str) -> str:
@@ -51,7 +53,7 @@ class ShimFiles:
     async def set_clock(self, node: str, rule: ClockRule) -> None:
         """Make the node's clocks exactly this."""
         file = self.directory / file_of(node, "clock")
-        clock.write_offset(file, rule.offset_ms)
+        clock.write_rule(file, rule)
         await self._tell(file)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:
@@ -59,6 +61,16 @@ class ShimFiles:
         file = self.directory / file_of(node, "disk")
         disk.write_rule(file, rule)
         await self._tell(file)
+
+    async def set_crash_point(self, node: str, point: CrashPoint | None) -> None:
+        """Let the node die when it next gets there."""
+        file = self.directory / file_of(node, "disk")
+        disk.write_crash_point(file, point)
+        await self._tell(file)
+
+    def struck(self, node: str) -> Mapping[str, int]:
+        """How often what is wrong with the disk struck, as far as the file here knows."""
+        return disk.read_struck(self.directory / file_of(node, "disk"))
 
     async def _tell(self, file: Path) -> None:
         if self._publish is not None:

@@ -21,7 +21,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from harness.clusters import balancer, scratch, shims
+from harness.clusters import abilities, balancer, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
@@ -60,8 +60,8 @@ async def _probe(site: Site) -> Abilities:
     finally:
         site.drop()
     merged: dict[str, str | None] = {}
-    for node, abilities in zip(site.nodes, said, strict=True):
-        for name, refusal in abilities.refusals.items():
+    for node, found in zip(site.nodes, said, strict=True):
+        for name, refusal in found.refusals.items():
             if merged.setdefault(name) is None and refusal is not None:
                 merged[name] = f"{site.pool.hosts[node].shown}: {refusal}"
     return Abilities(merged)
@@ -92,7 +92,8 @@ def check(plan: Plan) -> None:
         raise ConfigError("cluster 'ssh' needs hosts; give each with --node user@host")
     backend = backends.choose(probe(*_of(plan.config)))
     try:
-        backends.check_faults((event.fault for event in plan.faults), plan.nodes, backend)
+        faults = (event.fault for event in plan.faults)
+        backends.check_faults(faults, plan.nodes, backend, abilities.SSH)
     except FaultError as error:
         raise ConfigError(str(error)) from None
     if plan.config.via == "lb":

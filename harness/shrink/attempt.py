@@ -31,6 +31,7 @@ from harness.runner import RunRecord
 
 CONFIGURATIONS_MAX = 3_000  # per key; a history that needs more is not worth a shrinker's time
 BYTES_MAX = 1 << 28
+LIVENESS = "liveness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,13 @@ class Violation:
         key: the object, None where the model has only one.
         index: `Op.index` of the completion with which it is impossible.
         time_ns: when that was.
+        what: the name of what it violates: of the model, of a checker, or `LIVENESS`.
     """
 
     key: Any
     index: int
     time_ns: int
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,11 @@ def attempt(plan: Plan, *, prepare: Callable[[Cluster], None] | None = None) -> 
         record = runner.run(plan, cluster, system, recorder, QuietProgress())
     except Exception as error:  # noqa: BLE001 - rule 2
         return Attempt(error=f"{type(error).__name__}: {error}")
-    return Attempt(recorder.ops, violations_of(recorder.ops, plan.config), record)
+    violations = violations_of(recorder.ops, plan.config)
+    if record.liveness is not None and record.liveness.stuck and recorder.ops:
+        last = recorder.ops[-1]
+        violations = (*violations, Violation(None, last.index, last.time_ns, LIVENESS))
+    return Attempt(recorder.ops, violations, record)
 
 
 def violations_of(
@@ -105,7 +112,7 @@ def violations_of(
         found += find_violations(ops, model, configurations=configurations)
     for call in workload.checkers(workloads.settings_of(config)):
         at = run_checker(call, History.of(ops)).at
-        found += [Violation(ops[index].key, index, ops[index].time_ns) for index in at]
+        found += [Violation(ops[index].key, index, ops[index].time_ns, call.name) for index in at]
     return tuple(sorted(found, key=lambda violation: violation.index))
 
 
@@ -119,7 +126,7 @@ def find_violations(
         if operation.status != "mismatch" or keep_mismatch:
             groups.setdefault(operation.key if split else None, []).append(operation)
     found = [
-        Violation(key, index, ops[index].time_ns)
+        Violation(key, index, ops[index].time_ns, model.name)
         for key, operations in groups.items()
         if (index := _fails_at(operations, model, configurations)) is not None
     ]

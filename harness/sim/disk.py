@@ -106,7 +106,9 @@ class SimDisk:
         rule = self._rule
         delay_us = self._params.sync_min_us + int(skewed(self._rng, self._params.sync_mean_us))
         if rule is not HEALTHY_DISK:
-            delay_us += int(rule.sync_delay_ms * 1000)
+            if rule.sync_delay_ms:
+                self._trouble("sync_delay_ms")
+                delay_us += int(rule.sync_delay_ms * 1000)
             if rule.sync_error and self._rng.random() < rule.sync_error:
                 self._trouble("sync_error")
                 self._loop.post(delay_us, failed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from harness.systems.base import Call
+from nemesis.target import Members
 from raft import api
 
 PEER_PORT = 7000
@@ -35,6 +36,7 @@ class RaftService:
     client_port = CLIENT_PORT
     status_path = "/status"
     leader_path = "/leader"
+    join_options: ClassVar[list[str]] = ["--join"]
     refusal = _encode(api.Refused("no node leads"))
 
     def argv(
@@ -60,6 +62,24 @@ class RaftService:
             return _decoder.decode(body)
         except msgspec.DecodeError as error:
             return api.Unknown(f"the node answered nonsense: {error}")
+
+    def members(self, status: Any) -> Members:
+        """From `/status`."""
+        config = status["config"]
+        return Members(
+            voters=tuple(config["voters"]),
+            learners=tuple(config["learners"]),
+            outgoing=tuple(config["outgoing"]),
+            is_settled=not config["is_changing"],
+        )
+
+    def change_members(self, voters: Sequence[str], learners: Sequence[str]) -> Call:
+        """`POST /v1/members`."""
+        return Call("POST", "/v1/members", _encode({"voters": list(voters), "learners": list(learners)}))
+
+    def transfer(self, node: str) -> Call:
+        """`POST /v1/transfer`."""
+        return Call("POST", "/v1/transfer", _encode({"to": node}))
 
     def leader_term(self, status: Any) -> int | None:
         """From `/status`."""

@@ -32,7 +32,9 @@ def hosts(tmp_path_factory):
             pytest.skip(why)
     except SetupError as error:
         pytest.skip(str(error))
-    client.images.build(path=str(Path(__file__).parent / "sshd"), tag=IMAGE, rm=True)
+    client.images.build(
+        path=str(Path(__file__).parent / "sshd"), tag=IMAGE, rm=True, buildargs={"BASE": images.node_image()}
+    )
     box = Box(client)
     pool = None
     try:

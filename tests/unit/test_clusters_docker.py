@@ -1,6 +1,7 @@
 """What the docker cluster decides without an engine, or with a feigned one."""
 
 import gc
+import re
 import types
 from pathlib import Path
 
@@ -38,15 +39,16 @@ def test_without_an_engine_the_reason_is_told(monkeypatch, tmp_path):
     gc.collect()  # the SDK leaves the socket on which nobody answered
 
 
-def test_an_image_of_other_code_is_old():
-    assert images.problem(with_image({images.SOURCES_LABEL: bundle.digest()})) is None
-    assert "built from other code" in images.problem(with_image({images.SOURCES_LABEL: "old"}))
+def test_the_image_of_a_node_is_named_by_its_code():
+    assert re.fullmatch("splitbrain-node:[0-9a-f]{12}", images.node_image())
+    assert bundle.digest() == bundle.digest()
+    assert images.problem(with_image({})) is None
 
 
 def test_a_missing_image_is_named(monkeypatch):
     monkeypatch.setattr(docker, "engine", lambda: types.SimpleNamespace(close=lambda: None))
     docker.probe.cache_clear()
-    with pytest.raises(SetupError, match=r"no image splitbrain-node .*make it with: splitbrain images build"):
+    with pytest.raises(SetupError, match=r"no image splitbrain-node:.*make it with: splitbrain images build"):
         docker.probe()
 
 
@@ -57,7 +59,7 @@ def able(monkeypatch):
     monkeypatch.setattr(docker, "probe", lambda: Abilities(dict.fromkeys(PROBES)))
     monkeypatch.setattr(docker, "libraries", lambda: ("clock",))
     built = []
-    monkeypatch.setattr(images, "problem", lambda _, image=images.IMAGE: f"no image {image}")
+    monkeypatch.setattr(images, "problem", lambda _, image=None: "no image")
     monkeypatch.setattr(images, "find_base", lambda *_: "base")
     monkeypatch.setattr(images, "build", lambda _, image, base: built.append((image, base)))
     return built
@@ -73,10 +75,10 @@ def test_faults_that_containers_cannot_do_are_refused(able):
 
 def test_missing_images_are_built_before_the_run_and_it_is_said(able, capsys):
     docker.check(planned("kill"))
-    assert able == [(images.IMAGE, "base")]
-    assert capsys.readouterr().err == "cluster 'docker': no image splitbrain-node; building it\n"
+    assert able == [(images.node_image(), "base")]
+    assert capsys.readouterr().err == "cluster 'docker': no image; building it\n"
     docker.check(planned("kill", via="lb"))
-    assert able[1:] == [(images.IMAGE, "base"), (images.LB_IMAGE, "base")]
+    assert able[1:] == [(images.node_image(), "base"), (images.LB_IMAGE, "base")]
 
 
 class Engine:
@@ -108,7 +110,7 @@ def test_the_base_is_the_one_asked_for_or_there_or_made(monkeypatch):
 def test_the_balancer_of_the_compose_file_is_the_one_of_a_run():
     names = {f"n{number}": f"n{number}" for number in range(1, 6)}
     made = (images.recipes() / "haproxy.cfg").read_text()
-    assert made.partition("\n")[2] == balancer.config(RaftService(), names)
+    assert made.partition("\n")[2] == balancer.config(RaftService(), names, by_name=True)
 
 
 def test_owners_on_other_machines_are_not_ours(monkeypatch):

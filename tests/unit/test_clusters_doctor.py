@@ -12,6 +12,9 @@ from harness.errors import SetupError
 from nemesis.backend import PROBES, Abilities
 from nemesis.kinds import FAULTS
 
+FAULTS_OF_ALL_CLUSTERS = (
+    "partition", "latency", "kill", "pause", "loss", "duplicate", "reorder", "corrupt", "rate", "clock", "disk",
+)  # fmt: skip
 ALL = Abilities(dict.fromkeys(PROBES))
 
 
@@ -37,11 +40,22 @@ def test_a_machine_that_can_all(monkeypatch, capsys):
     assert clusters["docker"]["faults"]["kill"]["by"] == "signals"
     assert clusters["docker"]["faults"]["corrupt"]["by"] == "netem"
     assert set(clusters["sim"]["faults"]) == set(clusters["local"]["faults"]) == set(FAULTS)
+    assert all(fault["can"] for fault in clusters["sim"]["faults"].values())
     assert all(
-        fault["can"]
-        for cluster in (clusters["sim"], clusters["local"], clusters["docker"])
-        for fault in cluster["faults"].values()
+        clusters[name]["faults"][kind]["can"]
+        for name in ("local", "docker")
+        for kind in FAULTS_OF_ALL_CLUSTERS
     )
+    beyond = {"power-loss", "torn-write", "lying-disk", "misdirected-write"}
+    simulated_only = {"timer-drift"}
+    cannot = {
+        name: {fault for fault, found in clusters[name]["faults"].items() if not found["can"]}
+        for name in ("local", "docker")
+    }
+    assert simulated_only <= cannot["local"] <= simulated_only | beyond
+    damage = {"bit-flip", "truncate"}
+    assert cannot["docker"] == simulated_only | beyond | damage | {"crash", "membership"}
+    assert clusters["docker"]["faults"]["crash"]["reason"] == "this cluster cannot do it"
     assert clusters["local"]["faults"]["partition"]["by"] == "tc"
     assert clusters["local"]["faults"]["latency"]["by"] == "netem"
     assert clusters["local"]["faults"]["kill"]["by"] == "signals"

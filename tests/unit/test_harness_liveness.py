@@ -41,7 +41,7 @@ class NeedsEverybodyNode(Node):
 
 @pytest.fixture
 def needs_everybody(monkeypatch):
-    monkeypatch.setattr(raft_sim, "_node_class", lambda bug: NeedsEverybodyNode)
+    monkeypatch.setattr(raft_sim, "_node_class", lambda *_: NeedsEverybodyNode)
 
 
 def verdicts(checks):

@@ -50,13 +50,15 @@ def test_reasons_are_the_kernels_own_words():
 
 def test_what_has_no_means_is_refused_before_the_run():
     backend = choose(parse(TREE + NO_NETEM))
-    check_faults([CUT, Kill(aim="one", nodes=("n1",))], NODES, backend)
+    check_faults([CUT, Kill(aim="one", nodes=("n1",))], NODES, backend, ["kill"])
     with pytest.raises(
         FaultError, match=r"'latency' needs 'delay_ms', which this cluster cannot do \(netem: Err"
     ):
-        check_faults([CUT, SLOW], NODES, backend)
+        check_faults([CUT, SLOW], NODES, backend, ["kill"])
     with pytest.raises(FaultError, match="'rate' needs 'rate_kbit'"):
-        check_faults([Rate(aim="one", nodes=("n1",), rate_kbit=5)], NODES, choose(parse(NO_NETEM + QUEUE)))
+        check_faults(
+            [Rate(aim="one", nodes=("n1",), rate_kbit=5)], NODES, choose(parse(NO_NETEM + QUEUE)), []
+        )
 
 
 def test_needs():
