@@ -31,7 +31,7 @@ CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
 
 
-class SimCluster(SimNemesisSide):
+class SimCluster(SimNemesisSide[SimHost]):
     """See the module; one instance serves one run."""
 
     kind = "sim"

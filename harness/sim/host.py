@@ -229,6 +229,11 @@ class SimHost:
             if not self._draining:
                 self._drain()
 
+    def wipe(self) -> None:
+        """Forget the disk, while no process runs; the next one joins as a new member."""
+        self.disk.cut(0)
+        self.joins = True
+
     def set_slowness(self, factor: float) -> None:
         """Let the process take `factor` times as long for each event; 1 is its own pace."""
         self._event_us = round(EVENT_US * (factor - 1.0)) if factor > 1.0 else 0

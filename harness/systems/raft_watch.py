@@ -59,14 +59,3 @@ def watched(node_class: type[Node], watch: InvariantWatch) -> type[Node]:
                 watch.check(core)
 
     return Watched
-
-
-def observing(watch: InvariantWatch, core: Callable[[], Any]) -> Callable[..., None]:
-    """An observer of a real server, which is looked at when something has changed."""
-
-    def observe(event: str, **fields: Any) -> None:
-        del fields
-        if event != "stopped":
-            watch.check(core())
-
-    return observe
