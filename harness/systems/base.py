@@ -34,12 +34,14 @@ class Outcome(msgspec.Struct, frozen=True):
             (the element that a lost dequeue may have taken). None where the question says it all.
         error: why it is not ok, as a short token.
         node: the node that answered last, where one did.
+        revision: which change of the key it made or saw, where the system numbers them.
     """
 
     type: Literal["ok", "fail", "info"]
     value: Any = None
     error: str | None = None
     node: str | None = None
+    revision: int | None = None
 
 
 class Client(Protocol):
@@ -117,6 +119,9 @@ class Service(Protocol):
 
     def decode(self, status: int, body: bytes) -> Any:
         """What the client is answered; never raises: an answer that makes no sense is an unknown outcome."""
+
+    def event(self, line: str) -> tuple[int, str, dict[str, Any]] | None:
+        """What a line of a node's log says: its monotonic clock in nanoseconds, the event, and its fields."""
 
     def leader_term(self, status: Any) -> int | None:
         """The term in which the node with this status thinks it leads; None where it does not."""

@@ -71,7 +71,7 @@ class RaftClient:
         self._transport = transport
         self._nodes = nodes
         self._home = nodes.index(home)
-        self._client_id = client_id
+        self.client_id = client_id
         self._options = options
         self._seq = 0
 
@@ -83,7 +83,7 @@ class RaftClient:
     async def ask(self, command: api.Command) -> Outcome:
         """One command of the operation: try until the system answers or the operation's time runs out."""
         self._seq += 1
-        request = api.Request(self._client_id, self._seq, command)
+        request = api.Request(self.client_id, self._seq, command)
         attempts = _Attempts(self._nodes, self._home)
         loop = asyncio.get_running_loop()
         while (left_s := self._deadline_s - loop.time()) > 0:
@@ -131,12 +131,12 @@ class RaftClient:
 def _decided(response: api.Response, node: str, *, is_unsure: bool) -> Outcome | None:
     """How an operation ended, if this answer ends it."""
     match response:
-        case api.Done(value):
-            return Outcome("ok", value=value, node=node)
-        case api.Mismatch():
-            return Outcome("fail", error="mismatch", node=node)
-        case api.Compacted():
-            return Outcome("fail", error="compacted", node=node)
+        case api.Done(value, mod_revision):
+            return Outcome("ok", value=value, node=node, revision=mod_revision or None)
+        case api.Mismatch(_, mod_revision):
+            return Outcome("fail", error="mismatch", node=node, revision=mod_revision or None)
+        case api.Compacted(revision):
+            return Outcome("fail", value=revision, error="compacted", node=node)
         case api.Expired(what):
             # In a session that has ended, an attempt before its end may have had an effect.
             return Outcome("info" if what == "session" and is_unsure else "fail", error="expired", node=node)

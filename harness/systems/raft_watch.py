@@ -24,7 +24,7 @@ class InvariantWatch:
     def __init__(self, now_us: Callable[[], int]) -> None:
         self.violations: list[str] = []
         self._now_us = now_us
-        self._invariants = Invariants()
+        self._invariants = Invariants(now_us)
 
     def restarted(self, node: str) -> None:
         """The node has only what its disk kept."""
@@ -38,7 +38,8 @@ class InvariantWatch:
             self._invariants.check(core)
         except InvariantViolated as violated:
             self.violations.append(
-                f"{violated}, seen {self._now_us() / 1e6:.3f} s after the nodes were started"
+                f"{violated}, seen {self._now_us() / 1e6:.3f} s after the nodes were started; before it: "
+                + "; ".join(violated.before)
             )
 
 
