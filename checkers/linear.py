@@ -55,11 +55,6 @@ _PARTS = {"dfs": "deep", "bfs": "levelwise"}
 _NOT_THIS = "algorithm"
 
 
-def _by_readiness(part: str, cold: int, warm: int, loaded: int) -> int:
-    """A number by whether compiled code must be made, loaded, or is there."""
-    return loaded if fast.loaded(part) else warm if fast.warm(part) else cold
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What a check may use before it answers ``unknown``.
@@ -176,7 +171,7 @@ class _Check:
             isinstance(model, Register)
             and fast.installed()
             and len(self.history.lines)
-            >= _by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
+            >= fast.by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
         ):
             from checkers.columns import register_columns  # noqa: PLC0415  (numpy only for long histories)
 
@@ -211,7 +206,7 @@ class _Check:
             left = []
         for key in left:
             if not self._search_columns(key):
-                self._search(key, _by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
+                self._search(key, fast.by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
         for key in list(self.undecided):
             self._search_hard(key)
         valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
