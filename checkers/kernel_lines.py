@@ -133,7 +133,7 @@ def intern(
                     same = False
                     break
             if same:
-                return number
+                return int(number)
         place = (place + 1) & mask
     table[place] = count + 1
     starts[count] = start
