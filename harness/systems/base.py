@@ -22,6 +22,7 @@ import msgspec
 from harness.sim.files import SimFiles
 from harness.sim.host import Process, SimHost
 from harness.transport import Transport
+from nemesis.target import CrashPoint
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -136,6 +137,26 @@ class Watch(Protocol):
     violations: list[str]
 
 
+class Machine(Protocol):
+    """A machine of a simulated world, as far as a program must be told of it.
+
+    Attributes:
+        name: of the node.
+        files: its disk.
+        joins: it starts with an empty disk, as a new member.
+    """
+
+    name: str
+    files: SimFiles
+    joins: bool
+
+    def observe(self, event: str, **fields: Any) -> None:
+        """Is told what the program does."""
+
+    def reached(self, point: CrashPoint) -> None:
+        """The program is at this point, which may be its last (`harness.sim.trouble.Crashed`)."""
+
+
 class WholeProgram(Protocol):
     """One life of a node's real program."""
 
@@ -165,14 +186,9 @@ class System(Protocol):
         """A node's program for the simulator."""
 
     def whole_program(
-        self,
-        node: str,
-        addresses: Mapping[str, str],
-        bug: str | None,
-        files: SimFiles,
-        watch: Any,
+        self, machine: Machine, addresses: Mapping[str, str], bug: str | None, watch: Any
     ) -> WholeProgram:
-        """A node's real program for a simulated world, on the files of its machine."""
+        """A node's real program for a simulated world, where `addresses` names all nodes."""
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
