@@ -15,13 +15,20 @@ from types import MappingProxyType
 from typing import Any
 
 from checkers.bank import check_bank
+from checkers.causal import check_causal
 from checkers.counters import check_counter, check_unique_ids
+from checkers.forks import check_causal_reverse, check_g2, check_long_fork
+from checkers.groups import check_multi_register
 from checkers.history import CheckerCall, History
+from checkers.leases import check_lease
 from checkers.list_append import check_list_append
+from checkers.logs import check_log
 from checkers.queues import check_queue, check_total_queue
 from checkers.rw_register import check_rw_register
+from checkers.sessions import GUARANTEES, check_sessions
 from checkers.sets import check_set, check_set_full
 from checkers.verdict import Verdict
+from checkers.watches import check_watch
 
 __all__ = ["CHECKERS", "CheckerCall", "CheckerEntry", "run_checker"]
 
@@ -64,6 +71,27 @@ CHECKERS: Mapping[str, CheckerEntry] = MappingProxyType(
             "nothing is dequeued that was not in, nor out of order", check_queue, {"fifo": False}
         ),
         "total-queue": CheckerEntry("what goes in comes out, once", check_total_queue, {}),
+        "log": CheckerEntry("logs as of Kafka: offsets, and polls in their order", check_log, {}),
+        "watch": CheckerEntry("who watches sees every change, once, in order", check_watch, {}),
+        "lease": CheckerEntry("what a lease keeps is there while it lasts", check_lease, {"ttl_ms": 2000}),
+        "session": CheckerEntry(
+            "read-your-writes, monotonic reads and writes, writes-follow-reads",
+            check_sessions,
+            {"guarantees": "+".join(GUARANTEES)},
+        ),
+        "causal": CheckerEntry(
+            "no register is read as it was before what caused the read", check_causal, {"convergence": True}
+        ),
+        "causal-reverse": CheckerEntry(
+            "no read sees a write without those that ended before it", check_causal_reverse, {}
+        ),
+        "long-fork": CheckerEntry("no two reads see two writes in opposite orders", check_long_fork, {}),
+        "g2": CheckerEntry("of two inserts that exclude each other one succeeds", check_g2, {}),
+        "multi-register": CheckerEntry(
+            "reads and writes of several registers at once are linearizable, each key a group of its own",
+            check_multi_register,
+            {},
+        ),
     }
 )
 """Every checker by its name."""

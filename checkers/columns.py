@@ -183,6 +183,15 @@ class _Reader:
         return first, second
 
 
+def places_by_key(columns: RegisterColumns) -> dict[Hashable, Any]:
+    """Which operations are each key's, in the order of calls."""
+    import numpy as np  # noqa: PLC0415  (only for long histories)
+
+    by_key = np.argsort(columns.key, kind="stable")
+    starts = np.searchsorted(columns.key[by_key], np.arange(len(columns.keys) + 1))
+    return {key: by_key[starts[n] : starts[n + 1]] for n, key in enumerate(columns.keys)}
+
+
 class KeyParts:
     """The parts of a history by the keys of its columns; indexed once, cut out on demand."""
 

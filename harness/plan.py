@@ -12,6 +12,7 @@ Theory of operation
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -68,7 +69,7 @@ def draw(config: Config, seed: int | None = None) -> Plan:
     workload = workloads.by_name(config.workload)
     ops, final = workload.plan(config, workloads.settings_of(config), streams)
     try:
-        faults = _draw_faults(config, nodes, streams)
+        faults = _draw_faults(config, workload.faults, nodes, streams)
     except FaultError as error:
         raise ConfigError(str(error)) from None
     return Plan(
@@ -85,14 +86,17 @@ def draw(config: Config, seed: int | None = None) -> Plan:
     )
 
 
-def _draw_faults(config: Config, nodes: tuple[str, ...], streams: Streams) -> tuple[FaultEvent, ...]:
+def _draw_faults(
+    config: Config, brought: Sequence[str], nodes: tuple[str, ...], streams: Streams
+) -> tuple[FaultEvent, ...]:
+    kinds = tuple(dict.fromkeys((*config.faults, *brought)))
     limit_ms = config.time_limit_s * 1000
     rhythm = {"interval_ms": config.fault_interval_s * 1000, "intensity": config.fault_intensity}
     if not config.liveness:
-        return draw_faults(config.faults, nodes, limit_ms, streams.stream, **rhythm)
+        return draw_faults(kinds, nodes, limit_ms, streams.stream, **rhythm)
     # No quiet time before the end: the healing of the core is to find the cluster in the middle of its troubles.
     longer_ms = limit_ms + LIVENESS_OVERLAP_MS
-    faults = draw_faults(config.faults, nodes, longer_ms, streams.stream, quiet_ms=0.0, **rhythm)
+    faults = draw_faults(kinds, nodes, longer_ms, streams.stream, quiet_ms=0.0, **rhythm)
     return liveness.up_to_the_end(faults, config)
 
 

@@ -120,6 +120,8 @@ class SshCluster(RealCluster):
         await site.open()
         await site.install(self._kinds)
         self._addresses = site.addresses
+        for node in self._nodes:
+            self._ahead_ns[node] = await site.pool.call(site.ahead_ns, node)
         self._shims = ShimFiles(self._scratch, self._nodes, self._publish)
         if self._kinds:
             await asyncio.gather(*(self._put_shim_files(node) for node in self._nodes))

@@ -15,9 +15,8 @@ from rich.markup import escape
 from harness import clusters, report, store, systems, workloads
 from harness import config as configs
 from harness import plan as plans
-from harness.errors import ConfigError
+from harness.errors import EXIT_CODES, ConfigError
 from harness.execute import Execution, execute, unknown_bug
-from harness.judge import EXIT_CODES
 from harness.plan import Plan
 from harness.progress import LiveProgress, PlainProgress
 from nemesis.kinds import FAULTS

@@ -13,9 +13,8 @@ from rich.console import Console
 from checkers import read_history
 from harness import plan as plans
 from harness import report, store
-from harness.errors import ConfigError, InternalError, SetupError
+from harness.errors import EXIT_CODES, ConfigError, InternalError, SetupError
 from harness.execute import Execution, execute
-from harness.judge import EXIT_CODES
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.shrink import edits, story

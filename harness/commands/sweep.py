@@ -19,9 +19,8 @@ from rich.console import Console
 from rich.live import Live
 
 from harness.commands import run
-from harness.errors import ConfigError, SetupError
+from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
 from harness.guided.guide import Guide
-from harness.judge import EXIT_CODES, JSON_VALID
 from harness.seeds import MAX_SEED
 from harness.sweep import pool, remote, results
 from harness.sweep.board import Board

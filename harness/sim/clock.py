@@ -21,6 +21,8 @@ Theory of operation
 
 from __future__ import annotations
 
+import math
+
 from harness.seeds import HasTime
 from nemesis.target import RIGHT_CLOCK, ClockRule
 
@@ -60,7 +62,8 @@ class SimClock:
 
     def true_delay_us(self, delay_us: int) -> int:
         """How long it takes in truth until this much has passed on the node's own clock."""
-        return delay_us if self.rate == 1.0 else max(0, round(delay_us / self.rate))
+        # Rounded up: who waits for a time and looks at the clock then must not find that it is still to come.
+        return delay_us if self.rate == 1.0 else max(0, math.ceil(delay_us / self.rate))
 
     def true_us(self, mono_us: int) -> int:
         """The true time at which the monotonic clock says this, at its present rate."""

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.judge import Valid
+from harness.errors import Valid
 from harness.sweep.one import Result
 
 SEEDS_SHOWN = 6

@@ -21,10 +21,10 @@ from harness import judge, runner, store, systems
 from harness import plan as plans
 from harness.clusters import make_cluster
 from harness.config import Config
-from harness.errors import InternalError
+from harness.errors import JSON_VALID, InternalError, Valid
 from harness.execute import execute
 from harness.guided.features import Observer
-from harness.judge import Check, Valid
+from harness.judge import Check
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.runner import RunRecord
@@ -130,7 +130,7 @@ def _recovered_ms(record: RunRecord) -> float | None:
 def _store(plan: Plan, verdict: Valid) -> str:
     run_dir = store.create(Path(plan.config.store), plan)
     execution = execute(plan, run_dir, QuietProgress())
-    if execution.result["valid"] != judge.JSON_VALID[verdict]:
+    if execution.result["valid"] != JSON_VALID[verdict]:
         raise InternalError(f"run {run_dir}: it was {verdict}, and is not when it is run again")
     return str(run_dir)
 

@@ -14,41 +14,14 @@ Rules of this module
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from harness.errors import ConfigError
 from harness.systems.base import Outcome
+from harness.systems.raft_coordination import COORDINATION
+from harness.systems.raft_session import Contract, Session, change, did_nothing, one, telling
 from raft import api
-
-
-class Session(Protocol):
-    """What a procedure has to work with.
-
-    Attributes:
-        settings: the workload's options.
-        state: what the client keeps from one operation to the next, for as long as its process lives.
-    """
-
-    settings: dict[str, Any]
-    state: dict[str, Any]
-
-    async def ask(self, command: api.Command) -> Outcome:
-        """Try until the system answers or the operation's time runs out."""
-
-
-Procedure = Callable[[Session, Any, Any], Awaitable[Outcome]]
-Contract = Mapping[str, Procedure]
-
-
-def one(make: Callable[[Any, Any], api.Command]) -> Procedure:
-    """An operation that is one command."""
-
-    def ask(session: Session, key: Any, value: Any) -> Awaitable[Outcome]:
-        return session.ask(make(key, value))
-
-    return ask
-
 
 REGISTER: Contract = {
     "read": one(lambda key, _value: api.Get(key)),
@@ -57,9 +30,16 @@ REGISTER: Contract = {
     "delete": one(lambda key, _value: api.Delete(key)),
 }
 
-TRANSACTIONS: Contract = {
-    "txn": one(lambda _key, ops: api.Txn(tuple((f, key, value) for f, key, value in ops))),
-}
+
+async def transact(session: Session, _key: Any, ops: Any) -> Outcome:
+    """A transaction through the log; a single read as the read that it is, which takes another way."""
+    if len(ops) == 1 and ops[0][0] == "r":
+        outcome = await session.ask(api.Get(ops[0][1]))
+        return telling(outcome, [["r", ops[0][1], outcome.value]]) if outcome.type == "ok" else outcome
+    return await session.ask(api.Txn(tuple((f, key, value) for f, key, value in ops)))
+
+
+TRANSACTIONS: Contract = {"txn": transact}
 
 
 # -- collections -----------------------------------------------------------------------------------------------
@@ -68,13 +48,13 @@ TRANSACTIONS: Contract = {
 async def read_list(session: Session, key: Any, _value: Any) -> Outcome:
     """All elements; an absent list is empty."""
     outcome = await session.ask(api.Get(key))
-    return _with(outcome, outcome.value or []) if outcome.type == "ok" else outcome
+    return telling(outcome, outcome.value or []) if outcome.type == "ok" else outcome
 
 
 async def put_in(session: Session, key: Any, value: Any) -> Outcome:
     """An element more, at the end."""
     outcome = await session.ask(api.Txn((("append", key, value),)))
-    return _with(outcome, None)
+    return telling(outcome, None)
 
 
 async def take_first(session: Session, key: Any, _value: Any) -> Outcome:
@@ -85,31 +65,6 @@ async def take_first(session: Session, key: Any, _value: Any) -> Outcome:
 async def take_all(session: Session, key: Any, _value: Any) -> Outcome:
     """All elements."""
     return await change(session, key, lambda held: ([], held or []) if held else (held, []))
-
-
-async def change(session: Session, key: Any, compute: Callable[[Any], tuple[Any, Any]]) -> Outcome:
-    """Read a key, write what `compute` makes of it if it still holds that, and answer what `compute` says."""
-    while True:
-        seen = await session.ask(api.Get(key))
-        if seen.type != "ok":
-            return _did_nothing(seen)
-        new, answer = compute(seen.value)
-        if new == seen.value:
-            return _with(seen, answer)
-        outcome = await session.ask(api.Txn((("w", key, new),), ((key, seen.value),)))
-        if outcome.error != "mismatch":
-            return _with(outcome, answer)
-
-
-def _did_nothing(outcome: Outcome) -> Outcome:
-    """Nothing was written yet, so whatever became of a read, the operation did not happen."""
-    return Outcome("fail", error=outcome.error, node=outcome.node)
-
-
-def _with(outcome: Outcome, value: Any) -> Outcome:
-    """The outcome with what was done, or tried."""
-    told = value if outcome.type != "fail" else None
-    return Outcome(outcome.type, value=told, error=outcome.error, node=outcome.node)
 
 
 SETS: Contract = {"add": put_in, "read": read_list}
@@ -124,10 +79,10 @@ async def read_bank(session: Session, key: Any, _value: Any) -> Outcome:
     names = [f"{key}/{number}" for number in range(session.settings["accounts"])]
     outcome = await session.ask(api.Txn(tuple(("r", name, None) for name in names)))
     if outcome.type != "ok":
-        return _did_nothing(outcome)
+        return did_nothing(outcome)
     first = session.settings["balance"]
     held = [first if value is None else value for _, _, value in outcome.value]
-    return _with(outcome, {str(number): balance for number, balance in enumerate(held)})
+    return telling(outcome, {str(number): balance for number, balance in enumerate(held)})
 
 
 async def transfer(session: Session, key: Any, value: Any) -> Outcome:
@@ -137,7 +92,7 @@ async def transfer(session: Session, key: Any, value: Any) -> Outcome:
     while True:
         seen = await session.ask(api.Txn((("r", payer, None), ("r", payee, None))))
         if seen.type != "ok":
-            return _did_nothing(seen)
+            return did_nothing(seen)
         (_, _, has), (_, _, gets) = seen.value
         left = (first if has is None else has) - value["amount"]
         if left < 0:
@@ -145,19 +100,19 @@ async def transfer(session: Session, key: Any, value: Any) -> Outcome:
         writes = (("w", payer, left), ("w", payee, (first if gets is None else gets) + value["amount"]))
         outcome = await session.ask(api.Txn(writes, ((payer, has), (payee, gets))))
         if outcome.error != "mismatch":
-            return _with(outcome, None)
+            return telling(outcome, None)
 
 
 async def add_number(session: Session, key: Any, value: Any) -> Outcome:
     """So much more."""
     outcome = await change(session, key, lambda held: ((held or 0) + value, None))
-    return _with(outcome, None)
+    return telling(outcome, None)
 
 
 async def read_number(session: Session, key: Any, _value: Any) -> Outcome:
     """The number; an absent one is 0."""
     outcome = await session.ask(api.Get(key))
-    return _with(outcome, outcome.value or 0) if outcome.type == "ok" else outcome
+    return telling(outcome, outcome.value or 0) if outcome.type == "ok" else outcome
 
 
 async def next_id(session: Session, key: Any, _value: Any) -> Outcome:
@@ -168,8 +123,42 @@ async def next_id(session: Session, key: Any, _value: Any) -> Outcome:
 BANK: Contract = {"read": read_bank, "transfer": transfer}
 COUNTER: Contract = {"add": add_number, "read": read_number}
 
+
+# -- groups ----------------------------------------------------------------------------------------------------
+
+
+async def write_member(session: Session, key: Any, value: Any) -> Outcome:
+    """One member of a group, as a key of its own."""
+    return telling(await session.ask(api.Put(f"{key}/{value}", value)), None)
+
+
+async def read_members(session: Session, key: Any, _value: Any) -> Outcome:
+    """All members of a group at one point in time."""
+    outcome = await session.ask(api.Range(f"{key}/", api.prefix_end(f"{key}/")))
+    if outcome.type != "ok":
+        return outcome
+    return telling(outcome, [value for _, value in outcome.value])
+
+
+async def insert_row(session: Session, key: Any, row: Any) -> Outcome:
+    """A row, if neither of the two that exclude each other is there."""
+    guards = ((f"{key}/a", None), (f"{key}/b", None))
+    return telling(await session.ask(api.Txn((("w", f"{key}/{row}", 1),), guards)), None)
+
+
+async def group_txn(session: Session, key: Any, ops: Any) -> Outcome:
+    """A transaction on the registers of one group."""
+    outcome = await session.ask(api.Txn(tuple((f, f"{key}/{name}", value) for f, name, value in ops)))
+    if outcome.type != "ok":
+        return outcome
+    return telling(outcome, [[f, name.removeprefix(f"{key}/"), value] for f, name, value in outcome.value])
+
+
+MEMBERS: Contract = {"write": write_member, "read": read_members}
+
 CONTRACTS: Mapping[str, Contract] = {
     "register": REGISTER,
+    "membership": REGISTER,
     "set": SETS,
     "set-full": SETS,
     "append": TRANSACTIONS,
@@ -179,6 +168,13 @@ CONTRACTS: Mapping[str, Contract] = {
     "unique-ids": {"generate": next_id},
     "queue": QUEUES,
     "total-queue": QUEUES,
+    "session": {"append": put_in, "read": read_list},
+    "causal": REGISTER,
+    "causal-reverse": MEMBERS,
+    "long-fork": MEMBERS,
+    "g2": {"insert": insert_row},
+    "multi-register": {"txn": group_txn},
+    **COORDINATION,
 }
 
 

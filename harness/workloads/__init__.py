@@ -11,7 +11,23 @@ from harness.config import Config
 from harness.errors import ConfigError
 from harness.workloads.base import Option, Workload
 from harness.workloads.collections import QUEUE, SET, SET_FULL, TOTAL_QUEUE
+from harness.workloads.coordination import (
+    LeaseWorkload,
+    LockSetWorkload,
+    LockWorkload,
+    LogWorkload,
+    MembershipWorkload,
+    WatchWorkload,
+)
 from harness.workloads.numbers import BankWorkload, CounterWorkload, UniqueIdsWorkload
+from harness.workloads.readers import (
+    CausalReverseWorkload,
+    CausalWorkload,
+    G2Workload,
+    LongForkWorkload,
+    MultiRegisterWorkload,
+    SessionWorkload,
+)
 from harness.workloads.register import RegisterWorkload
 from harness.workloads.transactions import APPEND, WR
 
@@ -26,6 +42,18 @@ _ALL: tuple[Workload, ...] = (
     UniqueIdsWorkload(),
     QUEUE,
     TOTAL_QUEUE,
+    LogWorkload(),
+    LockWorkload(),
+    LockSetWorkload(),
+    LeaseWorkload(),
+    WatchWorkload(),
+    SessionWorkload(),
+    CausalWorkload(),
+    CausalReverseWorkload(),
+    LongForkWorkload(),
+    G2Workload(),
+    MultiRegisterWorkload(),
+    MembershipWorkload(),
 )
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}
 

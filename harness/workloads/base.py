@@ -53,12 +53,14 @@ class Workload(Protocol):
         summary: what it asks and what it finds, in a sentence.
         model: name of the model that its histories are linearizable to; "" where `checkers` decide alone.
         options: what a user may set, by name.
+        faults: kinds of fault that it brings, whatever others are asked for.
     """
 
     name: str
     summary: str
     model: str
     options: Mapping[str, Option]
+    faults: tuple[str, ...]
 
     def plan(
         self, config: Config, settings: Settings, streams: Streams

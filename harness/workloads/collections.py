@@ -29,6 +29,7 @@ class _Collection:
 
     options: Mapping[str, Option] = {}
     model = ""
+    faults: tuple[str, ...] = ()
 
     def __init__(self, name: str, summary: str, *, put: str, take: str, final: str, puts: float) -> None:
         self.name = name

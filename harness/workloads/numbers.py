@@ -28,6 +28,7 @@ class BankWorkload:
         "transfers between accounts and reads of all balances; finds half-done transactions and lost updates"
     )
     model = ""
+    faults: tuple[str, ...] = ()
     options: Mapping[str, Option] = {
         "accounts": Option(5, "accounts of a bank", 2, 100),
         "balance": Option(10, "what each account has at first", 1, 1_000_000),
@@ -64,6 +65,7 @@ class CounterWorkload:
     name = "counter"
     summary = "additions to counters and reads; finds increments that are lost or counted twice"
     model = ""
+    faults: tuple[str, ...] = ()
     options: Mapping[str, Option] = {"negative": Option(default=False, help="whether to subtract, too")}
 
     def checkers(self, settings: Settings) -> tuple[CheckerCall, ...]:
@@ -94,6 +96,7 @@ class UniqueIdsWorkload:
     name = "unique-ids"
     summary = "identifiers asked for by all clients at once; finds one that is given twice"
     model = ""
+    faults: tuple[str, ...] = ()
     options: Mapping[str, Option] = {}
 
     def checkers(self, settings: Settings) -> tuple[CheckerCall, ...]:

@@ -33,6 +33,7 @@ class RegisterWorkload:
     name = "register"
     summary = "read, write and cas on several keys; finds lost writes, stale reads and split brain"
     model = "etcd-register"
+    faults: tuple[str, ...] = ()
     options: Mapping[str, Option] = {}
 
     def checkers(self, settings: Settings) -> tuple[CheckerCall, ...]:

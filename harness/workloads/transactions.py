@@ -31,6 +31,7 @@ _OPTIONS: Mapping[str, Option] = {
 class _Transactions:
     options = _OPTIONS
     model = ""
+    faults: tuple[str, ...] = ()
 
     def __init__(self, name: str, write: str, checker: str, summary: str) -> None:
         self.name = name

@@ -284,3 +284,26 @@ def test_a_single_node_elects_itself():
     settle(core)
     assert core.role.name == "leader"
     assert core.commit_index == 1
+
+
+def test_a_refusal_that_comes_twice_is_one():
+    core = core_of()
+    core.tick(core.deadline_us)
+    settle(core)
+    for _ in range(2):
+        core.step(VoteReply("b", "a", core.term, granted=False), core.now_us)
+    assert core.role.refused == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"election_timeout_us_min": 9, "election_timeout_us_max": 8}, "give a positive minimum"),
+        ({"heartbeat_us": 150_000}, "must be positive and below"),
+        ({"lease_drift_max": 1.0}, "lease_drift_max 1.0 must be in"),
+        ({"pending_reads_max": 0}, "pending_reads_max 0 must be at least 1"),
+    ],
+)
+def test_options_under_which_nothing_could_last_are_refused(options, why):
+    with pytest.raises(ValueError, match=why):
+        Options(**options)

@@ -210,3 +210,17 @@ def test_a_cluster_is_replaced_node_by_node_under_load():
     world.after_event = None
     world.run(ms=1000)
     assert world.call(world.leader(), Get("x")).value == 1
+
+
+def test_what_is_committed_before_a_change_does_not_finish_it():
+    core = leader()
+    core.propose(b"x", core.now_us)
+    assert not core.is_changing_config
+    assert core.change_config(["a", "d"], now_us=core.now_us) == 3
+    settle(core)
+    ok(core, "b", 2)
+    assert core.commit_index == 1  # from the moment it is in the log, the new voters count too
+    ok(core, "d", 2)
+    assert core.commit_index == 2
+    assert core.is_changing_config
+    assert core.config_index == 3

@@ -336,3 +336,21 @@ def test_figure_8_an_entry_of_an_earlier_term_is_not_committed_by_counting():
     ok(s1, "b", 3)
     ok(s1, "c", 3)
     assert s1.commit_index == 3
+
+
+def test_a_bug_that_goes_on_past_what_cannot_be_lowers_its_commit_index():
+    """The systems that had those bugs did not notice either: the checkers are to."""
+
+    class Unguarded(Core):
+        __slots__ = ()
+
+        def _impossible(self, what):
+            pass
+
+    core = Unguarded(
+        "a", NAMES, Saved(HardState(3), entries_of(1, 1)), random=lambda: 0.5, now_us=0, options=Options()
+    )
+    core.commit_index = 2
+    core.step(AppendEntries("b", "a", 3, 1, 1, 2, 0, entries_of(3, first=2)), 0)
+    assert [entry.term for entry in core.log.entries] == [1, 3]
+    assert core.commit_index == 2
