@@ -144,13 +144,13 @@ def explored(examples, steps, **more):
 
 
 def test_the_core_keeps_its_invariants_whatever_happens():
-    run_state_machine_as_test(RaftMachine, settings=explored(60, 60))
+    run_state_machine_as_test(RaftMachine, settings=explored(40, 50))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vote-twice", "quorum-one-short"])
 def test_a_seeded_bug_breaks_them_and_the_steps_shrink(name, capsys):
     with pytest.raises(InvariantViolated) as caught:
-        run_state_machine_as_test(machine_of(BUGS[name]), settings=explored(3_000, 40, database=None))
+        run_state_machine_as_test(machine_of(BUGS[name]), settings=explored(1_500, 40, database=None))
     steps = [line for line in "\n".join(caught.value.__notes__).splitlines() if line.startswith("state.")]
     assert 2 <= len(steps) <= 30

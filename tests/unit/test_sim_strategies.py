@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import HealthCheck, find, given, settings
 
 from checkers import check_linearizable
 from harness import plan as plans
@@ -14,6 +14,7 @@ from nemesis.kinds import FAULTS
 from nemesis.schedule import check_plan
 
 NODES = ("n1", "n2", "n3")
+FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @settings(deadline=None)
@@ -37,7 +38,7 @@ def test_fault_plans_fit_their_nodes_and_stand_in_order(events):
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if FAULTS[name].nodes_min <= 3])
 def test_every_kind_of_fault_has_a_first_variant(name):
-    fault = find(strategies.faults(NODES, kinds=[name]), lambda _: True)
+    fault = find(strategies.faults(NODES, kinds=[name]), lambda _: True, settings=FEW)
     assert fault == strategies._variant(name, NODES, 0)
 
 
@@ -53,10 +54,13 @@ def test_plans_run_repeat_themselves_and_are_linearizable(tmp_path_factory, plan
 
 
 def test_the_simplest_plan_has_nothing_in_it_and_a_wanted_one_little_more():
-    empty = find(strategies.plans(), lambda _: True)
+    empty = find(strategies.plans(), lambda _: True, settings=FEW)
     assert (empty.ops, empty.faults, len(empty.nodes), empty.config.concurrency) == ((), (), 3, 1)
     wanted = find(
-        strategies.plans(), lambda plan: len(plan.ops) >= 2 and any(e.fault.nodes for e in plan.faults)
+        strategies.plans(),
+        lambda plan: len(plan.ops) >= 2 and any(e.fault.nodes for e in plan.faults,
+        settings=FEW,
+    )
     )
     assert (len(wanted.ops), len(wanted.faults)) == (2, 1)
     assert [op.at_us for op in wanted.ops] == [0, 0]
