@@ -32,6 +32,7 @@ from typing import BinaryIO
 
 from harness.clusters import abilities, balancer, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
+from harness.clusters.cgroups import Groups, Limits
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
 from harness.clusters.shims import ShimFiles
@@ -81,8 +82,13 @@ def check(plan: Plan) -> None:
         raise ConfigError(str(error)) from None
     if plan.config.via == "lb":
         balancer.require()
+    Groups(("probe",), _limits(plan)).remove()
     with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
         _build(shims.needed(plan), Path(directory))
+
+
+def _limits(plan: Plan) -> Limits:
+    return Limits(plan.config.node_cpus, plan.config.node_memory_mb)
 
 
 def _build(kinds: Sequence[str], directory: Path) -> dict[str, PurePosixPath]:
@@ -103,6 +109,7 @@ class LocalCluster(RealCluster):
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._net: Netns | None = None
         self._scratch: Path | None = None
+        self._groups: Groups | None = None
         self._kinds = shims.needed(plan)
         needed = {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
         self._can_lose_power = "disk-lose-unsynced" in needed
@@ -116,6 +123,7 @@ class LocalCluster(RealCluster):
         self._scratch = scratch.make(self.kind)
         self._libraries = _build(self._kinds, self._scratch)
         self._shims = ShimFiles(self._scratch, self._nodes)
+        self._groups = Groups(self._nodes, _limits(self._plan))
         try:
             self._net = Netns(self._nodes)
         except NetnsError as error:
@@ -135,6 +143,8 @@ class LocalCluster(RealCluster):
             process.kill()
         for process in self._processes.values():
             process.wait(KILL_TIMEOUT_S)
+        if self._groups is not None:
+            self._groups.remove()
         if self._net is not None:
             self._net.close()
         if self._scratch is not None:
@@ -178,6 +188,8 @@ class LocalCluster(RealCluster):
         if node in self._joins:
             argv += self._member_service().join_options
         command = self._net.command(node, ["setpriv", "--pdeathsig", "KILL", *argv])
+        if self._groups is not None:
+            command = self._groups.command(node, command)
         with self.log_file(node).open("ab") as log:
             self._processes[node] = self._spawn(command, log, self._environment(node, data))
 
