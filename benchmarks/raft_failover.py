@@ -32,7 +32,7 @@ from raft.testing import World
 
 RANGES_MS = ((150, 150), (150, 151), (150, 155), (150, 175), (150, 200), (150, 300))
 GIVEN_UP_MS = 10_000
-LABEL = "150-300 ms, three processes, kill -9 to the next acknowledged write"
+LABEL = "150-300 ms, real: to the next acknowledged write"
 
 
 def simulated_ms(low_ms: int, high_ms: int, seed: int) -> float:
@@ -121,7 +121,7 @@ def plot(found: dict[str, list[float]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5))
+    figure, axes = plt.subplots(figsize=(8, 6))
     for label, values in found.items():
         ordered = sorted(values)
         shares = [100 * (at + 1) / len(ordered) for at in range(len(ordered))]
@@ -139,7 +139,7 @@ def plot(found: dict[str, list[float]], path: Path) -> None:
     axes.set_xticks([100, 200, 300, 500, 1000, 2000, 5000, 10000])
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

@@ -97,6 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--liveness-bound", type=float, metavar="S", dest="liveness_bound_s",
         help=f"how long it may take (default {d.liveness_bound_s:g})",
     )  # fmt: skip
+    add("--node-cpus", type=float, metavar="N", help="CPUs each node may use, on local and docker")
+    add(
+        "--node-memory", type=int, metavar="MB", dest="node_memory_mb",
+        help="megabytes each node may use, on local and docker",
+    )  # fmt: skip
     add("--via", help=f"how clients find the leader: {', '.join(configs.VIA)} (default {d.via})")
     add(
         "--node", action="append", metavar="[USER@]HOST[:PORT][=ADDRESS]", dest="hosts",
