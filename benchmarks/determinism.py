@@ -61,7 +61,9 @@ def main() -> None:
         "depth": args.depth, "seeds": len(first), "differ": differ, "complete": complete, "events": events,
         "different_traces": len({line.split()[2] for line in first}),
     }  # fmt: skip
-    print(json.dumps(summary) if args.json else "  ".join(f"{name} {value}" for name, value in summary.items()))
+    print(
+        json.dumps(summary) if args.json else "  ".join(f"{name} {value}" for name, value in summary.items())
+    )
     sys.exit(0 if complete and not differ else 1)
 
 
