@@ -31,7 +31,7 @@ Theory of operation
 ...     online.add(op)
 >>> print(*online.verdict().lines(), sep="\n")
 invalid: not linearizable with model register: 3 operations, zones-online
-  the read at index 5 returned 1, which nobody wrote, or which was replaced for good before the read was called
+  with the completion at index 5 each of 1 and 2 was there before the other one was: no order is possible
 """
 
 from __future__ import annotations
