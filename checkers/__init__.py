@@ -9,7 +9,7 @@ r"""Checkers: pure functions from a history to a verdict, and the history format
 valid: linearizable with model register: 2 operations, zones
 """
 
-from checkers import fast
+from checkers import drawing, fast
 from checkers.effects import Effect, Inconsistent
 from checkers.fast import warm_up
 from checkers.formats import encode_header, encode_op, parse_history, read_history
@@ -34,6 +34,7 @@ __all__ = [
     "check_linearizable",
     "check_stats",
     "default_model",
+    "drawing",
     "encode_header",
     "encode_op",
     "fast",

@@ -31,9 +31,9 @@ from types import ModuleType
 from typing import Any
 
 #: Files whose functions are compiled.
-_KERNEL_FILES = ("zones.py", "kernels.py", "kernel_orders.py", "kernel_replay.py")
+_KERNEL_FILES = ("zones.py", "kernels.py", "kernel_orders.py", "kernel_replay.py", "kernel_lines.py")
 #: What is compiled together, with about how many seconds that takes.
-PARTS = {"zones": 6, "expand": 10, "deep": 8, "levelwise": 6, "replay": 3}
+PARTS = {"zones": 6, "expand": 10, "deep": 8, "levelwise": 6, "replay": 3, "lines": 6}
 _FOLDERS_KEPT = 4
 
 #: Called with a sentence before something is compiled; a command line sets it to print.
@@ -59,6 +59,11 @@ _used: set[str] = set()
 def warm(part: str = "deep") -> bool:
     """Whether the part was compiled before on this machine, as far as the cache on disk tells."""
     return loaded(part) or (installed() and (_folder() / f"{part}.ready").exists())
+
+
+def by_readiness(part: str, cold: int, warm_: int, loaded_: int) -> int:
+    """A number by whether the part must be compiled, must be loaded, or is there."""
+    return loaded_ if loaded(part) else warm_ if warm(part) else cold
 
 
 def warm_up() -> bool:
@@ -125,12 +130,19 @@ def _prepare_replay() -> None:
     replay_tiny()
 
 
+def _prepare_lines() -> None:
+    from checkers.line_columns import scan_tiny  # noqa: PLC0415
+
+    scan_tiny()
+
+
 _PREPARE: dict[str, Callable[[], None]] = {
     "zones": _prepare_zones,
     "expand": _prepare_expand,
     "deep": _prepare_deep,
     "levelwise": _prepare_levelwise,
     "replay": _prepare_replay,
+    "lines": _prepare_lines,
 }
 
 

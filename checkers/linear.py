@@ -37,6 +37,7 @@ from checkers.zones import FITS, VIOLATION
 
 if TYPE_CHECKING:
     from checkers.columns import KeyParts
+    from checkers.explain import Explanation
 
 #: From that many lines on histories of registers are read into arrays and checked by compiled code: where that must
 #: be compiled first, where it must be loaded, and where it is loaded already.
@@ -53,11 +54,6 @@ _BOTH = ("dfs", "bfs")
 _PARTS = {"dfs": "deep", "bfs": "levelwise"}
 #: Cause of an `Outcome` of a key that the algorithm which the user asked for does not fit.
 _NOT_THIS = "algorithm"
-
-
-def _by_readiness(part: str, cold: int, warm: int, loaded: int) -> int:
-    """A number by whether compiled code must be made, loaded, or is there."""
-    return loaded if fast.loaded(part) else warm if fast.warm(part) else cold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +172,7 @@ class _Check:
             isinstance(model, Register)
             and fast.installed()
             and len(self.history.lines)
-            >= _by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
+            >= fast.by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
         ):
             from checkers.columns import register_columns  # noqa: PLC0415  (numpy only for long histories)
 
@@ -211,9 +207,10 @@ class _Check:
             left = []
         for key in left:
             if not self._search_columns(key):
-                self._search(key, _by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
+                self._search(key, fast.by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
         for key in list(self.undecided):
             self._search_hard(key)
+        explanation = self._explained()
         valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
         return Verdict(
             valid=valid,
@@ -225,7 +222,8 @@ class _Check:
             cause=self._cause() if valid == "unknown" else None,
             failing_keys=tuple(show(key, 40) for key in self.keys if key in self.failing),
             unknown_keys=tuple(show(key, 40) for key in self.keys if key in self.undecided),
-            evidence=self._evidence(),
+            evidence=explanation.lines if explanation else (),
+            figure=explanation.figure if explanation else None,
             notes=self.history.notes,
         )
 
@@ -359,29 +357,30 @@ class _Check:
         if not outcome.valid:
             self.failing[key] = outcome
 
-    def _evidence(self) -> tuple[str, ...]:
+    def _explained(self) -> Explanation | None:
+        """Of the first key that is wrong."""
         if not self.failing:
-            return ()
-        from checkers.explain import explain  # noqa: PLC0415  (a valid history needs no networkx)
+            return None
+        from checkers.explain import Explanation, explain  # noqa: PLC0415  (a valid history needs no networkx)
 
         key, outcome = next(iter(self.failing.items()))
         name = key if by_key(self.model) else None
         try:
             if key in self.found:
-                return tuple(self._wrong_values(key, name))
+                return self._wrong_values(key, name)
             if outcome is None:
-                return tuple(self._clash(key, name))
+                return self._clash(key, name)
             if not outcome.recent:
                 # The search on columns says that there is an end, not yet which states it was reached in.
                 problem = compile_problem(self._operations(key), self.model)
                 outcome = self._compiled(
                     problem, Meter(2 * self.budget.configurations, self.budget.bytes_max, NEVER)
                 )
-            return tuple(explain(self._operations(key), self.model, name, outcome))
+            return explain(self._operations(key), self.model, name, outcome)
         except Exception as error:  # noqa: BLE001  (the verdict stands, even if it cannot be explained)
-            return (f"the counterexample could not be made: {type(error).__name__}: {error}",)
+            return Explanation((f"the counterexample could not be made: {type(error).__name__}: {error}",))
 
-    def _clash(self, key: Hashable, name: Hashable) -> list[str]:
+    def _clash(self, key: Hashable, name: Hashable) -> Explanation:
         """Of a long history only the operations that clash are made."""
         from checkers.explain import explain_clash, explain_part  # noqa: PLC0415
 
@@ -392,7 +391,7 @@ class _Check:
         operations = _groups(part, self.model).get(key, []) if part is not None else []
         return explain_part(operations, self.model, name, parts.size(key))
 
-    def _wrong_values(self, key: Hashable, name: Hashable) -> list[str]:
+    def _wrong_values(self, key: Hashable, name: Hashable) -> Explanation:
         from checkers.explain import explain_part  # noqa: PLC0415
 
         operations = self._operations(key)

@@ -404,7 +404,12 @@ def default_model(history: History) -> tuple[str, str]:
     """
     if history.model is not None:
         return history.model, f"model {history.model}: the history's header names it"
-    fs = sorted({op.f for op in history.lines if type(op.process) is int})
+    lines: Any = history.lines
+    fs = sorted(
+        lines.client_fs()
+        if hasattr(lines, "client_fs")
+        else {op.f for op in history.lines if type(op.process) is int}
+    )
     name = next((name for known, name in _MODEL_BY_FS if fs and known.issuperset(fs)), None)
     if name is None:
         where = f"{history.source}: " if history.source else ""

@@ -20,6 +20,7 @@ from checkers import (
     Verdict,
     check_linearizable,
     default_model,
+    drawing,
     fast,
     model_by_name,
     read_history,
@@ -34,6 +35,7 @@ FORMATS = ("auto", "jsonl", "edn", "jepsen-log")
 #: Where a run keeps its history (`harness.store`, which is not imported for that).
 _RUN_HISTORY = "history.jsonl"
 _SUFFIXES = (".jsonl", ".json", ".edn", ".log", ".txt")
+_DRAWINGS = {".svg": drawing.svg, ".dot": drawing.dot}
 _EXPECTED = {"linearizable": "valid", "nonlinearizable": "invalid", "valid": "valid", "invalid": "invalid"}
 
 
@@ -94,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="for a directory: a table (tab-separated, columns path, model, verdict) of what is expected of which file",
     )
+    add(
+        "--drawing",
+        type=Path,
+        metavar="FILE",
+        help="where to draw the counterexample of a history that is not valid: a picture (.svg) or a graph (.dot)",
+    )
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
@@ -105,12 +113,18 @@ def main(args: argparse.Namespace) -> int:
         path /= _RUN_HISTORY
     if path.is_dir():
         return _check_directory(args, path)
+    if args.drawing is not None and args.drawing.suffix not in _DRAWINGS:
+        raise ConfigError(
+            f"--drawing {args.drawing} is neither .svg nor .dot; give a file with one of these names"
+        )
     if args.expect is not None:
         raise ConfigError(
             f"--expect is for a directory, and {path} is none; leave it out, or give the directory"
         )
     checked = _check(args, _Task(path))
     _show(checked, to_stderr=args.json)
+    if args.drawing is not None:
+        _draw(args.drawing, checked)
     if args.json:
         sys.stdout.write(json.dumps(checked.to_json()) + "\n")
     return checked.exit_code
@@ -163,6 +177,19 @@ def _show(checked: _Checked, *, to_stderr: bool) -> None:
     for note in (*checked.history.notes, *([checked.why] if checked.why else [])):
         stream.write(f"note: {note}\n")
     stream.writelines(f"{line}\n" for line in checked.verdict.lines())
+
+
+def _draw(path: Path, checked: _Checked) -> None:
+    draw = _DRAWINGS[path.suffix]
+    if checked.verdict.figure is None:
+        sys.stderr.write(f"note: there is no counterexample to draw, so {path} is not written\n")
+        return
+    try:
+        path.write_text(draw(checked.verdict.figure))
+    except OSError as error:
+        raise ConfigError(
+            f"--drawing {path} cannot be written ({error.strerror}); give another place"
+        ) from None
 
 
 def _check_directory(args: argparse.Namespace, path: Path) -> int:

@@ -64,6 +64,9 @@ class Membership(Snapshots):
             self.change_config((*self.voters, *ready), rest, now_us=self.now_us)
 
     def _lags(self, progress: Progress) -> bool:
+        """Whether a learner is behind, or away: of one that was never heard of nothing is known to be near."""
+        if not progress.match_index or self.now_us - progress.heard_us > self.options.election_timeout_us_max:
+            return True
         return self.commit_index - progress.match_index > self.options.entries_per_append_max
 
     def _append_config(self, config: Config) -> Index:

@@ -174,6 +174,18 @@ def test_a_learner_that_lags_is_not_promoted():
     assert core.change_config(["a", "b", "c", "d"], now_us=core.now_us) == 103
 
 
+def test_a_learner_that_was_never_heard_of_or_went_silent_is_not_promoted():
+    core = leader()
+    core.change_config(["a", "b", "c"], ["d"], now_us=core.now_us)
+    settle(core)
+    ok(core, "b", 2)
+    assert "d has not caught up" in core.change_config(["a", "b", "c", "d"], now_us=core.now_us)
+    ok(core, "d", 2)
+    later_us = core.now_us + core.options.election_timeout_us_max + 1
+    assert "d has not caught up" in core.change_config(["a", "b", "c", "d"], now_us=later_us)
+    assert core.change_config(["a", "b", "c", "d"], now_us=core.now_us - later_us) == 3
+
+
 def test_a_transfer_to_a_member_that_leaves_is_forgotten():
     core = leader()
     core.change_config(["a", "b", "c"], ["d"], now_us=core.now_us)
