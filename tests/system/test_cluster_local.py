@@ -93,6 +93,47 @@ def test_two_hundred_clients_of_one_harness(tmp_path):
     assert summary["ok"] > 500
 
 
+ROOTLESS = """
+import functools, sys
+from harness.clusters import local
+from nemesis.netns import Netns
+local.Netns = functools.partial(Netns, rootless=True)
+from harness.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_runs_at_once_one_of_them_in_a_user_namespace_behind_a_load_balancer(tmp_path):
+    options = [
+        "--nodes",
+        "3",
+        "--time-limit",
+        "8",
+        "--rate",
+        "50",
+        "--json",
+        "--seed",
+        "3",
+        "--fault",
+        "partition",
+    ]
+    options += ["--fault", "latency", "--fault", "kill"]
+    argvs = [command(tmp_path / "a", *options), command(tmp_path / "b", *options)]
+    argvs[1][1:3] = ["-c", ROOTLESS]
+    if shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin"):
+        argvs[1] += ["--via", "lb"]
+    runs = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for argv in argvs
+    ]
+    for process in runs:
+        said, errors = process.communicate(timeout=200)
+        summary = json.loads(said.splitlines()[-1])
+        assert (process.returncode, summary["valid"]) == (0, True), errors
+        facts = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["facts"]
+        assert facts["packets_met_by_faults"] > 0
+        assert left_by(process.pid) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_it_is_stopped(tmp_path, number):
     options = (
