@@ -272,7 +272,7 @@ async def _troubled(node: str, before: Mapping[str, int], probes: ProbeTarget) -
     grown = {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
     if not grown:
         return Evidence("unproved", (f"{node} did nothing that it would have troubled",))
-    shown = ", ".join(f"{name} {count} times" for name, count in grown.items())
+    shown = ", ".join(f"{name} {count}" for name, count in grown.items())
     return Evidence("proved", (f"{node}: {shown}",))
 
 

@@ -73,3 +73,24 @@ def test_what_a_user_can_get_wrong_is_said_in_one_sentence(tmp_path, args, says)
     assert result.returncode == 254
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_guided_sweep_keeps_a_corpus_and_goes_on_with_it(tmp_path):
+    first = last_json(splitbrain("sweep", "--seeds", "0:6", "--guided", *SMALL, cwd=tmp_path))
+    path = tmp_path / first["results_file"]
+    corpus = path.with_suffix(".corpus.jsonl")
+    kept = len(corpus.read_bytes().splitlines())
+    assert 1 <= kept <= 6
+    assert first["states_reached"] > 10
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]))
+    again = splitbrain("sweep", "--resume", path, "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (last_json(again)["resumed"], last_json(again)["seeds"]) == (3, 6)
+    assert len(corpus.read_bytes().splitlines()) >= kept
+
+
+def test_a_sweep_for_liveness_says_how_long_recovery_took(tmp_path):
+    summary = last_json(splitbrain("sweep", "--seeds", "3", "--liveness", *SMALL, cwd=tmp_path))
+    assert summary["valid"] is True
+    assert 0 <= summary["recovered_ms_max"] < 10_000
