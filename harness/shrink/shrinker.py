@@ -23,8 +23,8 @@ Theory of operation
     In the end Hypothesis makes the numbers of the plan smaller (`polish`), where it is installed.
 
 Rules of this module
-    1. Same kind of violation: the history of the smaller plan violates the same model or checker, or liveness if that
-       was it. Which key it is, and which operation, may change.
+    1. Same kind of violation: the history of the smaller plan violates the same model, checker or invariant, or
+       liveness if that was it. Which key it is, and which operation, may change.
     2. The seed is kept (`edits`). The search itself draws from a stream of that seed: the same run and the same
        number of attempts give the same result.
     3. What was tried once is not tried again; plans are known by the digest of their bytes.
