@@ -13,8 +13,9 @@ Rules of this module
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from harness.execute import execute
 from harness.progress import QuietProgress
 
 NONE = "none"
+CELLS_EACH = 8  # that a worker process measures before a fresh one takes its place
 #: Bugs of the reference system, one or two of each kind; of those that clients can see.
 BUGS = (
     "stale-read",
@@ -84,13 +86,24 @@ def _calls(config: Config) -> Iterable[CheckerCall]:
     return workloads.by_name(config.workload).checkers(workloads.settings_of(config))
 
 
-def table(base: Config, names: Sequence[str], bugs: Sequence[str], seeds: int, jobs: int) -> str:
+def table(
+    base: Config,
+    names: Sequence[str],
+    bugs: Sequence[str],
+    seeds: int,
+    jobs: int,
+    say: Callable[[str], object] = lambda _: None,
+) -> str:
     """The table in Markdown, with a sentence on how it was made."""
     columns = (NONE, *bugs)
     pairs = [(name, bug) for name in names for bug in columns]
-    with ProcessPoolExecutor(jobs) as pool:
+    cells: dict[tuple[str, str], Cell] = {}
+    with ProcessPoolExecutor(jobs, max_tasks_per_child=CELLS_EACH, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(measure, base, name, bug, seeds) for name, bug in pairs]
-        cells = {(cell.workload, cell.bug): cell for cell in (future.result() for future in futures)}
+        for future in futures:
+            cell = future.result()
+            cells[cell.workload, cell.bug] = cell
+            say(f"{cell.workload} {cell.bug}: {cell.text}")
     how = (
         f"Measured on `{base.cluster}` with {base.nodes} nodes, {base.concurrency} clients, {base.rate_hz:g} "
         f"operations a second for {base.time_limit_s:g} s, faults {', '.join(base.faults)}, seeds 0 to {seeds - 1}. "

@@ -74,8 +74,12 @@ def _measure(args: argparse.Namespace) -> int:
         raise ConfigError("--seeds and --jobs must be 1 or more")
     clusters.require(args.cluster)
     base = validate(Config(cluster=args.cluster, time_limit_s=args.time_limit))
-    sys.stdout.write(table(base, names, bugs, args.seeds, args.jobs))
+    sys.stdout.write(table(base, names, bugs, args.seeds, args.jobs, _say))
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _described(workload: Workload) -> dict[str, Any]:

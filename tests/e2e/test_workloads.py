@@ -50,6 +50,8 @@ FOUND_BY = [
     ("log", "guards-unchecked", 0, 6),
     ("g2", "guards-unchecked", 0, 6),
     ("multi-register", "txn-in-two-parts", 0, 6),
+    ("watch", "watch-gap", 0, 12),
+    ("lease", "keep-alive-not-replicated", 0, 15),
 ]
 
 
