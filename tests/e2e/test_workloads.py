@@ -51,7 +51,9 @@ FOUND_BY = [
     ("log", "guards-unchecked", 0, 6),
     ("g2", "guards-unchecked", 0, 6),
     ("multi-register", "txn-in-two-parts", 0, 6),
-    ("watch", "watch-gap", 0, 12),
+    ("set", "ack-before-majority", 0, 8),
+    ("set-full", "ack-before-majority", 0, 8),
+    ("watch", "watch-gap", 0, 15),
     ("lease", "keep-alive-not-replicated", 0, 15),
 ]
 
