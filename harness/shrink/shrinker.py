@@ -66,7 +66,7 @@ GUESSES_MAX = 100_000
 LARGE_OPS = 250  # from here on, moments are tried before anything is left out
 MOMENTS_MAX = 2_000
 LAST_GUESSES = 80
-MOMENTS_SHARE, MOMENTS_SHARE_LATER = 0.4, 0.75  # of the budget
+MOMENTS_SHARE, MOMENTS_SHARE_LATER = 0.4, 0.3  # of the budget, from its start
 
 
 class BudgetSpent(Exception):
