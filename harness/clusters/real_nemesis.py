@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
 from harness.clusters.http import BadAnswer, Connection, exchange
 from harness.clusters.shims import ShimFiles
 from harness.systems.base import Call, Service
@@ -272,18 +274,20 @@ class RealNemesisSide:
                 places[node] += len(data)
                 *lines, rests[node] = (rests[node] + data).split(b"\n")
                 for line in lines:
-                    await self._read_line(line.decode(errors="replace"))
+                    await self._read_line(line)
             await asyncio.sleep(TAIL_INTERVAL_S)
 
-    async def _read_line(self, line: str) -> None:
-        words = line.split()
-        if len(words) < 4 or words[2] not in self._nodes:
+    async def _read_line(self, line: bytes) -> None:
+        try:
+            fields = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return  # what something else than its log has said
+        node, event = fields.get("node"), fields.get("event")
+        if node not in self._nodes or not isinstance(event, str):
             return
-        node, event = words[2], words[3]
-        fields = dict(word.split("=", 1) for word in words[4:] if "=" in word)
         kind = EVENTS.get(event)
         if event == "configured":
-            kind = "configured" if fields.get("outgoing") == "()" else "joint"
+            kind = "joint" if fields.get("outgoing") else "configured"
             if node in self._crash_in_change:
                 self._crash_in_change.discard(node)
                 await self.kill(node)
