@@ -1,5 +1,7 @@
 """Joint consensus: section 6."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -236,3 +238,30 @@ def test_what_is_committed_before_a_change_does_not_finish_it():
     assert core.commit_index == 2
     assert core.is_changing_config
     assert core.config_index == 3
+
+
+def test_learners_that_have_caught_up_become_voters_by_themselves():
+    core = leader()
+    core.options = replace(core.options, promotes_learners=True)
+    core.change_config(["a", "b", "c"], ["d", "e"], now_us=core.now_us)
+    settle(core)
+    ok(core, "b", 2)
+    for _ in range(100):
+        core.propose(b"x", core.now_us)
+    settle(core)
+    ok(core, "b", 102)
+    ok(core, "d", 102)
+
+    def heartbeat():
+        core.tick(core.heartbeat_us)
+        settle(core)
+
+    heartbeat()
+    assert (core.voters, core.config.learners) == (("a", "b", "c", "d"), ("e",))
+    heartbeat()  # one change at a time
+    assert core.config.outgoing == ("a", "b", "c")
+    for index in (103, 104):
+        for peer in ("b", "c", "d"):
+            ok(core, peer, index)
+    heartbeat()  # e lags: nothing to do
+    assert (core.voters, core.config) == (("a", "b", "c", "d"), Config(("a", "b", "c", "d"), (), ("e",)))

@@ -277,3 +277,14 @@ def test_who_is_no_leader_gives_no_index():
     settle(core)
     core.step(ReadIndex("c", "a", core.term, 1), core.now_us)
     assert core.ready() is None
+
+
+def test_questions_of_followers_are_bounded_at_the_leader_while_nobody_confirms_that_it_leads():
+    core = lead(core_of(pending_reads_max=2))
+    ok(core, "b", 1)
+    settle(core)
+    for read_id in range(9):
+        core.step(ReadIndex("c", "a", core.term, read_id), core.now_us)
+        settle(core)
+    rounds = [len(one.contexts) for one in core.role.read_rounds]
+    assert sum(rounds) + len(core.role.waiting_reads) == 2
