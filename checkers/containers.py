@@ -162,6 +162,7 @@ def _read(operations: Sequence[Operation]) -> _Object | Found | None:
     """The object, or at once what is wrong with it."""
     puts: dict[Hashable, Operation] = {}
     takes: dict[Hashable, Operation] = {}
+    twice: set[Hashable] = set()
     empties: list[_Interval] = []
     open_takes = 0
     for operation in operations:
@@ -175,10 +176,12 @@ def _read(operations: Sequence[Operation]) -> _Object | Found | None:
             open_takes += 1
         elif operation.result is None:
             empties.append((operation.call, operation.ret))
-        elif operation.result in takes:
-            return Found(valid=False, values=frozenset({operation.result}))
         else:
+            # Only once all puts were seen is it known that nothing was put in twice.
+            twice |= takes.keys() & {operation.result}
             takes[operation.result] = operation
+    if twice:
+        return Found(valid=False, values=frozenset(twice))
     wrong = [value for value, take in takes.items() if value not in puts or _ret(take) < puts[value].call]
     if wrong:
         return Found(valid=False, values=frozenset(wrong[:1]))

@@ -156,7 +156,7 @@ def _sniff(data: bytes, source: str) -> str:
 
 
 def _read_jsonl(data: bytes, source: str) -> History:
-    header, body, first_line = _split_header(data, source)
+    header, body, first_line = split_header(data, source)
     notes: tuple[str, ...] = ()
     if body and not body.endswith(b"\n"):
         body, notes = _drop_cut_line(body, first_line, source)
@@ -212,7 +212,7 @@ def _scanned(body: bytes, source: str) -> Any:
     return found
 
 
-def _split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
+def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
     """The header, the lines after it, and the number of the first of them."""
     none = Header("history")
     end = data.find(b"\n")
@@ -280,6 +280,18 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
             f"{source}: {untimed} of {len(lines)} lines have no time_ns: give it on all lines or none"
         )
     return lines, not untimed and any(op.time_ns for op in lines)
+
+
+def decode_line(raw: bytes, number: int, source: str) -> Op:
+    """The operation on one line.
+
+    Raises:
+        HistoryError: where it is none.
+    """
+    try:
+        return _op_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _bad_line(source, number, raw, error) from None
 
 
 def _bad_line(source: str, number: int, raw: bytes, error: Exception) -> HistoryError:

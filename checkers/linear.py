@@ -82,6 +82,7 @@ def check_linearizable(
     *,
     budget: Budget | None = None,
     algorithm: str = "auto",
+    explain: bool = True,
 ) -> Verdict:
     """Whether the history could have come from one correct object that does one thing at a time.
 
@@ -90,6 +91,7 @@ def check_linearizable(
         model: what a correct object does; a name stands for that model with the history's initial value.
         budget: what the check may use.
         algorithm: one of `ALGORITHMS`; what it alone cannot decide is ``unknown``.
+        explain: whether an invalid history gets its counterexample, which may take longer than the check.
 
     Returns:
         A verdict that names the model and the algorithm; invalid ones hold a counterexample.
@@ -106,7 +108,7 @@ def check_linearizable(
         model = model_by_name(model, history.initial)
     budget = budget or Budget()
     try:
-        return _Check(history, model, budget, algorithm).run()
+        return _Check(history, model, budget, algorithm, explain=explain).run()
     except HistoryError:
         raise
     except Exception as error:  # noqa: BLE001  (rule 3: a crash is never a pass)
@@ -145,11 +147,14 @@ class _Check:
     Operations of a long history of registers are made only for the keys that need them (`_operations`).
     """
 
-    def __init__(self, history: History, model: Model, budget: Budget, algorithm: str = "auto") -> None:
+    def __init__(
+        self, history: History, model: Model, budget: Budget, algorithm: str = "auto", *, explain: bool = True
+    ) -> None:
         self.history = history
         self.model = model
         self.budget = budget
         self.algorithm = algorithm
+        self.explain = explain
         self.orders = _ORDERS.get(algorithm, _BOTH)
         self.deadline_s = time.monotonic() + budget.seconds
         self.spent = 0
@@ -210,7 +215,7 @@ class _Check:
                 self._search(key, fast.by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
         for key in list(self.undecided):
             self._search_hard(key)
-        explanation = self._explained()
+        explanation = self._explained() if self.explain else None
         valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
         return Verdict(
             valid=valid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -25,6 +26,8 @@ from checkers import (
     model_by_name,
     read_history,
 )
+from checkers.models import Register
+from checkers.online import check_stream
 from checkers.verdict import worst
 from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, JSON_VALID, ConfigError
 
@@ -102,6 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where to draw the counterexample of a history that is not valid: a picture (.svg) or a graph (.dot)",
     )
+    add(
+        "--online",
+        action="store_true",
+        help="line by line, in bounded memory, for registers whose values are written once; PATH - is standard input",
+    )
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
@@ -109,6 +117,8 @@ def main(args: argparse.Namespace) -> int:
     """Read, check, explain."""
     fast.announce = _announce
     path: Path = args.file
+    if args.online:
+        return _check_online(args, path)
     if path.is_dir() and (path / _RUN_HISTORY).is_file():
         path /= _RUN_HISTORY
     if path.is_dir():
@@ -177,6 +187,35 @@ def _show(checked: _Checked, *, to_stderr: bool) -> None:
     for note in (*checked.history.notes, *([checked.why] if checked.why else [])):
         stream.write(f"note: {note}\n")
     stream.writelines(f"{line}\n" for line in checked.verdict.lines())
+
+
+def _check_online(args: argparse.Namespace, path: Path) -> int:
+    """Line by line, as they come; ends with the first violation."""
+    initial = _json_value(args.initial)
+    silent = args.model in {None, "register", "cas-register"}
+    if args.model is not None and not isinstance(model_by_name(args.model), Register):
+        raise ConfigError(f"--online checks registers, not the model {args.model}; leave out --online")
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+            verdict = check_stream(file, str(path), initial, silent_nil=silent)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give the path of a history") from None
+    stream = sys.stderr if args.json else sys.stdout
+    stream.writelines(f"{line}\n" for line in verdict.lines())
+    if args.json:
+        sys.stdout.write(json.dumps(verdict.to_json() | {"file": str(path)}) + "\n")
+    return EXIT_CODES[verdict.valid]
+
+
+def _json_value(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise ConfigError(
+            f"--initial {text!r} is not JSON; give a number, null, or a quoted string"
+        ) from None
 
 
 def _draw(path: Path, checked: _Checked) -> None:
@@ -272,12 +311,7 @@ def _model(args: argparse.Namespace, task: _Task, history: History) -> tuple[Mod
     initial = history.initial
     given = args.initial if args.initial is not None else task.initial
     if given is not None:
-        try:
-            initial = json.loads(given)
-        except json.JSONDecodeError:
-            raise ConfigError(
-                f"--initial {given!r} is not JSON; give a number, null, or a quoted string"
-            ) from None
+        initial = _json_value(given)
     try:
         return model_by_name(name, initial), why
     except ValueError as error:

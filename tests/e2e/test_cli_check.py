@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -202,3 +203,21 @@ def test_a_command_imports_only_itself():
     ).stdout.split()
     assert "harness.commands.check" in loaded
     assert not {"numba", "numpy", "networkx", "asyncio", "raft", "harness.commands.run"} & set(loaded)
+
+
+def test_online(capsys, tmp_path, monkeypatch):
+    """Line by line from a file or standard input; what is no register is refused."""
+    good, stale = history(tmp_path, *GOOD, name="good.jsonl"), history(tmp_path, *STALE, name="stale.jsonl")
+    assert check(capsys, good, "--online")[0] == 0
+    code, out, _ = check(capsys, stale, "--online", "--json")
+    assert code == 1
+    assert json.loads(out)["algorithm"] == "zones-online"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stale.read_bytes())))
+    assert check(capsys, "-", "--online")[0] == 1
+    code, _, err = check(capsys, good, "--online", "--model", "stack")
+    assert code == 254
+    assert "--online checks registers" in err
+    (tmp_path / "bad.jsonl").write_text(good.read_text() + "{no\n")
+    code, _, err = check(capsys, tmp_path / "bad.jsonl", "--online")
+    assert code == 254
+    assert "line 5" in err

@@ -93,7 +93,7 @@ MUTANTS = {
     "a bottom may be taken early": (" and value.take[1] >= last_call", ""),
     "components are one": ("if value.gap[0] >= end:", "if not components:"),
     "taken before it was put in": ("value not in puts or _ret(take) < puts[value].call", "value not in puts"),
-    "taken twice": ("elif operation.result in takes:", "elif False:"),
+    "taken twice": ("if twice:", "if False:"),
     "lost takes are no excuse": ("if wrong and read.open_takes:", "if False:"),
     "reads in any order": ("if not there > before or not new <= adds.keys():", "if not new <= adds.keys():"),
     "reads at any time": ("if any(_ret(operation) < latest for operation in group):", "if False:"),
@@ -140,5 +140,12 @@ def test_what_does_not_fit_goes_to_the_search():
     """Values put in twice, and an object that is not empty at first."""
     twice = [Op(n, n + 1, 0, kind, "push", None, 1) for n, kind in enumerate(("invoke", "ok") * 2)]
     assert check_linearizable(History.of(twice), "stack").algorithm == "wgl-dfs"
+    # Also where it is taken twice before it is put in for the second time.
+    taken = [Op(n + 9, n + 9, n, "invoke", "pop") for n in (1, 2)]
+    taken += [Op(n + 19, n + 19, n, "ok", "pop", None, 1) for n in (1, 2)]
+    late = [Op(30, 30, 3, "invoke", "push", None, 1), Op(31, 31, 3, "ok", "push", None, 1)]
+    invoked = [*twice[:2], *taken[:2], late[0], *taken[2:], late[1]]
+    lines = [Op(n, n + 1, op.process, op.type, op.f, None, op.value) for n, op in enumerate(invoked)]
+    assert check_linearizable(History.of(lines), "stack").valid == "valid"
     assert check_linearizable(History.of(twice[:2]), model_by_name("stack", [7])).algorithm == "wgl-dfs"
     assert check_linearizable(History.of(twice), "stack", algorithm="containers").valid == "unknown"
