@@ -172,12 +172,12 @@ class Prover:
 
     async def _link(self, probes: ProbeTarget, *, link: Link, begun: Begun) -> Evidence:
         src, dst = link
-        rules = self._nemesis.rules.links
+        rules, was_written = self._nemesis.rules.links, self._nemesis.is_network_written
         there, back = rules.get((src, dst), LinkRule()), rules.get((dst, src), LinkRule())
         count = _probes_for(there, back)
         begun.probes_sent += count
         found = await probes.probe_link(src, dst, count)
-        if self._nemesis.rules.links != rules:
+        if self._nemesis.rules.links != rules or not (was_written and self._nemesis.is_network_written):
             return Evidence("unproved", (f"{src}->{dst}: the network changed while it was probed",))
         return judge_link(f"{src}->{dst}", there, back, found)
 
