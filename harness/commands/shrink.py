@@ -85,7 +85,9 @@ def _search(plan: Plan, run_dir: Path, budget: Budget, console: Console) -> Shru
 
     # What the stored history has after the violation need not be run even once. What no client saw is not in it.
     first = edits.cut_off_end(plan, history.lines, violations[0].index) if violations else plan
-    shrunk = shrink(first, budget, on_success) or (shrink(plan, budget, on_success) if violations else None)
+    shrunk = shrink(first, budget, on_success, origin=plan) or (
+        shrink(plan, budget, on_success) if violations else None
+    )
     if shrunk is None and not violations:
         raise ConfigError(
             f"run {run_dir}: its history does not violate the model, no invariant is broken, and there is progress, so "

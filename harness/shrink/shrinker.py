@@ -66,7 +66,7 @@ GUESSES_MAX = 100_000
 LARGE_OPS = 250  # from here on, moments are tried before anything is left out
 MOMENTS_MAX = 2_000
 LAST_GUESSES = 80
-MOMENTS_SHARE, MOMENTS_SHARE_LATER = 0.4, 0.75  # of the budget
+MOMENTS_SHARE, MOMENTS_SHARE_LATER = 0.4, 0.3  # of the budget, from its start
 
 
 class BudgetSpent(Exception):
@@ -107,9 +107,18 @@ class Shrunk:
 Report = Callable[[str, Plan, int], None]
 
 
-def shrink(plan: Plan, budget: Budget, report: Report = lambda *_: None) -> Shrunk | None:
-    """Search; None where the plan itself shows no violation when it is run."""
-    search = _Search(plan, budget, report)
+def shrink(
+    plan: Plan, budget: Budget, report: Report = lambda *_: None, *, origin: Plan | None = None
+) -> Shrunk | None:
+    """Search; None where the plan itself shows no violation when it is run.
+
+    Args:
+        plan: what to begin with.
+        budget: how long.
+        report: is told of each success: the pass, the plan, how many attempts it took.
+        origin: the whole plan, where the end of `plan` was cut off already: its final operations are of use.
+    """
+    search = _Search(plan, origin if origin is not None else plan, budget, report)
     complete = False
     try:
         if not search.start():
@@ -122,10 +131,10 @@ def shrink(plan: Plan, budget: Budget, report: Report = lambda *_: None) -> Shru
 
 
 class _Search:
-    def __init__(self, plan: Plan, budget: Budget, report: Report) -> None:
+    def __init__(self, plan: Plan, origin: Plan, budget: Budget, report: Report) -> None:
         self.best = plan
         self.best_attempt = Attempt()
-        self._origin = plan
+        self._origin = origin
         self._went_wrong: tuple[Violation, ...] = ()
         self.attempts = 0
         self._budget = budget
