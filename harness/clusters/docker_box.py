@@ -188,7 +188,7 @@ class Box:
             address: in the network of the run.
             port: to be found on loopback too.
             environment: variables, beside the image's.
-            mounts: directories of this machine, and where they are seen, to be read.
+            mounts: directories of this machine, and where they are seen.
             limits: of CPU and memory.
         """
         options: dict[str, Any] = {"network_mode": "none"}
@@ -202,7 +202,7 @@ class Box:
         if limits.memory_mb is not None:
             options["mem_limit"] = options["memswap_limit"] = limits.memory_mb << 20
         types = importlib.import_module("docker").types
-        binds = {str(here): {"bind": str(there), "mode": "ro"} for here, there in (mounts or {}).items()}
+        binds = {str(here): {"bind": str(there), "mode": "rw"} for here, there in (mounts or {}).items()}
         self._containers[node] = self._client.containers.create(
             image, list(argv), name=f"{self.name}-{node}", hostname=node, cap_add=["NET_ADMIN"], init=True,
             labels=self._labels, environment={**(environment or {}), RUN_VARIABLE: self.name}, volumes=binds,

@@ -35,6 +35,7 @@ from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.cgroups import Groups, Limits
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
+from harness.clusters.real_nemesis import state_of
 from harness.clusters.shims import ShimFiles
 from harness.errors import ConfigError, SetupError
 from harness.plan import Plan
@@ -227,8 +228,7 @@ class LocalCluster(RealCluster):
             stat = Path(f"/proc/{self._processes[node].pid}/stat").read_text(encoding="ascii")  # noqa: ASYNC240 - no disk
         except OSError:
             return "down"
-        letter = stat.rpartition(")")[2].split()[0]
-        return "down" if letter in "ZX" else "paused" if letter in "Tt" else "running"
+        return state_of(stat)
 
     async def _wall_ahead_ms(self, node: str) -> float:
         """From a process that is started as the node's is; the monotonic clock, which nobody shifts, is the measure."""

@@ -205,6 +205,15 @@ class Site:
             f"signal {signal.Signals(number).name}" if number > 0 and code != "255" else f"exit code {code}"
         )
 
+    def stat(self, node: str) -> str:
+        """`/proc/PID/stat` of the node; empty where it is gone."""
+        return self.pool.run(node, f"cat /proc/$(cat {self.directory}/pid)/stat 2>/dev/null || true").decode()
+
+    def run_beside(self, node: str, script: str, environment: Mapping[str, str]) -> str:
+        """Run a script of the shell in the environment of a node."""
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        return self.pool.run(node, shlex.join(["env", *variables, "sh", "-c", script])).decode()
+
     def ahead_ns(self, node: str) -> int:
         """How far the host's monotonic clock is ahead of ours; the best of a few tries, to half a round trip."""
         best = (1 << 62, 0)
