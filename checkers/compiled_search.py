@@ -27,9 +27,11 @@ kernel_orders = fast.kernels("kernel_orders")
 kernel_replay = fast.kernels("kernel_replay")
 
 CELLS_MAX = 1_000_000
-#: Configurations of the first turn of each order, and of the longest turn.
+#: Configurations of the first turn, and of the longest one.
 _FIRST_SHARE = 20_000
 _SHARE_MAX = 1_000_000
+#: Level by level gets longer turns: what deep first does not find soon is mostly not there, and only the other can say.
+_LEVELWISE_SHARE = 3
 _INFOS_PER_KIND_MAX = 0x7FFF
 _RECENT_LEVELS = 256
 _NO_VALUE = -2
@@ -200,7 +202,8 @@ class Race:
         going = list(orders)
         while True:
             for order in tuple(going):
-                outcome = self.turn(order, meter, min(share, meter.left))
+                turn = share * (_LEVELWISE_SHARE if order == "bfs" else 1)
+                outcome = self.turn(order, meter, min(turn, meter.left))
                 if outcome.valid is not None:
                     return order, outcome
                 if best is None or outcome.level >= best[1].level:

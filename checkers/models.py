@@ -390,6 +390,7 @@ _MODEL_BY_FS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"enqueue", "dequeue"}), "fifo-queue"),
     (frozenset({"push", "pop"}), "stack"),
     (frozenset({"acquire", "release"}), "mutex"),
+    (frozenset({"acquire", "renew", "release"}), "lease"),
     (frozenset({"read", "append"}), "append-list"),
     (frozenset({"read", "add", "remove"}), "set"),
     (frozenset({"read", "add", "subtract"}), "counter"),

@@ -15,7 +15,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -98,12 +97,16 @@ def table(
     columns = (NONE, *bugs)
     pairs = [(name, bug) for name in names for bug in columns]
     cells: dict[tuple[str, str], Cell] = {}
-    with ProcessPoolExecutor(jobs, max_tasks_per_child=CELLS_EACH, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(measure, base, name, bug, seeds) for name, bug in pairs]
-        for future in futures:
-            cell = future.result()
-            cells[cell.workload, cell.bug] = cell
-            say(f"{cell.workload} {cell.bug}: {cell.text}")
+    for start in range(0, len(pairs), CELLS_EACH * jobs):
+        with ProcessPoolExecutor(jobs) as pool:  # fresh processes now and then: long ones get large
+            futures = [
+                pool.submit(measure, base, name, bug, seeds)
+                for name, bug in pairs[start : start + CELLS_EACH * jobs]
+            ]
+            for future in futures:
+                cell = future.result()
+                cells[cell.workload, cell.bug] = cell
+                say(f"{cell.workload} {cell.bug}: {cell.text}")
     how = (
         f"Measured on `{base.cluster}` with {base.nodes} nodes, {base.concurrency} clients, {base.rate_hz:g} "
         f"operations a second for {base.time_limit_s:g} s, faults {', '.join(base.faults)}, seeds 0 to {seeds - 1}. "

@@ -26,9 +26,10 @@ from checkers import (
     model_by_name,
     read_history,
 )
+from checkers.history import CheckerCall
 from checkers.models import Register
 from checkers.online import check_stream
-from checkers.verdict import worst
+from checkers.verdict import merge, worst
 from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, JSON_VALID, ConfigError
 
 NAME = "check"
@@ -65,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME",
         help="what the history must fit (default: what its header says, else a guess)",
+    )
+    add(
+        "--checker",
+        action="append",
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="another checker instead of a model, repeatable, e.g. list-append:model=serializable (docs/workloads.md)",
     )
     add("--format", choices=FORMATS, default="auto", help="default auto")
     add("--initial", metavar="VALUE", help="the first value of a register, as JSON (default: none)")
@@ -177,9 +184,46 @@ def _check(args: argparse.Namespace, task: _Task) -> _Checked:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     history = read_history(task.path, args.format)
-    model, why = _model(args, task, history)
-    verdict = check_linearizable(history, model, budget=budget, algorithm=args.algorithm)
+    verdicts = _with_checkers(args, task, history)
+    why = ""
+    if not verdicts or (args.checker is None and history.model is not None):
+        model, why = _model(args, task, history)
+        verdicts.insert(0, check_linearizable(history, model, budget=budget, algorithm=args.algorithm))
+    verdict = merge(verdicts)
     return _Checked(task.path, history, verdict, why, time.monotonic() - started_s)
+
+
+def _with_checkers(args: argparse.Namespace, task: _Task, history: History) -> list[Verdict]:
+    """What the checkers say that the user names, else those that the header names; none of them with a model."""
+    named = args.model is not None or task.model is not None
+    if args.checker is not None and named:
+        raise ConfigError("--checker and --model cannot both be given; give one of them")
+    calls = [_call(text) for text in args.checker or ()] or ([] if named else list(history.checkers))
+    if not calls:
+        return []
+    from checkers.catalogue import run_checker  # noqa: PLC0415 - most histories need none of these
+
+    try:
+        return [run_checker(call, history) for call in calls]
+    except HistoryError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _call(text: str) -> CheckerCall:
+    """NAME or NAME:OPTION=VALUE,OPTION=VALUE, values as JSON where they are that, else as words."""
+    name, _, given = text.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, given.split(",")):
+        option, sign, value = part.partition("=")
+        if not sign:
+            raise ConfigError(f"--checker {text!r}: {part!r} is not OPTION=VALUE")
+        try:
+            options[option] = json.loads(value)
+        except json.JSONDecodeError:
+            options[option] = value
+    return CheckerCall(name, options)
 
 
 def _show(checked: _Checked, *, to_stderr: bool) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -185,6 +186,7 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
         board.add(result)
     started_s = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminated_as_interrupted())
         show = _display(stack, board, started_s, console)
         coverage = _Coverage(file)
         tasks = _tasks(file, board, coverage.guide, until_s)
@@ -199,6 +201,20 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
         except KeyboardInterrupt:
             console.print(f"interrupted; go on with: splitbrain sweep --resume {file.path}", soft_wrap=True)
     return board
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does."""
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(result: Result, console: Console) -> None:

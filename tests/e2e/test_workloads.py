@@ -14,6 +14,7 @@ from harness import plan as plans
 from harness.cli import main
 from harness.config import Config
 from harness.execute import execute
+from harness.measure import measure
 from harness.progress import QuietProgress
 from harness.workloads import WORKLOADS
 
@@ -50,7 +51,9 @@ FOUND_BY = [
     ("log", "guards-unchecked", 0, 6),
     ("g2", "guards-unchecked", 0, 6),
     ("multi-register", "txn-in-two-parts", 0, 6),
-    ("watch", "watch-gap", 0, 12),
+    ("set", "ack-before-majority", 0, 8),
+    ("set-full", "ack-before-majority", 0, 8),
+    ("watch", "watch-gap", 0, 15),
     ("lease", "keep-alive-not-replicated", 0, 15),
 ]
 
@@ -110,3 +113,27 @@ def test_a_lock_by_lease_without_fencing_loses_elements(tmp_path):
 def _made(tmp_path: Path, name: str) -> str:
     (tmp_path / name).mkdir()
     return name
+
+
+@pytest.mark.slow
+def test_what_finds_what_is_measured():
+    """One cell with the bug and one without; what is printed of them."""
+    base = Config(time_limit_s=4)
+    found = measure(base, "g2", "guards-unchecked", seeds=2)
+    assert (found.found_by, found.text) == (0, "**0**")
+    assert measure(base, "g2", "none", seeds=1).text == "1/1 valid"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bug", "nonsense"], "unknown bug 'nonsense'"),
+        (["--workload", "nonsense"], "unknown workload 'nonsense'"),
+        (["--seeds", "0"], "must be 1 or more"),
+    ],
+)
+def test_measuring_what_there_is_not_is_one_sentence(capsys, words, said):
+    assert main(["workloads", "--measure", *words]) == 254
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1

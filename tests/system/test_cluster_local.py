@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,21 @@ def test_a_fault_without_means_is_refused_before_the_run(tmp_path):
     assert "apt-get install" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler; on Debian: apt-get install gcc libc6-dev")
+def test_every_other_kind_bites_for_real(tmp_path):
+    """Slow processes, crash points, lost power, disks that stand still, drifting clocks, changes of membership."""
+    kinds = ("mix(slow,crash,power-loss,disk-stall,clock-drift)", "membership", "isolate-new-leader")
+    faults = [option for name in kinds for option in ("--fault", name)]
+    code, summary, said = run(
+        tmp_path, *faults, "--nodes", "5", "--time-limit", "25", "--rate", "40", "--seed", "5",
+        "--fault-interval", "3",
+    )  # fmt: skip
+    assert (code, summary["valid"]) == (0, True), said
+    events = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["fault_events"]
+    proofs = Counter(event["proof"] for event in events if event["start_s"] is not None)
+    assert proofs["refuted"] == 0
+    assert proofs["proved"] >= 5, [(event["description"], event["evidence"]) for event in events]
+    assert any(event.get("set_off") for event in events)
+    assert any("joint" in event["caused"] for event in events)

@@ -86,9 +86,9 @@ def test_a_fast_clock_fires_timers_early_and_never_jumps():
     loop.run_forever()
     assert log[-1] == 800_000
     assert host.now_us() == 1_000_000
-    assert host.wall_us() == 6_000_000
+    assert host.wall_us() == 5_800_000
     host.set_clock(ClockRule())
-    assert host.now_us() == host.wall_us() == 1_000_000
+    assert (host.now_us(), host.wall_us()) == (1_000_000, 800_000), "the wall clock is right again"
 
 
 @pytest.mark.parametrize("drift_ppm", [-600_000, -3, 3, 1_000, 333_333, 2_000_000])
