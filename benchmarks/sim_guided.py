@@ -1,6 +1,6 @@
 """Guided search beside pure random: `python benchmarks/sim_guided.py OUT_DIR [REPETITIONS] [RUNS_MAX] [BUG ...]`.
 
-For each seeded bug and each repetition, both arms run plans of the same configuration until one is invalid, by its
+Runs are short, one second of load on three nodes, so that hundreds of them can be repeated. For each seeded bug and each repetition, both arms run plans of the same configuration until one is invalid, by its
 history or by an invariant, or `RUNS_MAX` is reached. The random arm takes one fresh seed after the other; the guided
 arm is `harness.guided`. Both start from seeds of their own repetition. Results are appended to OUT_DIR/guided.jsonl, so
 that it can be stopped and started again; the figure OUT_DIR/guided.png needs matplotlib. Counts of runs do not depend
@@ -19,14 +19,14 @@ from harness.guided.corpus import Corpus
 from harness.guided.features import run_with_features
 from harness.shrink.attempt import attempt
 
-BUGS = ("retry-not-deduped", "read-before-own-commit", "stale-read")
+BUGS = ("stale-suffix-retained", "retry-not-deduped")
 ARMS = ("random", "guided")
 SEEDS_APART = 1_000_000
 RESAMPLES = 4_000
 
 
 def config_of(bug):
-    return Config(nodes=3, concurrency=4, time_limit_s=2.0, rate_hz=20.0, recovery_s=0.3, bug=bug)
+    return Config(nodes=3, concurrency=4, time_limit_s=1.0, rate_hz=20.0, recovery_s=0.3, bug=bug)
 
 
 def failed(run):
@@ -133,7 +133,7 @@ def main():
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     repetitions = int(sys.argv[2]) if len(sys.argv) > 2 else 20
-    runs_max = int(sys.argv[3]) if len(sys.argv) > 3 else 120
+    runs_max = int(sys.argv[3]) if len(sys.argv) > 3 else 60
     path = out / "guided.jsonl"
     measure(path, sys.argv[4:] or BUGS, repetitions, runs_max)
     rows = rows_of(path)

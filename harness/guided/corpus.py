@@ -1,9 +1,10 @@
 """The plans worth changing: each reached something when nothing before it had.
 
 Theory of operation
-    Every feature has a count of the runs that reached it. A plan is taken with a weight that is the sum over its
-    features of one over that count: what is rare is worth more, and what turns out to be common fades. A part of the
-    runs is drawn afresh all the time, so that the search cannot lock itself in.
+    Every feature has a count of the runs that reached it. A plan is taken with a weight that follows the rarest thing
+    it reached, as in AFLFast: one over the count of its rarest feature, so that what turns out to be common fades,
+    and over one more than the times it was taken already, so that the search does not stay with one plan. A part of
+    the runs is drawn afresh all the time, so that it cannot lock itself in.
 
 >>> from harness.config import Config
 >>> corpus = Corpus(Config(time_limit_s=1.0), seed=7)
@@ -52,6 +53,8 @@ class Corpus:
         self._swarm = swarm
         self._rng = Streams(seed).stream("guided")
         self._counts: Counter[int] = Counter()
+        self._taken: Counter[int] = Counter()  # by the number of the entry since the search began
+        self._dropped = 0
         self._fresh = seed
         self._faults_max = 0
 
@@ -75,6 +78,7 @@ class Corpus:
             self.entries.append(Entry(plan, features))
             if len(self.entries) > ENTRIES_MAX:
                 del self.entries[0]
+                self._dropped += 1
         return new
 
     def _draw(self) -> Plan:
@@ -84,11 +88,17 @@ class Corpus:
         return plan
 
     def _take(self) -> Plan:
-        counts = self._counts
-        weights = [sum(1.0 / counts[feature] for feature in entry.features) for entry in self.entries]
+        weights = [self._weight(at) for at in range(len(self.entries))]
         left = self._rng.random() * sum(weights)
-        for entry, weight in zip(self.entries, weights, strict=True):
+        chosen = len(weights) - 1
+        for at, weight in enumerate(weights):
             left -= weight
             if left < 0:
-                return entry.plan
-        return self.entries[-1].plan
+                chosen = at
+                break
+        self._taken[self._dropped + chosen] += 1
+        return self.entries[chosen].plan
+
+    def _weight(self, at: int) -> float:
+        rarest = min(self._counts[feature] for feature in self.entries[at].features)
+        return 1.0 / rarest / (1 + self._taken[self._dropped + at])

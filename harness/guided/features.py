@@ -3,12 +3,14 @@
 Theory of operation
     Random runs repeat themselves: most elect a leader, lose it, and elect another. What tells a run apart is in which
     states the nodes were together, and what followed on what. Mallory (Meng and others 2023) feeds that back into the
-    choice of faults, and so do we. Three kinds of features, all free of node names, times and counts:
+    choice of faults, and so do we. Features are coarse: were they fine, nearly every run would reach a new one, and
+    what is reached would say nothing about where to look. Four kinds, all free of node names, times and terms:
 
-    roles      after each change of a role: for every node its role, by how many terms it is behind the newest, and
-               how far its committed entries are behind the longest (none, a few, many), as a sorted bag
+    roles      after each change of a role: how many leaders, how many candidates, how many nodes gone (none, one,
+               more), whether somebody leads in an old term, how far the leader of the newest term is behind
     gaps       the widest gap of committed entries between two nodes, by powers of two, with the roles of both
-    adjacency  which events of nodes and faults followed on each other; a fault by its name and aim
+    adjacency  which events of nodes and faults followed on each other; a fault by its name, begun or healed
+    counts     how often an event happened in the run, by powers of two
 
 Rules of this module
     1. An observer only looks: what it sees is what happens without it. Who does not ask for features pays nothing.
@@ -19,7 +21,7 @@ Rules of this module
 from __future__ import annotations
 
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +33,7 @@ from harness.shrink.attempt import Attempt, attempt
 
 EVENTS_MAX = 20_000
 IN_A_ROW = 2
-TERMS_SHOWN = 3
+MANY = 2
 ROLES = {"follower": "f", "pre-candidate": "p", "candidate": "c", "leader": "l", "started": "f"}
 GONE = {"killed": "x", "crashed": "x", "stopped": "x"}
 ADJACENT = frozenset(
@@ -85,6 +87,8 @@ class Observer:
             for op in ops
             if op.process == "nemesis" and "event" in (op.value or ())
         ]
+        often = Counter(event for _, event in self._events)
+        self._found.update(_number("count", event, str(count.bit_length())) for event, count in often.items())
         last: deque[str] = deque(maxlen=IN_A_ROW)
         for _, what in sorted((*self._events, *faults), key=lambda event: event[0]):
             last.append(what)
@@ -102,18 +106,22 @@ class Observer:
         if role is not None:
             node.role = role
             node.term = fields.get("term", node.term)
-            self._found.add(_number("roles", *self._bag()))
+            self._found.add(_number("roles", *self._pattern()))
         if event in ADJACENT and len(self._events) < EVENTS_MAX:
             assert self._cluster is not None, "events come from a cluster"
             self._events.append((self._cluster.now_ns(), event))
 
-    def _bag(self) -> list[str]:
-        newest = max(node.term for node in self._nodes.values())
-        longest = max(node.commit for node in self._nodes.values())
-        return sorted(
-            f"{node.role}{min(TERMS_SHOWN, newest - node.term)}{_few(longest - node.commit)}"
-            for node in self._nodes.values()
-        )
+    def _pattern(self) -> tuple[str, ...]:
+        """What matters of the roles, terms and committed entries of all nodes together."""
+        nodes = self._nodes.values()
+        often = Counter(node.role for node in nodes)
+        newest = max(node.term for node in nodes)
+        longest = max(node.commit for node in nodes)
+        leaders = [node for node in nodes if node.role == "l"]
+        old = any(node.term < newest for node in leaders)
+        behind = max((longest - node.commit for node in leaders if node.term == newest), default=0)
+        numbers = (min(MANY, often[role]) for role in "lcpx")
+        return (*map(str, numbers), "old" if old else "", _few(behind))
 
     def _look_at_gap(self) -> None:
         nodes = self._nodes.values()
@@ -147,9 +155,8 @@ def _few(count: int) -> str:
 
 
 def _fault_label(op: Op) -> str:
-    """The name of a fault and what the first word of its description says about its aim, begun or healed."""
-    words = str(op.value.get("description", "")).split(":")[0].split()
-    return f"{op.f} {' '.join(words[:3])}"
+    """The name of a fault, begun or healed."""
+    return op.f
 
 
 def _number(*words: str) -> int:
