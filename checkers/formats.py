@@ -15,14 +15,14 @@ Rules of this module
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from checkers.edn import EdnError, read_forms
-from checkers.history import History, HistoryError, Op, OpType
+from checkers.history import CheckerCall, History, HistoryError, Op, OpType
 from checkers.memory import collector_paused
 
 FORMATS = ("jsonl", "edn", "jepsen-log")
@@ -43,12 +43,14 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
         version: of the format; 1.
         model: name of the model to check with, or None.
         initial: the object's value before the history.
+        checkers: names and options of the checkers to use beside, or instead of, the model.
     """
 
     splitbrain: str
     version: int = 1
     model: str | None = None
     initial: Any = None
+    checkers: tuple[CheckerCall, ...] = ()
 
 
 class _Line(msgspec.Struct, frozen=True, gc=False):
@@ -78,13 +80,17 @@ def encode_op(op: Op) -> bytes:
     return _encoder.encode(op) + b"\n"
 
 
-def encode_header(model: str | None = None, initial: Any = None) -> bytes:
+def encode_header(
+    model: str | None = None, initial: Any = None, checkers: Sequence[CheckerCall] = ()
+) -> bytes:
     r"""The first line of a ``jsonl`` history, with its newline.
 
     >>> encode_header("etcd-register")
     b'{"splitbrain":"history","version":1,"model":"etcd-register"}\n'
     """
     fields: dict[str, Any] = {"splitbrain": "history", "version": 1, "model": model, "initial": initial}
+    if checkers:
+        fields["checkers"] = checkers
     return _encoder.encode({name: value for name, value in fields.items() if value is not None}) + b"\n"
 
 
@@ -160,6 +166,7 @@ def _read_jsonl(data: bytes, source: str) -> History:
         timed=timed,
         model=header.model,
         initial=header.initial,
+        checkers=header.checkers,
         format="jsonl",
         notes=notes,
         truncated=bool(notes),

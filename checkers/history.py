@@ -76,6 +76,13 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     node: str | None = None
 
 
+class CheckerCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A checker of `checkers.catalogue` with its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
 class HistoryError(ValueError):
     """A history that cannot be read or paired; the message names the place, the fault and the remedy."""
 
@@ -123,6 +130,7 @@ class History:
             (so in logs of Jepsen tests), rather than by an error ``"mismatch"`` (our own format).
         model: name of the model that the file's header asks for, or None.
         initial: the header's initial value, None where there is none.
+        checkers: the checkers that the file's header asks for.
         format: ``jsonl``, ``edn``, ``jepsen-log``, or ``memory``.
         notes: sentences about what the reader had to leave out; they belong into the verdict.
         truncated: the file ends in the middle of a line, which was left out: its writer was stopped.
@@ -137,6 +145,7 @@ class History:
         bare_mismatch: bool = False,
         model: str | None = None,
         initial: Any = None,
+        checkers: tuple[CheckerCall, ...] = (),
         format: str = "memory",  # noqa: A002  (the word of the documentation)
         notes: tuple[str, ...] = (),
         truncated: bool = False,
@@ -147,6 +156,7 @@ class History:
         self.bare_mismatch = bare_mismatch
         self.model = model
         self.initial = initial
+        self.checkers = checkers
         self.format = format
         self.notes = notes
         self.truncated = truncated
@@ -173,7 +183,7 @@ class History:
 
 def pair(history: History) -> tuple[Operation, ...]:
     """Pairs the lines of a history; what `History.operations` caches."""
-    order = _order_numbers(history)
+    order = order_numbers(history)
     open_calls: dict[int, int] = {}
     done: list[Operation] = []
     lines = history.lines
@@ -182,12 +192,12 @@ def pair(history: History) -> tuple[Operation, ...]:
             continue
         if op.type == "invoke":
             if op.process in open_calls:
-                raise _invoked_twice(history, lines[open_calls[op.process]], op)
+                raise invoked_twice(history, lines[open_calls[op.process]], op)
             open_calls[op.process] = place
             continue
         call_place = open_calls.pop(op.process, None)
         if call_place is None:
-            raise _unpaired(history, op)
+            raise unpaired(history, op)
         operation = _complete(history, order, call_place, place)
         if operation is not None:
             done.append(operation)
@@ -262,7 +272,7 @@ def _operation(
     )
 
 
-def _order_numbers(history: History) -> Sequence[int]:
+def order_numbers(history: History) -> Sequence[int]:
     """Order number of each line; see the theory of operation. Linear but for ties, which are sorted."""
     lines = history.lines
     if not history.timed:
@@ -295,7 +305,8 @@ def _where(history: History, op: Op) -> str:
     return f"{history.source}: index {op.index}" if history.source else f"index {op.index}"
 
 
-def _invoked_twice(history: History, first: Op, second: Op) -> HistoryError:
+def invoked_twice(history: History, first: Op, second: Op) -> HistoryError:
+    """The error of a process that has two operations open."""
     return HistoryError(
         f"{_where(history, second)}: process {second.process} invokes {second.f!r} while its "
         f"{first.f!r} from index "
@@ -304,7 +315,8 @@ def _invoked_twice(history: History, first: Op, second: Op) -> HistoryError:
     )
 
 
-def _unpaired(history: History, op: Op) -> HistoryError:
+def unpaired(history: History, op: Op) -> HistoryError:
+    """The error of a completion that nothing was invoked for."""
     if op.type not in _TYPES:
         return HistoryError(
             f"{_where(history, op)}: type {op.type!r} of process {op.process} is unknown: use one of "

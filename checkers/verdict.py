@@ -8,7 +8,7 @@ Rules of this module
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -36,6 +36,10 @@ class Verdict:
         failing_keys: the keys that are invalid, as JSON text, in the order of their first operation.
         unknown_keys: the keys that could not be decided.
         evidence: for ``invalid``, the counterexample, at most 20 lines.
+        at: for ``invalid``, `Op.index` of the completion by which each finding shows, in order; what came after
+            the first is not needed to see that the history is wrong.
+        anomalies: how often each anomaly was found, of checkers that name them; allowed ones too.
+        violated: the weakest consistency models that the anomalies rule out; `also_violated` are the stronger ones.
         notes: sentences about what was left out or chosen on the user's behalf.
         parts: the verdicts that were merged into this one.
     """
@@ -51,6 +55,10 @@ class Verdict:
     failing_keys: tuple[str, ...] = ()
     unknown_keys: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    at: tuple[int, ...] = ()
+    anomalies: Mapping[str, int] = field(default_factory=dict)
+    violated: tuple[str, ...] = ()
+    also_violated: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple[Verdict, ...] = field(default=(), repr=False)
 
@@ -67,7 +75,9 @@ class Verdict:
         for name in ("keys", "configurations", "cause"):
             if getattr(self, name):
                 out[name] = getattr(self, name)
-        for name in ("failing_keys", "unknown_keys", "evidence", "notes"):
+        if self.anomalies:
+            out["anomalies"] = dict(self.anomalies)
+        for name in ("failing_keys", "unknown_keys", "violated", "also_violated", "evidence", "at", "notes"):
             if getattr(self, name):
                 out[name] = list(getattr(self, name))
         if self.parts:

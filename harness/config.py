@@ -13,7 +13,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ from harness.seeds import MAX_SEED
 
 DEFAULT_FAULTS = ("partition", "latency", "kill", "pause")
 OPERATIONS_MAX = 5_000_000
+VIA = ("nodes", "leader", "lb")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,11 +30,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         cluster, system, workload: names, see `splitbrain run --help`.
+        depth: of the simulator: `fast` carries messages, requests and records as values; `whole` runs the system's
+            real program on simulated streams, files and clocks.
+        workload_options: see `splitbrain workloads`.
         nodes: how many nodes.
         concurrency: how many client processes at a time.
         rate_hz: operations a second, over all clients.
         time_limit_s: seconds in which operations are started and faults injected.
-        faults: kinds of fault; empty for none.
+        faults: kinds of fault, or compositions of them (`nemesis.composition`); empty for none.
+        fault_interval_s: mean time from one fault of a kind to its next.
+        fault_intensity: 2 makes faults twice as frequent.
+        require_effect: a run in which some kind of fault had no effect is unknown, see `harness.effect`.
         seed: the root of every random choice; None until the plan is drawn.
         bug: a seeded bug of the system, or None.
         store: the directory in which run directories are made.
@@ -42,16 +49,28 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         unique_values: each written value is written once in the whole run.
         op_timeout_ms, attempt_timeout_ms: see `harness.systems.base.ClientOptions`.
         recovery_s: pause between healing everything and the final reads.
+        liveness: whether a healed majority must show progress after the load, see `harness.liveness`.
+        liveness_bound_s: within what time it must.
+        via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
+            (each keeps to whoever answered last) or `lb` (all ask the load balancer).
+        hosts: for the cluster `ssh`: one `[user@]host[:port][=address]` for each node.
+        ssh_key: a file with the private key to show them; None for the agent's and the usual ones.
+        ssh_known_hosts: a file with their host keys, beside the user's own.
     """
 
     cluster: str = "sim"
+    depth: Literal["fast", "whole"] = "fast"
     system: str = "raft"
     workload: str = "register"
+    workload_options: dict[str, Any] = {}
     nodes: int = 5
     concurrency: int = 10
     rate_hz: float = 100.0
     time_limit_s: float = 60.0
     faults: tuple[str, ...] = DEFAULT_FAULTS
+    fault_interval_s: float = 9.0
+    fault_intensity: float = 1.0
+    require_effect: bool = False
     seed: int | None = None
     bug: str | None = None
     store: str = "store"
@@ -61,6 +80,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     recovery_s: float = 3.0
+    liveness: bool = False
+    liveness_bound_s: float = 10.0
+    via: str = "nodes"
+    hosts: tuple[str, ...] = ()
+    ssh_key: str | None = None
+    ssh_known_hosts: str | None = None
 
 
 # name of the field, what the user calls it, lowest, highest, what it is
@@ -69,11 +94,14 @@ _LIMITS: tuple[tuple[str, str, float, float, str], ...] = (
     ("concurrency", "concurrency", 1, 10_000, "a whole number from 1 to 10000"),
     ("rate_hz", "rate", 1e-6, 1e6, "a number above 0, in operations a second"),
     ("time_limit_s", "time limit", 1e-3, 86_400, "a number of seconds above 0, at most a day"),
+    ("fault_interval_s", "fault interval", 1e-3, 86_400, "a number of seconds above 0, at most a day"),
+    ("fault_intensity", "fault intensity", 1e-3, 1_000, "a number from 0.001 to 1000"),
     ("keys", "keys", 1, 100_000, "a whole number from 1 to 100000"),
     ("ops_per_key", "ops per key", 1, 1_000_000, "a whole number from 1 to 1000000"),
     ("op_timeout_ms", "operation timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("attempt_timeout_ms", "attempt timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("recovery_s", "recovery", 0, 3_600, "seconds from 0 to 3600"),
+    ("liveness_bound_s", "liveness bound", 1e-3, 3_600, "a number of seconds above 0, at most an hour"),
 )
 
 
@@ -90,6 +118,8 @@ def load(file: Path | None, options: Mapping[str, Any]) -> Config:
     except msgspec.ValidationError as error:
         where = f"{file}: " if file is not None else ""
         raise ConfigError(f"{where}{error}; known settings: {', '.join(Config.__struct_fields__)}") from None
+    if config.hosts:
+        config = msgspec.structs.replace(config, nodes=len(config.hosts))
     return validate(config)
 
 
@@ -103,8 +133,18 @@ def validate(config: Config) -> Config:
         value = getattr(config, field)
         if not (low <= value <= high) or math.isnan(value):
             raise ConfigError(f"{name} is {value}; give {what}")
+    if config.via not in VIA:
+        raise ConfigError(f"via is {config.via!r}; give one of {', '.join(VIA)}")
+    if config.hosts and config.cluster != "ssh":
+        raise ConfigError(
+            f"node {config.hosts[0]!r} names a host, but cluster is {config.cluster!r}; add --cluster ssh"
+        )
     if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; give a whole number from 0 to {MAX_SEED}")
+    if config.depth != "fast" and config.cluster != "sim":
+        raise ConfigError(
+            f"depth is {config.depth!r}, but cluster {config.cluster!r} always runs the whole system; leave it out"
+        )
     if config.rate_hz * config.time_limit_s > OPERATIONS_MAX:
         raise ConfigError(
             f"rate {config.rate_hz:g} over {config.time_limit_s:g} s makes more than {OPERATIONS_MAX} operations; "

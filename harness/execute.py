@@ -42,13 +42,18 @@ def execute(plan: Plan, run_dir: Path, progress: Progress) -> Execution:
     if plan.config.bug is not None and plan.config.bug not in system.bugs:
         raise ConfigError(unknown_bug(plan.config.bug, system.bugs))
     cluster = make_cluster(plan, system, run_dir)
-    recorder = Recorder(run_dir / store.HISTORY, model=workload.model, now_ns=cluster.now_ns)
+    recorder = Recorder(
+        run_dir / store.HISTORY,
+        model=workload.model,
+        checkers=workload.checkers(workloads.settings_of(plan.config)),
+        now_ns=cluster.now_ns,
+    )
     try:
         with _interruptible(cluster):
             record = runner.run(plan, cluster, system, recorder, progress)
     finally:
         recorder.close()
-    checks = judge.judge(recorder.ops, workload.model, recorder, record)
+    checks = judge.judge(recorder.ops, plan.config, recorder, record)
     result = report.results(plan, recorder, record, checks, run_dir, time.monotonic() - started_s)
     text = report.text(result, checks)
     store.seal(run_dir, result, text)

@@ -1,9 +1,13 @@
-"""Verdicts of a run: linearizability, and whether the run can bear a verdict at all.
+"""Verdicts of a run: what its workload asks for, and whether the run can bear a verdict at all.
 
-    linearizable   the history fits the workload's model
+    linearizable   the history fits the workload's model, where it has one
+    ...            the workload's checkers, each under its own name (`checkers.catalogue`)
+    invariants     in the simulator: the nodes kept the invariants of their protocol, seen after each event
     stats          every kind of operation succeeded at least once (else nothing was tested)
+    liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
                    itself, not interrupted
+    faults         every kind of fault had an effect; only where that is required (`require_effect`) it may be unknown
 
 Merged as invalid > unknown > valid. A checker that crashes is ``unknown``, and says with what.
 """
@@ -15,9 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from checkers import Budget, Op, Verdict, check_linearizable, model_by_name
+from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
+from checkers.catalogue import CheckerCall, run_checker
+from harness import effect, liveness, workloads
+from harness.config import Config
+from harness.liveness import LivenessRecord
 from harness.recorder import Recorder
 from harness.runner import RunRecord
+from nemesis.composition import kinds_in, parse
 
 Valid = Literal["valid", "invalid", "unknown"]
 
@@ -37,9 +46,39 @@ class Check:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def judge(ops: Sequence[Op], model: str, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
+def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunRecord) -> tuple[Check, ...]:
     """All checks of a run."""
-    return (check_model(ops, model), check_stats(recorder), check_harness(record))
+    checks = (
+        *check_workload(ops, config),
+        *check_invariants(record),
+        check_stats(recorder),
+        check_harness(record),
+    )
+    if config.faults:
+        checks = (*checks, check_effect(ops, config, record))
+    return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
+
+
+def check_workload(ops: Sequence[Op], config: Config) -> tuple[Check, ...]:
+    """What the workload's model and its checkers say of the history."""
+    workload = workloads.by_name(config.workload)
+    checks = [check_model(ops, workload.model)] if workload.model else []
+    checks += [check_with(ops, call) for call in workload.checkers(workloads.settings_of(config))]
+    return tuple(checks)
+
+
+def check_with(ops: Sequence[Op], call: CheckerCall) -> Check:
+    """What one checker of the catalogue says."""
+    try:
+        verdict = run_checker(call, History.of(ops))
+    except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
+        return _crashed(call.name, error)
+    return Check(call.name, verdict.valid, tuple(verdict.lines()), verdict.to_json())
+
+
+def _crashed(name: str, error: Exception) -> Check:
+    trace = traceback.format_exc(limit=-3).splitlines()
+    return Check(name, "unknown", (f"the checker crashed: {error!r}", *trace))
 
 
 def merged(checks: Sequence[Check]) -> Valid:
@@ -55,9 +94,15 @@ def check_model(ops: Sequence[Op], model: str) -> Check:
     try:
         verdict: Verdict = check_linearizable(ops, model_by_name(model), budget=Budget())
     except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
-        trace = traceback.format_exc(limit=-3).splitlines()
-        return Check("linearizable", "unknown", (f"the checker crashed: {error!r}", *trace))
+        return _crashed("linearizable", error)
     return Check("linearizable", verdict.valid, tuple(verdict.lines()), verdict.to_json())
+
+
+def check_invariants(record: RunRecord) -> tuple[Check, ...]:
+    """Did the nodes keep the invariants of their protocol? Nothing where nobody could look."""
+    if record.violations is None:
+        return ()
+    return (Check("invariants", "invalid" if record.violations else "valid", tuple(record.violations)),)
 
 
 def check_stats(recorder: Recorder) -> Check:
@@ -69,6 +114,21 @@ def check_stats(recorder: Recorder) -> Check:
     if never:
         return Check("stats", "unknown", (f"no operation of kind {', '.join(never)} ever succeeded",))
     return Check("stats", "valid")
+
+
+def check_effect(ops: Sequence[Op], config: Config, record: RunRecord) -> Check:
+    """Did every kind of fault do something? Only where that is required it matters for the verdict."""
+    kinds = kinds_in(parse(one) for one in config.faults)
+    missing = effect.without_effect(kinds, record.faults, effect.Overlaps(effect.spans_of(ops)))
+    lines = tuple(f"fault {kind} had no effect: {why}" for kind, why in missing.items())
+    valid: Valid = "unknown" if missing and config.require_effect else "valid"
+    return Check("faults", valid, lines, {"without_effect": missing})
+
+
+def check_liveness(record: LivenessRecord) -> Check:
+    """Did a healthy majority answer in time?"""
+    lines = tuple(record.lines())
+    return Check("liveness", "invalid" if lines else "valid", lines, liveness.details(record))
 
 
 def check_harness(record: RunRecord) -> Check:

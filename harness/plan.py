@@ -12,14 +12,15 @@ Theory of operation
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from harness import workloads
+from harness import liveness, workloads
 from harness.config import Config, validate
 from harness.errors import ConfigError
+from harness.planned import LivenessPlan, PlannedOp
 from harness.seeds import Streams, fresh_seed
 from harness.sim.disk import DiskParams
 from harness.sim.network import NetworkParams
@@ -28,30 +29,17 @@ from nemesis.schedule import FaultEvent, check_plan
 from nemesis.schedule import draw as draw_faults
 
 PLAN_VERSION = 1
+SLOW_START_MS = 200.0  # of real connections, behind which real time-outs have grown
+LIVENESS_OVERLAP_MS = 5_000.0
 
 
-class PlannedOp(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An operation to perform: not before `at_us`, by a worker, as soon as that worker is free.
-
-    Attributes:
-        at_us: microseconds since the cluster was ready.
-        worker: which of the concurrent clients.
-        f, key, value: what to ask.
-    """
-
-    at_us: int
-    worker: int
-    f: str
-    key: Any = None
-    value: Any = None
-
-
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything that a run needs; see the module.
 
     Attributes:
         ops: in order of time.
         final: reads after everything was healed, in order, retried until they succeed.
+        liveness: what is to be shown of liveness before that; None where nothing is.
     """
 
     version: int
@@ -63,6 +51,7 @@ class Plan(msgspec.Struct, frozen=True):
     faults: tuple[FaultEvent, ...]
     ops: tuple[PlannedOp, ...]
     final: tuple[PlannedOp, ...]
+    liveness: LivenessPlan | None = None
 
 
 def draw(config: Config, seed: int | None = None) -> Plan:
@@ -78,9 +67,9 @@ def draw(config: Config, seed: int | None = None) -> Plan:
     streams = Streams(root)
     nodes = tuple(f"n{i + 1}" for i in range(config.nodes))
     workload = workloads.by_name(config.workload)
-    ops, final = workload.plan(config, streams)
+    ops, final = workload.plan(config, workloads.settings_of(config), streams)
     try:
-        faults = draw_faults(config.faults, nodes, config.time_limit_s * 1000, streams.stream)
+        faults = _draw_faults(config, workload.faults, nodes, streams)
     except FaultError as error:
         raise ConfigError(str(error)) from None
     return Plan(
@@ -88,12 +77,27 @@ def draw(config: Config, seed: int | None = None) -> Plan:
         seed=root,
         config=config,
         nodes=nodes,
-        network=NetworkParams(),
+        network=NetworkParams(slow_start_ms=SLOW_START_MS if config.depth == "whole" else 0.0),
         disk=DiskParams(),
         faults=faults,
         ops=tuple(PlannedOp(*op) for op in ops),
         final=tuple(PlannedOp(*op) for op in final),
+        liveness=liveness.draw(config, workload, nodes, streams) if config.liveness else None,
     )
+
+
+def _draw_faults(
+    config: Config, brought: Sequence[str], nodes: tuple[str, ...], streams: Streams
+) -> tuple[FaultEvent, ...]:
+    kinds = tuple(dict.fromkeys((*config.faults, *brought)))
+    limit_ms = config.time_limit_s * 1000
+    rhythm = {"interval_ms": config.fault_interval_s * 1000, "intensity": config.fault_intensity}
+    if not config.liveness:
+        return draw_faults(kinds, nodes, limit_ms, streams.stream, **rhythm)
+    # No quiet time before the end: the healing of the core is to find the cluster in the middle of its troubles.
+    longer_ms = limit_ms + LIVENESS_OVERLAP_MS
+    faults = draw_faults(kinds, nodes, longer_ms, streams.stream, quiet_ms=0.0, **rhythm)
+    return liveness.up_to_the_end(faults, config)
 
 
 def encode(plan: Plan) -> bytes:
@@ -133,7 +137,7 @@ def read(path: Path) -> Plan:
 
 
 def _check(plan: Plan, path: Path) -> None:
-    for op in (*plan.ops, *plan.final):
+    for op in (*plan.ops, *plan.final, *(plan.liveness.ops if plan.liveness is not None else ())):
         if not 0 <= op.worker < plan.config.concurrency:
             raise ConfigError(
                 f"plan {path}: an operation of worker {op.worker}, but the plan has workers 0 to "
@@ -143,5 +147,7 @@ def _check(plan: Plan, path: Path) -> None:
         raise ConfigError(f"plan {path}: nodes are {list(plan.nodes)}; give at least one, each name once")
     try:
         check_plan(plan.faults, plan.nodes)
+        if plan.liveness is not None:
+            check_plan(plan.liveness.outside, plan.nodes)
     except FaultError as error:
         raise ConfigError(f"plan {path}: {error}") from None

@@ -9,13 +9,13 @@ Rules of this module
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from checkers import Op, encode_op
+from checkers import Op, encode_header, encode_op
+from checkers.catalogue import CheckerCall
 from harness.errors import SetupError
 
 
@@ -27,7 +27,9 @@ class Recorder:
         outcomes: how often each (f, type) of a client's completion was seen.
     """
 
-    def __init__(self, path: Path, *, model: str, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, *, model: str, now_ns: Callable[[], int], checkers: Sequence[CheckerCall] = ()
+    ) -> None:
         self.ops: list[Op] = []
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self._path = path
@@ -37,8 +39,7 @@ class Recorder:
             self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise SetupError(f"history {path}: {error.strerror}; give a store that can be written") from None
-        header = {"splitbrain": "history", "version": 1, "model": model}
-        self._write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+        self._write(encode_header(model or None, checkers=checkers))
 
     def record(self, process: int | str, type_: Any, f: str, **fields: Any) -> Op:
         """Append a line with the next index and the time of now."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checkers import Op
+from harness.effect import Overlaps, Span, spans_of, to_json
 from harness.judge import JSON_VALID, Check, Valid, merged
 from harness.plan import Plan
 from harness.recorder import Recorder
-from harness.runner import FaultRecord, RunRecord
+from harness.runner import RunRecord
 
 FAULTS_LISTED = 60
 
@@ -24,7 +23,8 @@ def results(
     plan: Plan, recorder: Recorder, record: RunRecord, checks: Sequence[Check], run_dir: Path, wall_s: float
 ) -> dict[str, Any]:
     """Everything about a run as plain JSON; `SUMMARY_FIELDS` are what `--json` promises."""
-    spans = _spans(recorder.ops)
+    spans = spans_of(recorder.ops)
+    overlaps = Overlaps(spans)
     return {
         "valid": JSON_VALID[merged(checks)],
         "seed": plan.seed,
@@ -49,7 +49,7 @@ def results(
             check.name: {"valid": JSON_VALID[check.valid], "lines": list(check.lines), **check.details}
             for check in checks
         },
-        "fault_events": [_fault(fault, spans) for fault in record.faults],
+        "fault_events": [to_json(fault, overlaps) for fault in record.faults],
         "facts": record.facts,
     }
 
@@ -63,23 +63,6 @@ def exit_verdict(result: dict[str, Any]) -> Valid:
     )
 
 
-Span = tuple[int, int, str]  # invoked_ns, completed_ns (-1: never), outcome
-
-
-def _spans(ops: Sequence[Op]) -> list[Span]:
-    spans: list[Span] = []
-    open_at: dict[int, int] = {}
-    for op in ops:
-        if not isinstance(op.process, int):
-            continue
-        if op.type == "invoke":
-            open_at[op.process] = op.time_ns
-        else:
-            spans.append((open_at.pop(op.process), op.time_ns, op.type))
-    spans += [(at, -1, "info") for at in open_at.values()]
-    return spans
-
-
 def _by_f(recorder: Recorder) -> dict[str, dict[str, int]]:
     table: dict[str, dict[str, int]] = {}
     for (f, type_), count in sorted(recorder.outcomes.items()):
@@ -88,28 +71,11 @@ def _by_f(recorder: Recorder) -> dict[str, dict[str, int]]:
 
 
 def _latency(spans: Sequence[Span]) -> dict[str, float]:
-    times = sorted((end - start) / 1e6 for start, end, outcome in spans if outcome == "ok")
+    times = sorted((span.completed_ns - span.invoked_ns) / 1e6 for span in spans if span.outcome == "ok")
     if not times:
         return {}
     return {f"p{q}": round(times[min(len(times) - 1, len(times) * q // 100)], 3) for q in (50, 90, 99)} | {
         "max": round(times[-1], 3)
-    }
-
-
-def _fault(fault: FaultRecord, spans: Sequence[Span]) -> dict[str, Any]:
-    overlapped = 0
-    if fault.started_ns is not None:
-        stop = fault.stopped_ns if fault.stopped_ns is not None else 2**63
-        starts = sorted(start for start, _, _ in spans)
-        ends = sorted(end if end >= 0 else 2**63 for _, end, _ in spans)
-        overlapped = bisect_right(starts, stop) - bisect_left(ends, fault.started_ns)
-    return {
-        "id": fault.event.id,
-        "kind": fault.kind,
-        "description": fault.description,
-        "start_s": round(fault.started_ns / 1e9, 3) if fault.started_ns is not None else None,
-        "stop_s": round(fault.stopped_ns / 1e9, 3) if fault.stopped_ns is not None else None,
-        "overlapped_ops": overlapped,
     }
 
 
@@ -149,8 +115,13 @@ def _figures(result: dict[str, Any]) -> list[str]:
 def _fault_lines(events: Sequence[dict[str, Any]]) -> list[str]:
     if not events:
         return ["faults: none"]
-    lines = ["faults (seconds in force, operations overlapped):"]
+    lines = [
+        "faults (seconds in force, operations overlapped, what proved it, what the cluster did meanwhile):"
+    ]
     for event in events[:FAULTS_LISTED]:
+        if "set_off" in event:
+            lines.append(f"  armed, set off {event['set_off']} times  {event['description']}")
+            continue
         if event["start_s"] is None:
             lines.append(f"  not injected    {event['kind']}")
             continue
@@ -158,9 +129,17 @@ def _fault_lines(events: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"  {event['start_s']:7.2f} - {stop}  {event['overlapped_ops']:>5} ops  {event['description']}"
         )
+        caused = ", ".join(f"{kind} {count}" for kind, count in event["caused"].items())
+        lines.append(
+            f"{'':21}{event['proof']}{_in_brackets(event['evidence'][:1])}{f'; {caused}' if caused else ''}"
+        )
     if len(events) > FAULTS_LISTED:
         lines.append(f"  and {len(events) - FAULTS_LISTED} more in results.json")
     return lines
+
+
+def _in_brackets(lines: Sequence[str]) -> str:
+    return f" ({lines[0]})" if lines else ""
 
 
 def _word(valid: bool | str) -> str:  # noqa: FBT001 - a value of JSON

@@ -23,16 +23,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import msgspec
-
-from harness.clusters.base import Cluster
+from harness import workloads
+from harness.clusters.base import LOAD_BALANCER, Cluster
 from harness.errors import Interrupted
-from harness.plan import Plan, PlannedOp
+from harness.injector import FaultRecord, Injector
+from harness.liveness import RETRY_PAUSE_S, LivenessRecord
+from harness.plan import Plan
+from harness.planned import LivenessPlan, PlannedOp
 from harness.recorder import Recorder
 from harness.systems.base import Client, ClientOptions, System
-from nemesis.faults import name_of
-from nemesis.nemesis import Nemesis, NemesisError
-from nemesis.schedule import FaultEvent
 
 FINAL_ATTEMPTS = 10
 PROGRESS_INTERVAL_S = 0.25
@@ -40,31 +39,18 @@ US_PER_S = 1_000_000
 
 
 @dataclass(slots=True)
-class FaultRecord:
-    """What became of a planned fault; times in nanoseconds of the run, None where it did not happen."""
-
-    event: FaultEvent
-    description: str = ""
-    started_ns: int | None = None
-    stopped_ns: int | None = None
-
-    @property
-    def kind(self) -> str:
-        """What `--fault` calls it."""
-        return name_of(self.event.fault)
-
-
-@dataclass(slots=True)
 class RunRecord:
     """What a run leaves behind, beside the history.
 
     Attributes:
-        faults: one record per planned fault, in order of their start.
+        faults: one record for each planned fault, in order of their start, then one for each that was set off.
         problems: sentences about what the harness could not do.
         skipped: operations that were planned but not started before the time limit.
         interrupted: the user ended the run early.
         end_ns: time of the run at its end.
+        violations: invariants of the system that its nodes broke; None where nobody could look.
         facts: the cluster's own counts.
+        liveness: what became of the demand for progress; None where there was none.
     """
 
     faults: list[FaultRecord] = field(default_factory=list)
@@ -72,7 +58,9 @@ class RunRecord:
     skipped: int = 0
     interrupted: bool = False
     end_ns: int = 0
+    violations: Sequence[str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    liveness: LivenessRecord | None = None
 
 
 class Progress(Protocol):
@@ -89,7 +77,10 @@ def run(plan: Plan, cluster: Cluster, system: System, recorder: Recorder, progre
         cluster.run(runner.main)
     except Interrupted:
         runner.result.interrupted = True
+    runner.injector.close()
+    runner.result.problems += runner.injector.problems
     runner.result.problems += cluster.deaths()
+    runner.result.violations = cluster.violations()
     runner.result.end_ns = cluster.now_ns()
     runner.result.facts = cluster.facts()
     return runner.result
@@ -104,22 +95,26 @@ class _Runner:
         self.system = system
         self.recorder = recorder
         self.progress = progress
-        self.nemesis = Nemesis(cluster)
-        self.result = RunRecord(faults=[FaultRecord(event) for event in plan.faults])
+        self.settings = workloads.settings_of(plan.config)
+        self.injector = Injector(cluster, recorder, plan.faults)
+        self.result = RunRecord(faults=self.injector.faults)
         self.limit_ns = int(plan.config.time_limit_s * 1e9)
 
     async def main(self) -> None:
         """Open, run, heal, read, close."""
+        self.injector.listen()
         await self.cluster.open()
         watcher = asyncio.ensure_future(self._watch())
         workers = [_Worker(self, index) for index in range(self.plan.config.concurrency)]
         try:
             await self._disturbed_phase(workers)
-            await self._heal_all()
+            if self.plan.liveness is not None:
+                await self._liveness_phase(self.plan.liveness, workers)
+            await self.injector.heal_all()
             await self._final_phase(workers)
         finally:
             watcher.cancel()
-            await self._heal_all()
+            await self.injector.heal_all()
             await self.cluster.close()
 
     async def _disturbed_phase(self, workers: list[_Worker]) -> None:
@@ -145,49 +140,32 @@ class _Runner:
             ops[op.worker].append(op)
         await asyncio.gather(*(worker.read_finally(mine) for worker, mine in zip(workers, ops, strict=True)))
 
-    # -- faults -----------------------------------------------------------------------------------------------
+    async def _liveness_phase(self, wanted: LivenessPlan, workers: list[_Worker]) -> None:
+        """What `harness.liveness` says: each client of the core is to get its answers within the bound."""
+        healed_us = self.limit_ns // 1000
+        await self.sleep_until(healed_us)
+        until_us = healed_us + wanted.bound_ms * 1000
+        ops: dict[int, list[PlannedOp]] = {}
+        for op in wanted.ops:
+            ops.setdefault(op.worker, []).append(op)
+        record = self.result.liveness = LivenessRecord(
+            wanted, outside=tuple(self.injector.nemesis.in_force.values())
+        )
+        answers = await asyncio.gather(
+            *(workers[index].progress(mine, wanted.needed, until_us) for index, mine in ops.items())
+        )
+        record.answered = dict(zip(ops, answers, strict=True))
+        if not record.stuck:
+            record.recovered_ns = max(0, self.cluster.now_ns() - self.limit_ns)
 
     async def _inject_faults(self) -> None:
-        steps = [(record.event.start_ms, 1, record) for record in self.result.faults]
-        steps += [(record.event.stop_ms, 0, record) for record in self.result.faults]
-        # At equal times heal before injecting, so that a planned hand-over does not overlap.
-        for at_ms, starts, record in sorted(steps, key=lambda step: (step[0], step[1])):
-            await self.sleep_until(at_ms * 1000)
-            if starts:
-                await self._start_fault(record)
-            else:
-                await self._stop_fault(record)
-
-    async def _start_fault(self, record: FaultRecord) -> None:
-        event = record.event
-        f = f"start-{record.kind}"
-        self.recorder.record("nemesis", "info", f, value=msgspec.to_builtins(event.fault))
-        injected = await self.nemesis.inject(event)
-        record.description = injected.description
-        self._note(injected.errors)
-        if not injected.errors:
-            record.started_ns = self.cluster.now_ns()
-        value = {"event": event.id, "description": injected.description, **injected.details}
-        self.recorder.record("nemesis", "info", f, value=value)
-
-    async def _stop_fault(self, record: FaultRecord) -> None:
-        healed = await self.nemesis.heal(record.event)
-        self._note(healed.errors)
-        if record.started_ns is not None:
-            record.stopped_ns = self.cluster.now_ns()
-        value = {"event": record.event.id, "description": healed.description}
-        self.recorder.record("nemesis", "info", f"stop-{record.kind}", value=value)
-
-    async def _heal_all(self) -> None:
-        self._note(await self.nemesis.heal_all())
-        for record in self.result.faults:
-            if record.started_ns is not None and record.stopped_ns is None:
-                record.stopped_ns = self.cluster.now_ns()
-
-    def _note(self, errors: Sequence[NemesisError]) -> None:
-        for error in errors:
-            where = f" on {error.node}" if error.node else ""
-            self.result.problems.append(f"fault {error.event}: {error.verb}{where} failed: {error.message}")
+        await self.injector.perform(self.sleep_until)
+        if self.plan.liveness is not None:
+            for event in self.plan.liveness.outside:
+                await self.sleep_until(event.start_ms * 1000)
+                record = FaultRecord(event)
+                self.injector.faults.append(record)
+                await self.injector.start(record)
 
     # -- time -------------------------------------------------------------------------------------------------
 
@@ -203,9 +181,7 @@ class _Runner:
 
     async def _watch(self) -> None:
         while True:
-            in_force = [
-                r.description for r in self.result.faults if r.started_ns is not None and r.stopped_ns is None
-            ]
+            in_force = self.injector.in_force()
             self.progress.update(self.cluster.now_ns() / 1e9, self.recorder, in_force)
             await asyncio.sleep(PROGRESS_INTERVAL_S)
 
@@ -217,16 +193,21 @@ class _Worker:
         self._runner = runner
         self._process = index
         plan = runner.plan
-        self._home = plan.nodes[index % len(plan.nodes)]
+        self._nodes = (LOAD_BALANCER,) if plan.config.via == "lb" else plan.nodes
+        self._home = self._nodes[index % len(self._nodes)]
         self._options = ClientOptions(
-            op_timeout_ms=plan.config.op_timeout_ms, attempt_timeout_ms=plan.config.attempt_timeout_ms
+            op_timeout_ms=plan.config.op_timeout_ms,
+            attempt_timeout_ms=plan.config.attempt_timeout_ms,
+            follows_leader=plan.config.via == "leader",
+            workload=plan.config.workload,
+            settings=runner.settings,
         )
         self._client = self._new_client()
 
     def _new_client(self) -> Client:
         runner = self._runner
         return runner.system.client(
-            runner.cluster.transport(), runner.plan.nodes, self._home, f"c{self._process}", self._options
+            runner.cluster.transport(), self._nodes, self._home, f"c{self._process}", self._options
         )
 
     async def perform_all(self, ops: list[PlannedOp]) -> None:
@@ -251,11 +232,26 @@ class _Worker:
                 )
                 return  # the next ones would wait as long for the same reason
 
+    async def progress(self, ops: list[PlannedOp], needed: int, until_us: int) -> int:
+        """Perform operations until so many were answered, or the time is up; how many were."""
+        answered = 0
+        for op in ops:
+            outcome = ""
+            while outcome not in ("ok", "mismatch", "info"):
+                if answered == needed or self._runner.cluster.now_ns() >= until_us * 1000:
+                    return answered
+                outcome = await self._perform(op)
+                if outcome == "fail":
+                    await asyncio.sleep(RETRY_PAUSE_S)
+            answered += outcome != "info"
+        return answered
+
     async def _perform(self, op: PlannedOp) -> str:
+        """One operation, recorded; how it ended: ok, fail, info, or ``mismatch`` where a condition was not met."""
         record = self._runner.recorder.record
         record(self._process, "invoke", op.f, key=op.key, value=op.value)
         outcome = await self._client.invoke(op.f, op.key, op.value)
-        value = outcome.value if outcome.type == "ok" and op.value is None else op.value
+        value = op.value if outcome.value is None else outcome.value
         record(
             self._process,
             outcome.type,
@@ -269,4 +265,4 @@ class _Worker:
             await self._client.close()
             self._process += self._runner.plan.config.concurrency
             self._client = self._new_client()
-        return outcome.type
+        return "mismatch" if outcome.error == "mismatch" else outcome.type

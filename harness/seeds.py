@@ -49,34 +49,47 @@ class HasTime(Protocol):
     now_us: int
 
 
-_MASK = 2**64 - 1
-
-
 class Dice:
     """Numbers in [0, 1) fixed by a key, the virtual time, and how many were drawn before at that very time.
 
     The mixing is that of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
     """
 
-    __slots__ = ("_at_us", "_clock", "_count", "_key")
+    __slots__ = ("_at_us", "_clock", "_key", "_state")
 
     def __init__(self, key: int, clock: HasTime) -> None:
         self._key = key
         self._clock = clock
         self._at_us = -1
-        self._count = 0
+        self._state = 0
 
     def random(self) -> float:
         """The next number of this moment."""
         now_us = self._clock.now_us
         if now_us != self._at_us:
             self._at_us = now_us
-            self._count = 0
-        self._count += 1
-        x = (self._key + now_us * 0x9E3779B97F4A7C15 + self._count * 0xD1B54A32D192ED03) & _MASK
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-        return ((x ^ (x >> 31)) >> 11) * 2.0**-53
+            self._state = self._key + now_us * 0x9E3779B97F4A7C15
+        self._state = x = (self._state + 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        return ((x ^ (x >> 31)) >> 11) * 1.1102230246251565e-16
+
+    def skewed(self, mean: float) -> float:
+        """What `skewed` makes of the next two numbers, in one call: most messages need exactly that."""
+        now_us = self._clock.now_us
+        if now_us != self._at_us:
+            self._at_us = now_us
+            self._state = self._key + now_us * 0x9E3779B97F4A7C15
+        y = self._state + 0xD1B54A32D192ED03
+        self._state = z = (y + 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
+        y &= 0xFFFFFFFFFFFFFFFF
+        y = ((y ^ (y >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        y = ((y ^ (y >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        r = ((y ^ (y >> 31)) >> 11) * 1.1102230246251565e-16
+        delay = 2.78 * mean * r * r
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        return delay * 10.0 if ((z ^ (z >> 31)) >> 11) < 0x400000000000 else delay
 
 
 class Streams:

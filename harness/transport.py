@@ -1,7 +1,7 @@
 """How clients reach nodes.
 
 `Transport.request` either returns the node's answer, or raises `NotSent` when the request certainly never reached
-the process, or `Lost` when nobody can know. It has no timeout and no retry of its own: the client decides, because
+the process, or `Lost` when nobody can know. It has no retry of its own: the client decides, because
 the outcome rule depends on it (`harness.systems.base`).
 """
 
@@ -22,8 +22,14 @@ class Lost(Exception):
 class Transport(Protocol):
     """A way to send requests to nodes, of any kind of cluster."""
 
-    def request(self, node: str, request: Any) -> Awaitable[Any]:
-        """Send the request to the node and wait for its answer."""
+    def request(self, node: str, request: Any, timeout_s: float) -> Awaitable[Any]:
+        """Send the request to the node and wait for its answer.
+
+        Raises:
+            NotSent: it never reached the process.
+            Lost: nobody knows.
+            TimeoutError: no answer within `timeout_s`; nobody knows either.
+        """
 
     async def close(self) -> None:
         """End what connections there are; late answers are discarded."""

@@ -12,21 +12,24 @@ Theory of operation
         blocked                                            tc: htb, blackhole   iptables DROP (nfqueue)
         rate                                               tc: htb
         delay, jitter, loss, duplicate, reorder, corrupt   tc: netem            nfqueue
+        reset                                              nfqueue
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
-from nemesis.faults import Fault, FaultError, name_of, resolve
+from nemesis import abilities
+from nemesis.effects import resolve
+from nemesis.faults import Fault, FaultError, name_of
 from nemesis.target import LinkRule, Ruleset
 
 Means = Literal["tc", "netem", "nfqueue", "iptables"]
-SHAPES = ("delay_ms", "jitter_ms", "loss", "duplicate", "reorder", "corrupt")
-NETWORK_FIELDS = ("blocked", "rate_kbit", *SHAPES)
+NETWORK_FIELDS = abilities.NETWORK
 PROBES = ("htb", "u32", "blackhole", "netem", "iptables", "nfqueue", "daemon")
 
 _PROBE_SCRIPT = """
@@ -80,6 +83,7 @@ class Backend(msgspec.Struct, frozen=True):
         blocked: what blocks links.
         rate: what limits rates.
         shapes: what does delay, jitter, loss, duplicates, reordering and corruption.
+        resets: what breaks connections.
         reasons: for what is None: why.
     """
 
@@ -87,14 +91,17 @@ class Backend(msgspec.Struct, frozen=True):
     rate: Means | None
     shapes: Means | None
     reasons: Mapping[str, str]
+    resets: Means | None = None
 
     def means(self, name: str) -> Means | None:
         """What does this field of a `LinkRule`."""
-        return {"blocked": self.blocked, "rate_kbit": self.rate}.get(name, self.shapes)
+        others = {"blocked": self.blocked, "rate_kbit": self.rate, "reset": self.resets}
+        return others.get(name, self.shapes)
 
     def reason(self, name: str) -> str:
         """Why nothing does it."""
-        return self.reasons.get({"blocked": "blocked", "rate_kbit": "rate"}.get(name, "shapes"), "")
+        others = {"blocked": "blocked", "rate_kbit": "rate", "reset": "resets"}
+        return self.reasons.get(others.get(name, "shapes"), "")
 
 
 def probe_script(python: str = "python3") -> str:
@@ -133,27 +140,34 @@ def choose(abilities: Abilities) -> Backend:
         shapes = "netem"
     elif has_queue:
         shapes = "nfqueue"
+    resets: Means | None = "nfqueue" if has_queue else None
     reasons = {
         "blocked": "" if blocked else abilities.why_not("htb", "u32", "blackhole", "iptables", "daemon"),
         "rate": "" if has_tree else abilities.why_not("htb", "u32"),
+        "resets": "" if has_queue else abilities.why_not("iptables", "nfqueue", "daemon"),
         "shapes": "" if shapes else abilities.why_not("netem", "htb", "u32", "iptables", "nfqueue", "daemon"),
     }
-    return Backend(blocked, "tc" if has_tree else None, shapes, {k: v for k, v in reasons.items() if v})
+    return Backend(
+        blocked, "tc" if has_tree else None, shapes, {k: v for k, v in reasons.items() if v}, resets
+    )
 
 
 def needs(fault: Fault, nodes: Sequence[str]) -> tuple[str, ...]:
-    """What a cluster must do for this fault: fields of a `LinkRule`, `kill`, `pause`, `clock`, `disk`.
+    """What a cluster must do for this fault: names of `nemesis.abilities`.
 
     >>> from nemesis.faults import Latency
     >>> needs(Latency(aim="one", nodes=("n1",), delay_ms=5), ("n1", "n2"))
     ('delay_ms',)
     """
     effect = resolve(fault, nodes)
-    rules = effect.rules.links.values()
-    wanted = [name for name in NETWORK_FIELDS if any(getattr(rule, name) for rule in rules)]
-    wanted += ["kill"] * bool(effect.killed) + ["pause"] * bool(effect.paused)
-    wanted += ["clock"] * bool(effect.skews_ms) + ["disk"] * bool(effect.disks)
-    return tuple(wanted)
+    wanted = abilities.of_links(effect.rules.links.values())
+    kills = effect.killed or effect.dies_at_end or effect.wiped
+    changes = effect.removed or effect.transfer_to
+    wanted += ("kill",) * bool(kills) + ("pause",) * bool(effect.paused) + ("slow",) * bool(effect.slowed)
+    wanted += tuple(dict.fromkeys(f"crash-{point}" for point in effect.crash_points.values()))
+    wanted += abilities.of_clocks(effect.clocks.values()) + abilities.of_disks(effect.disks.values())
+    wanted += abilities.of_damages(effect.damages.values())
+    return wanted + ("membership",) * bool(changes) + ("wipe",) * bool(effect.wiped)
 
 
 def check_supported(
@@ -170,11 +184,17 @@ def check_supported(
                 )
 
 
-def check_faults(faults: Iterable[Fault], nodes: Sequence[str], backend: Backend) -> None:
-    """Refuses network faults that the backend has no means for; the rest is the business of the cluster."""
+def check_faults(
+    faults: Iterable[Fault],
+    nodes: Sequence[str],
+    backend: Backend,
+    others: Collection[str],
+    reasons: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Refuses faults that neither the backend has means for nor the cluster, which can do the `others`."""
     supported = [name for name in NETWORK_FIELDS if backend.means(name)]
-    reasons = {name: backend.reason(name) for name in NETWORK_FIELDS}
-    check_supported(faults, nodes, (*supported, "kill", "pause", "clock", "disk"), reasons)
+    why = {name: backend.reason(name) for name in NETWORK_FIELDS} | dict(reasons)
+    check_supported(faults, nodes, (*supported, *others), why)
 
 
 def only(rules: Ruleset, names: Iterable[str]) -> Ruleset:

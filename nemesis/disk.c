@@ -1,9 +1,13 @@
-/* Makes the disk of one process slow, failing or full: LD_PRELOAD this, and set
+/* Makes the disk of one process slow, failing, full or still, and lets it die at a chosen point: LD_PRELOAD this, and set
  *   SPLITBRAIN_DISK_FILE  a file that holds `struct rule`, mapped, so that a change counts from the next call on;
  *   SPLITBRAIN_DISK_DIR   only files below this directory are concerned: its real path, without a final slash.
  *
  * Concerned are fsync, fdatasync, write, writev, pwrite and pwritev. A sync that fails has not synced. A write
- * that fails with ENOSPC has written nothing.
+ * that fails with ENOSPC has written nothing. While the disk stands still, calls begin and do not end. Counts of what
+ * struck follow the rule in the same file.
+ *
+ * The process dies (SIGKILL), once, before a sync, after one, or when it renames a file below the directory, which is
+ * how programs finish a snapshot that they have written aside.
  *
  * Limits: programs that do not call the C library for these (static binaries, Go, io_uring) and memory-mapped
  * files see a healthy disk. Data that were never synced are not lost here when the process dies, since the
@@ -14,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,11 +35,18 @@ struct rule {
   uint32_t sync_delay_us;         /* each sync takes this much longer */
   uint32_t sync_error_per_million;  /* this share of syncs fails with EIO */
   uint32_t write_error_per_million; /* this share of writes fails with ENOSPC */
+  uint32_t stalled;                 /* nothing ends while this is not 0 */
+  uint32_t crash;                   /* where to die, one of the points below */
   uint32_t unused;
+  uint64_t struck[5];               /* how often: delay, sync error, write error, stalled, crash */
 };
 
-static const struct rule healthy;
-static const volatile struct rule *rule = &healthy;
+enum { BEFORE_SYNC = 1, AFTER_SYNC = 2, SNAPSHOT = 3 };
+enum { DELAY, SYNC_ERROR, WRITE_ERROR, STALLED, CRASH };
+
+static struct rule healthy;
+static volatile struct rule *rule = &healthy;
+static int is_writable;
 static const char *directory;
 static size_t directory_length;
 
@@ -43,11 +55,36 @@ __attribute__((constructor)) static void begin(void) {
   directory = getenv("SPLITBRAIN_DISK_DIR");
   if (path == NULL || directory == NULL) return;
   directory_length = strlen(directory);
-  int file = open(path, O_RDONLY | O_CLOEXEC);
+  int file = open(path, O_RDWR | O_CLOEXEC);
+  /* Where it may only be read, what struck is counted for nobody. */
+  int sharing = file >= 0 ? MAP_SHARED : MAP_PRIVATE;
+  if (file < 0) file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0) return;
-  void *map = mmap(NULL, sizeof(struct rule), PROT_READ, MAP_SHARED, file, 0);
+  int rights = PROT_READ | (sharing == MAP_SHARED ? PROT_WRITE : 0);
+  void *map = mmap(NULL, sizeof(struct rule), rights, MAP_SHARED, file, 0);
   close(file);
-  if (map != MAP_FAILED) rule = map;
+  if (map == MAP_FAILED) return;
+  rule = map;
+  is_writable = sharing == MAP_SHARED;
+}
+
+static void count(int what) {
+  if (is_writable) __sync_fetch_and_add(&rule->struck[what], 1);
+}
+
+static void crash_at(uint32_t point) {
+  if (rule->crash != point) return;
+  count(CRASH);
+  if (is_writable) rule->crash = 0;
+  kill(getpid(), SIGKILL);
+  for (;;) pause();
+}
+
+static void wait_while_stalled(void) {
+  if (rule->stalled == 0) return;
+  count(STALLED);
+  struct timespec rest = {0, 5000000};
+  while (rule->stalled != 0) nanosleep(&rest, NULL);
 }
 
 /* Whether the descriptor is a file below the directory. Costs one readlink, and only while something is wrong. */
@@ -75,28 +112,77 @@ static int happens(uint32_t per_million) {
 /* 0, or the error that the sync ends with. */
 static int sync_trouble(int descriptor) {
   uint32_t delay_us = rule->sync_delay_us, errors = rule->sync_error_per_million;
-  if ((delay_us == 0 && errors == 0) || !is_concerned(descriptor)) return 0;
-  struct timespec rest = {delay_us / MILLION, (long)(delay_us % MILLION) * 1000};
-  while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {}
-  return happens(errors) ? EIO : 0;
+  if ((delay_us == 0 && errors == 0 && rule->stalled == 0 && rule->crash == 0) || !is_concerned(descriptor)) return 0;
+  crash_at(BEFORE_SYNC);
+  wait_while_stalled();
+  if (delay_us != 0) {
+    count(DELAY);
+    struct timespec rest = {delay_us / MILLION, (long)(delay_us % MILLION) * 1000};
+    while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {}
+  }
+  if (!happens(errors)) return 0;
+  count(SYNC_ERROR);
+  return EIO;
+}
+
+/* What a sync came to, for whoever is still there to hear it. */
+static int synced(int descriptor, int result) {
+  if (rule->crash == AFTER_SYNC && result == 0 && is_concerned(descriptor)) crash_at(AFTER_SYNC);
+  return result;
 }
 
 static int write_trouble(int descriptor) {
   uint32_t errors = rule->write_error_per_million;
-  return errors != 0 && is_concerned(descriptor) && happens(errors) ? ENOSPC : 0;
+  if ((errors == 0 && rule->stalled == 0) || !is_concerned(descriptor)) return 0;
+  wait_while_stalled();
+  if (errors == 0 || !happens(errors)) return 0;
+  count(WRITE_ERROR);
+  return ENOSPC;
+}
+
+/* Whether a path is a file below the directory, as the program names it. */
+static int is_below(const char *path) {
+  char real[PATH_MAX];
+  return directory != NULL && realpath(path, real) != NULL && strncmp(real, directory, directory_length) == 0 &&
+         real[directory_length] == '/';
+}
+
+static void renaming(const char *path) {
+  if (rule->crash == SNAPSHOT && is_below(path)) crash_at(SNAPSHOT);
 }
 
 /* The body of a stand-in: the trouble, if there is one, else what the C library does. */
-#define STAND_IN(name, trouble, ...)                                          \
+#define FIND(name)                                                            \
   static __typeof__(&name) real_##name;                                       \
+  if (!real_##name) real_##name = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+#define STAND_IN(name, trouble, ...)                                          \
+  FIND(name);                                                                 \
   int error = (trouble);                                                      \
   if (error != 0) { errno = error; return -1; }                               \
-  if (!real_##name) real_##name = (__typeof__(&name))dlsym(RTLD_NEXT, #name); \
   return real_##name(__VA_ARGS__)
 
-int fsync(int fd) { STAND_IN(fsync, sync_trouble(fd), fd); }
+#define SYNC_STAND_IN(name, fd)                                               \
+  FIND(name);                                                                 \
+  int error = sync_trouble(fd);                                               \
+  if (error != 0) { errno = error; return -1; }                               \
+  return synced(fd, real_##name(fd))
 
-int fdatasync(int fd) { STAND_IN(fdatasync, sync_trouble(fd), fd); }
+int fsync(int fd) { SYNC_STAND_IN(fsync, fd); }
+
+int fdatasync(int fd) { SYNC_STAND_IN(fdatasync, fd); }
+
+int rename(const char *from, const char *to) {
+  FIND(rename);
+  renaming(from);
+  return real_rename(from, to);
+}
+
+int renameat(int from_directory, const char *from, int to_directory, const char *to) {
+  FIND(renameat);
+  renaming(from);
+  return real_renameat(from_directory, from, to_directory, to);
+}
 
 ssize_t write(int fd, const void *data, size_t size) { STAND_IN(write, write_trouble(fd), fd, data, size); }
 

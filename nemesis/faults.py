@@ -1,62 +1,72 @@
-"""What can go wrong, as plain values, and what each comes to on a given cluster.
+"""What can go wrong, as plain values.
 
 Rules of this module
     1. A fault is a frozen value that goes to JSON and back without loss: a plan is saved, edited by hand and
        replayed. The tag is the field `fault`.
     2. Every choice is in the value. The names in `nodes` were drawn when the plan was; nothing is drawn here.
-    3. Only one thing is left open until injection: who is the leader then. Where a fault aims at the leader,
-       the leader takes the place of the first drawn node unless it is among them already; without a leader
-       the drawn nodes stand. So such a fault hits as many nodes with a leader as without.
-    4. `resolve` is pure. It gives an `Effect`: what is wrong with links, processes and clocks.
+    3. What a cluster does can only be known at injection: who leads then, and which node set a reactive fault off.
+       Where a fault aims at that node, it takes the place of the first drawn node unless it is among them
+       already; without it the drawn nodes stand. So such a fault hits as many nodes with a leader as without.
+    4. What each comes to on a given cluster is said by `nemesis.effects`.
 
->>> cluster = ("n1", "n2", "n3")
->>> cut = Partition(topology="leader", nodes=("n2",))
->>> encode(cut)
+>>> encode(Partition(topology="leader", nodes=("n2",)))
 '{"fault":"partition","topology":"leader","nodes":["n2"]}'
->>> resolve(cut, cluster, leader="n3").description
-'partition leader: n3 | n1 n2'
->>> resolve(cut, cluster, leader=None).description
-'partition leader: n2 | n1 n3'
->>> resolve(Kill(aim="minority", nodes=("n1",)), cluster).killed
-('n1',)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, assert_never, get_args
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-from nemesis import grudges
-from nemesis.grudges import Grudge
-from nemesis.target import HEALTHY, HEALTHY_DISK, DiskRule, Link, LinkRule, Ruleset
+from nemesis.fault_base import (
+    Aim,
+    Aimed,
+    AnyFault,
+    FaultError,
+    name_of,
+    require_above_zero,
+    require_nodes,
+    require_not_negative,
+    require_number,
+    require_probability,
+)
+from nemesis.target import (
+    HEALTHY_DISK,
+    ClockRule,
+    CrashPoint,
+    Damage,
+    DamageKind,
+    DiskRule,
+    Distribution,
+    LinkRule,
+)
 
-Topology = Literal["halves", "one", "minority-third", "majorities-ring", "bridge", "leader", "custom"]
+__all__ = ["FAULT_TYPES", "Aim", "Fault", "FaultError", "LinkFault", "encode", "name_of", "wants_leader"]
+
+Topology = Literal[
+    "halves", "one", "minority-third", "majorities-ring", "bridge", "leader", "leader-in-minority",
+    "leader-in-majority", "primaries", "trigger", "custom",
+]  # fmt: skip
 Hearing = Literal["none", "deaf", "mute"]
-Aim = Literal["named", "one", "minority", "majority", "all", "leader"]
 Direction = Literal["both", "in", "out"]
+Change = Literal["remove", "replace", "transfer"]
 
-GROUP_TOPOLOGIES = ("halves", "one", "minority-third", "leader")
-
-
-class FaultError(ValueError):
-    """A fault that makes no sense, or not on this cluster; the message names thing, value and remedy."""
-
-
-class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What all faults share: frozen, tagged, strict about fields nobody knows."""
+GROUP_TOPOLOGIES = (
+    "halves", "one", "minority-third", "leader", "leader-in-minority", "leader-in-majority", "trigger",
+)  # fmt: skip
+LEADER_TOPOLOGIES = ("leader", "leader-in-minority", "leader-in-majority")
 
 
-class Partition(_Fault, frozen=True, kw_only=True, tag_field="fault", tag="partition"):
+class Partition(AnyFault, frozen=True, kw_only=True, tag_field="fault", tag="partition"):
     """Some nodes do not hear some others.
 
     Attributes:
-        topology: the shape. `halves`, `one`, `minority-third` and `leader` cut `nodes` off from the rest; the
-            word says how they were drawn, and for `leader` that the leader is one of them. In
-            `majorities-ring` all nodes stand in ring order. In `bridge` the first of `nodes` hears both sides
-            and the others are one side. `custom` takes the grudge as written.
+        topology: the shape. `halves`, `one`, `minority-third`, `leader`, `leader-in-minority`,
+            `leader-in-majority` and `trigger` cut `nodes` off from the rest; the word says how they were drawn, and
+            for some that the leader, or the node that set the fault off, is one of them. In `primaries` every node
+            that thinks it leads is alone. In `majorities-ring` all nodes stand in ring order. In `bridge` the first
+            of `nodes` hears both sides and the others are one side. `custom` takes the grudge as written.
         nodes: the drawn names.
         hearing: what passes between `nodes` and the rest: `none`, or one direction only, so that `nodes`
             are `deaf` (are heard but do not hear) or `mute` (hear but are not heard).
@@ -75,7 +85,7 @@ class Partition(_Fault, frozen=True, kw_only=True, tag_field="fault", tag="parti
                 "set topology to 'custom' or remove the grudge"
             )
         if self.topology != "custom":
-            _require_nodes(f"partition {self.topology}", self.nodes)
+            require_nodes(f"partition {self.topology}", self.nodes)
         if self.hearing != "none" and self.topology not in GROUP_TOPOLOGIES:
             raise FaultError(
                 f"partition {self.topology}: hearing {self.hearing!r} needs one group cut off from the rest; "
@@ -83,30 +93,32 @@ class Partition(_Fault, frozen=True, kw_only=True, tag_field="fault", tag="parti
             )
 
 
-class _Aimed(_Fault, frozen=True, kw_only=True):
-    """A fault that hits nodes.
-
-    Attributes:
-        aim: how the nodes were drawn; `leader` puts the leader of the moment in the place of the first.
-        nodes: the names of all that are hit.
-    """
-
-    aim: Aim
-    nodes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _require_nodes(name_of(self), self.nodes)
-
-
-class Kill(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="kill"):
+class Kill(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="kill"):
     """The processes die at once (SIGKILL) and are started again when the fault heals."""
 
 
-class Pause(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="pause"):
+class Pause(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="pause"):
     """The processes stand still (SIGSTOP) and do not know it; they run on when the fault heals."""
 
 
-class _Degrading(_Aimed, frozen=True, kw_only=True):
+class Slow(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="slow"):
+    """The processes take `factor` times as long for everything."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 < self.factor < float("inf"):
+            raise FaultError(f"slow: factor is {self.factor:g}; it must be a number above 1")
+
+
+class Crash(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="crash"):
+    """Each process dies when it next gets to `point`, and is started again when the fault heals."""
+
+    point: CrashPoint
+
+
+class Degrading(Aimed, frozen=True, kw_only=True):
     """A fault of the links of the nodes hit: to and from them, or one direction only.
 
     Attributes:
@@ -120,41 +132,55 @@ class _Degrading(_Aimed, frozen=True, kw_only=True):
         raise NotImplementedError
 
 
-class Latency(_Degrading, frozen=True, kw_only=True, tag_field="fault", tag="latency"):
-    """Messages take longer: `delay_ms` one way, and up to `jitter_ms` more."""
+class Latency(Degrading, frozen=True, kw_only=True, tag_field="fault", tag="latency"):
+    """Messages take longer: `delay_ms` one way, and jitter on top; see `nemesis.target.LinkRule`."""
 
     delay_ms: float
     jitter_ms: float = 0.0
+    distribution: Distribution = "uniform"
+    correlation: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_not_negative("latency", "delay_ms", self.delay_ms)
-        _require_not_negative("latency", "jitter_ms", self.jitter_ms)
+        require_not_negative("latency", "delay_ms", self.delay_ms)
+        require_not_negative("latency", "jitter_ms", self.jitter_ms)
+        require_probability("latency", self.correlation, "correlation")
 
     def rule(self) -> LinkRule:
         """What is wrong with each link concerned."""
-        return LinkRule(delay_ms=self.delay_ms, jitter_ms=self.jitter_ms)
+        return LinkRule(
+            delay_ms=self.delay_ms,
+            jitter_ms=self.jitter_ms,
+            distribution=self.distribution,
+            delay_correlation=self.correlation,
+        )
 
 
-class _Chance(_Degrading, frozen=True, kw_only=True):
+class Chance(Degrading, frozen=True, kw_only=True):
     """A fault that befalls each message with the same probability."""
 
     probability: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_probability(name_of(self), self.probability)
+        require_probability(name_of(self), self.probability)
 
 
-class Loss(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="loss"):
-    """Messages are lost."""
+class Loss(Chance, frozen=True, kw_only=True, tag_field="fault", tag="loss"):
+    """Messages are lost; with a correlation in bursts, the share being the same."""
+
+    correlation: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_probability("loss", self.correlation, "correlation")
 
     def rule(self) -> LinkRule:
         """What is wrong with each link concerned."""
-        return LinkRule(loss=self.probability)
+        return LinkRule(loss=self.probability, loss_correlation=self.correlation)
 
 
-class Duplicate(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="duplicate"):
+class Duplicate(Chance, frozen=True, kw_only=True, tag_field="fault", tag="duplicate"):
     """Messages arrive twice."""
 
     def rule(self) -> LinkRule:
@@ -162,21 +188,21 @@ class Duplicate(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="dupl
         return LinkRule(duplicate=self.probability)
 
 
-class Reorder(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="reorder"):
+class Reorder(Chance, frozen=True, kw_only=True, tag_field="fault", tag="reorder"):
     """Messages overtake those before them: all take `delay_ms` longer but the ones chosen, which do not."""
 
     delay_ms: float = 20.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_above_zero("reorder", "delay_ms", self.delay_ms)
+        require_above_zero("reorder", "delay_ms", self.delay_ms)
 
     def rule(self) -> LinkRule:
         """What is wrong with each link concerned."""
         return LinkRule(delay_ms=self.delay_ms, reorder=self.probability)
 
 
-class Corrupt(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="corrupt"):
+class Corrupt(Chance, frozen=True, kw_only=True, tag_field="fault", tag="corrupt"):
     """Messages arrive with a bit flipped; where TCP or UDP carry them, their checksum makes that a loss."""
 
     def rule(self) -> LinkRule:
@@ -184,33 +210,87 @@ class Corrupt(_Chance, frozen=True, kw_only=True, tag_field="fault", tag="corrup
         return LinkRule(corrupt=self.probability)
 
 
-class Rate(_Degrading, frozen=True, kw_only=True, tag_field="fault", tag="rate"):
+class Reset(Chance, frozen=True, kw_only=True, tag_field="fault", tag="reset"):
+    """Messages break the connections that carry them."""
+
+    def rule(self) -> LinkRule:
+        """What is wrong with each link concerned."""
+        return LinkRule(reset=self.probability)
+
+
+class Rate(Degrading, frozen=True, kw_only=True, tag_field="fault", tag="rate"):
     """Each link passes no more than `rate_kbit` kilobits per second."""
 
     rate_kbit: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_above_zero("rate", "rate_kbit", self.rate_kbit)
+        require_above_zero("rate", "rate_kbit", self.rate_kbit)
 
     def rule(self) -> LinkRule:
         """What is wrong with each link concerned."""
         return LinkRule(rate_kbit=self.rate_kbit)
 
 
-class ClockSkew(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="clock"):
+class ClockFault(Aimed, frozen=True, kw_only=True):
+    """A fault of the clocks of the nodes hit."""
+
+    def rule(self) -> ClockRule:
+        """What is wrong with the clocks of each node hit."""
+        raise NotImplementedError
+
+
+class ClockSkew(ClockFault, frozen=True, kw_only=True, tag_field="fault", tag="clock"):
     """The wall clocks of the nodes jump by `offset_ms`, and back when the fault heals."""
 
     offset_ms: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not abs(self.offset_ms) < float("inf"):
-            raise FaultError(f"clock: offset_ms is {self.offset_ms:g}; it must be a number of milliseconds")
+        require_number("clock", "offset_ms", self.offset_ms)
+
+    def rule(self) -> ClockRule:
+        """What is wrong with the clocks of each node hit."""
+        return ClockRule(offset_ms=self.offset_ms)
 
 
-class Disk(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="disk"):
-    """The disks of the nodes are slow to sync, fail to sync or are full.
+class ClockStrobe(ClockFault, frozen=True, kw_only=True, tag_field="fault", tag="clock-strobe"):
+    """The wall clocks jump by `delta_ms` and back again, each way every `period_ms`."""
+
+    delta_ms: float
+    period_ms: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("clock-strobe", "delta_ms", self.delta_ms)
+        require_above_zero("clock-strobe", "period_ms", self.period_ms)
+
+    def rule(self) -> ClockRule:
+        """What is wrong with the clocks of each node hit."""
+        return ClockRule(strobe_ms=self.delta_ms, strobe_period_ms=self.period_ms)
+
+
+class ClockDrift(ClockFault, frozen=True, kw_only=True, tag_field="fault", tag="clock-drift"):
+    """The wall clocks run fast by `drift_ppm`, slow below zero; with `timers` so do time-outs."""
+
+    drift_ppm: float
+    timers: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -1_000_000 < self.drift_ppm < float("inf"):
+            raise FaultError(
+                f"clock-drift: drift_ppm is {self.drift_ppm:g}; it must be a number above -1000000, "
+                "where the clock would stand still"
+            )
+
+    def rule(self) -> ClockRule:
+        """What is wrong with the clocks of each node hit."""
+        return ClockRule(drift_ppm=self.drift_ppm, timer_drift_ppm=self.drift_ppm if self.timers else 0.0)
+
+
+class Disk(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="disk"):
+    """The disks of the nodes are slow to sync, fail to sync, are full, stand still, or write to wrong places.
 
     A node may well stop when its disk fails, and should; it is started again when the fault heals.
     """
@@ -218,237 +298,114 @@ class Disk(_Aimed, frozen=True, kw_only=True, tag_field="fault", tag="disk"):
     sync_delay_ms: float = 0.0
     sync_error: float = 0.0
     write_error: float = 0.0
+    stalled: bool = False
+    misdirect: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_not_negative("disk", "sync_delay_ms", self.sync_delay_ms)
-        _require_probability("disk", self.sync_error, "sync_error")
-        _require_probability("disk", self.write_error, "write_error")
+        require_not_negative("disk", "sync_delay_ms", self.sync_delay_ms)
+        require_probability("disk", self.sync_error, "sync_error")
+        require_probability("disk", self.write_error, "write_error")
+        require_probability("disk", self.misdirect, "misdirect")
         if self.rule() == HEALTHY_DISK:
-            raise FaultError("disk: nothing is wrong with it; give sync_delay_ms, sync_error or write_error")
+            raise FaultError(
+                "disk: nothing is wrong with it; give sync_delay_ms, sync_error, write_error, stalled or misdirect"
+            )
 
     def rule(self) -> DiskRule:
         """What is wrong with each disk concerned."""
-        return DiskRule(self.sync_delay_ms, self.sync_error, self.write_error)
+        return DiskRule(self.sync_delay_ms, self.sync_error, self.write_error, self.stalled, self.misdirect)
 
 
-LinkFault: TypeAlias = Latency | Loss | Duplicate | Reorder | Corrupt | Rate
-Fault: TypeAlias = Partition | LinkFault | Kill | Pause | ClockSkew | Disk
-FAULT_TYPES: tuple[type[_Fault], ...] = get_args(Fault)
+class PowerLoss(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="power-loss"):
+    """The machines lose power: what was not synced is gone, and with `torn_write` the beginning of it stays.
 
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What a fault comes to on a cluster at one moment.
-
-    Attributes:
-        description: one line for people.
-        rules: what it does to the network.
-        killed: nodes whose process is dead while it is in force.
-        paused: nodes whose process stands still while it is in force.
-        skews_ms: how far the clock of a node is ahead while it is in force.
-        disks: what is wrong with the disk of a node while it is in force.
-        details: the same as JSON, for the record: who was hit, who was leader, the grudge.
+    They are started again when the fault heals.
     """
 
-    description: str
-    rules: Ruleset = HEALTHY
-    killed: tuple[str, ...] = ()
-    paused: tuple[str, ...] = ()
-    skews_ms: Mapping[str, float] = field(default_factory=dict)
-    disks: Mapping[str, DiskRule] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
+    torn_write: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_probability("power-loss", self.torn_write, "torn_write")
+
+    def rule(self) -> DiskRule:
+        """What is wrong with each disk concerned."""
+        return DiskRule(lose_unsynced=True, torn_write=self.torn_write)
 
 
-def name_of(fault: Any) -> str:
-    """The name of a fault as it stands in its JSON."""
-    return str(fault.__struct_config__.tag)
+class LyingDisk(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="lying-disk"):
+    """Syncs say that they are done and did nothing; when the fault heals, the machines lose power and are started.
+
+    No system that relies on its disk survives this on enough nodes: it shows what a system relies on.
+    """
+
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_probability("lying-disk", self.probability)
+
+    def rule(self) -> DiskRule:
+        """What is wrong with each disk concerned."""
+        return DiskRule(lying_sync=self.probability, lose_unsynced=True)
+
+
+class DiskDamage(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="disk-damage"):
+    """The processes die, what lies on their disks is damaged, and they are started again when the fault heals.
+
+    Attributes:
+        damage, amount, places, path: see `nemesis.target.Damage`.
+    """
+
+    damage: DamageKind
+    amount: int
+    places: tuple[float, ...] = ()
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_above_zero("disk-damage", "amount", self.amount)
+        for place in self.places:
+            require_probability("disk-damage", place, "a place")
+        if self.damage == "bit-flip" and len(self.places) != self.amount:
+            raise FaultError(
+                f"disk-damage: {self.amount} bits and {len(self.places)} places; give one place for each bit"
+            )
+
+    def what(self) -> Damage:
+        """What happens to each disk concerned."""
+        return Damage(self.damage, self.amount, self.places, self.path)
+
+
+class Membership(Aimed, frozen=True, kw_only=True, tag_field="fault", tag="membership"):
+    """The cluster changes while it runs.
+
+    Attributes:
+        change: `remove` takes the nodes out, and adds them again when the fault heals; `replace` does the same and
+            lets them forget their disks in between, so that new nodes come in their places; `transfer` hands
+            leadership to the first of the nodes, once.
+    """
+
+    change: Change
+
+
+LinkFault: TypeAlias = Latency | Loss | Duplicate | Reorder | Corrupt | Reset | Rate
+AnyClockFault: TypeAlias = ClockSkew | ClockStrobe | ClockDrift
+DiskFault: TypeAlias = Disk | PowerLoss | LyingDisk
+Fault: TypeAlias = (
+    Partition | LinkFault | Kill | Pause | Slow | Crash | AnyClockFault | DiskFault | DiskDamage | Membership
+)
+FAULT_TYPES: tuple[type[AnyFault], ...] = get_args(Fault)
 
 
 def wants_leader(fault: Fault) -> bool:
-    """Whether `resolve` needs to know who is the leader."""
-    return (fault.topology if isinstance(fault, Partition) else fault.aim) == "leader"
-
-
-def resolve(fault: Fault, cluster: Sequence[str], leader: str | None = None) -> Effect:
-    """What the fault does to a cluster with these nodes and, where one is known, this leader."""
-    match fault:
-        case Partition():
-            return _resolve_partition(fault, cluster, leader)
-        case Kill() | Pause():
-            return _resolve_process(fault, cluster, leader)
-        case ClockSkew():
-            return _resolve_clock(fault, cluster, leader)
-        case Disk():
-            return _resolve_disk(fault, cluster, leader)
-        case Latency() | Loss() | Duplicate() | Reorder() | Corrupt() | Rate():
-            return _resolve_degrading(fault, cluster, leader)
-    assert_never(fault)
-
-
-def check(fault: Fault, cluster: Sequence[str]) -> None:
-    """Refuses a fault that names nodes the cluster does not have."""
-    resolve(fault, cluster)
+    """Whether its effect depends on who is the leader."""
+    if isinstance(fault, Partition):
+        return fault.topology in (*LEADER_TOPOLOGIES, "primaries")
+    return fault.aim in ("leader", "primaries")
 
 
 def encode(fault: Fault) -> str:
     """The fault as JSON."""
     return msgspec.json.encode(fault).decode()
-
-
-def _resolve_partition(fault: Partition, cluster: Sequence[str], leader: str | None) -> Effect:
-    what = f"partition {fault.topology}"
-    check_names(what, _names_in(fault), cluster)
-    group = _hit(fault.nodes, leader if fault.topology == "leader" else None, cluster)
-    grudge = partition_grudge(fault, group, cluster)
-    details: dict[str, Any] = {"grudge": grudge}
-    if fault.topology == "leader":
-        details |= {"leader": leader, "hit": group}
-    return Effect(
-        description=f"{what}: {_describe_partition(fault, group, cluster)}",
-        rules=grudges.to_ruleset(grudge),
-        details=details,
-    )
-
-
-def partition_grudge(fault: Partition, group: Sequence[str], cluster: Sequence[str]) -> Grudge:
-    """Who does not hear whom when `group` stands where the topology wants it."""
-    if fault.grudge is not None:
-        return {node: tuple(lost) for node, lost in fault.grudge.items() if lost}
-    rest = tuple(node for node in cluster if node not in group)
-    if fault.topology == "majorities-ring":
-        return grudges.majorities_ring((*group, *rest))
-    if fault.topology == "bridge":
-        return grudges.bridge(group[0], group[1:], rest)
-    if fault.hearing == "deaf":
-        return grudges.one_way(deaf=group, mute=rest)
-    if fault.hearing == "mute":
-        return grudges.one_way(deaf=rest, mute=group)
-    return grudges.complete((group, rest))
-
-
-def _describe_partition(fault: Partition, group: Sequence[str], cluster: Sequence[str]) -> str:
-    rest = [node for node in cluster if node not in group]
-    if fault.grudge is not None:
-        return ", ".join(f"{node} does not hear {' '.join(lost)}" for node, lost in fault.grudge.items())
-    if fault.topology == "majorities-ring":
-        return " ".join((*group, *rest))
-    if fault.topology == "bridge":
-        return f"{' '.join(group[1:])} | {group[0]} | {' '.join(rest)}"
-    arrow = {"none": "|", "deaf": "->", "mute": "<-"}[fault.hearing]
-    return f"{' '.join(group)} {arrow} {' '.join(rest)}"
-
-
-def _resolve_process(fault: Kill | Pause, cluster: Sequence[str], leader: str | None) -> Effect:
-    hit = _aimed_at(fault, cluster, leader)
-    is_kill = isinstance(fault, Kill)
-    return Effect(
-        description=f"{name_of(fault)} {fault.aim}: {' '.join(hit)}",
-        killed=hit if is_kill else (),
-        paused=() if is_kill else hit,
-        details=_details(fault, hit, leader),
-    )
-
-
-def _resolve_clock(fault: ClockSkew, cluster: Sequence[str], leader: str | None) -> Effect:
-    hit = _aimed_at(fault, cluster, leader)
-    return Effect(
-        description=f"clock {fault.aim}: {' '.join(hit)} {fault.offset_ms:+g} ms",
-        skews_ms=dict.fromkeys(hit, fault.offset_ms),
-        details=_details(fault, hit, leader),
-    )
-
-
-def _resolve_disk(fault: Disk, cluster: Sequence[str], leader: str | None) -> Effect:
-    hit = _aimed_at(fault, cluster, leader)
-    troubles = (
-        f"sync +{fault.sync_delay_ms:g} ms" if fault.sync_delay_ms else "",
-        f"sync fails {fault.sync_error:.0%}" if fault.sync_error else "",
-        f"full {fault.write_error:.0%}" if fault.write_error else "",
-    )
-    return Effect(
-        description=f"disk {fault.aim}: {' '.join(hit)} {', '.join(filter(None, troubles))}",
-        disks=dict.fromkeys(hit, fault.rule()),
-        details=_details(fault, hit, leader),
-    )
-
-
-def _resolve_degrading(fault: LinkFault, cluster: Sequence[str], leader: str | None) -> Effect:
-    hit = _aimed_at(fault, cluster, leader)
-    rule = fault.rule()
-    links: dict[Link, LinkRule] = {}
-    for src in cluster:
-        for dst in cluster:
-            sends = src in hit and fault.direction != "in"
-            receives = dst in hit and fault.direction != "out"
-            if src != dst and (sends or receives):
-                links[src, dst] = rule
-    way = "" if fault.direction == "both" else f" ({fault.direction})"
-    return Effect(
-        description=f"{name_of(fault)} {fault.aim}: {' '.join(hit)}{way} {_amount(fault)}",
-        rules=Ruleset(links),
-        details=_details(fault, hit, leader),
-    )
-
-
-def _amount(fault: LinkFault) -> str:
-    match fault:
-        case Latency():
-            return f"{fault.delay_ms:g}+{fault.jitter_ms:g} ms"
-        case Rate():
-            return f"{fault.rate_kbit:g} kbit/s"
-        case _:
-            return f"{fault.probability:.0%}"
-
-
-def _aimed_at(fault: _Aimed, cluster: Sequence[str], leader: str | None) -> tuple[str, ...]:
-    check_names(name_of(fault), fault.nodes, cluster)
-    return _hit(fault.nodes, leader if fault.aim == "leader" else None, cluster)
-
-
-def _hit(drawn: tuple[str, ...], leader: str | None, cluster: Sequence[str]) -> tuple[str, ...]:
-    """The drawn nodes, with the leader in the place of the first unless it is among them (rule 3)."""
-    if leader is None or leader in drawn or leader not in cluster:
-        return drawn
-    return (leader, *drawn[1:])
-
-
-def _details(fault: _Aimed, hit: tuple[str, ...], leader: str | None) -> dict[str, Any]:
-    return {"hit": hit} | ({"leader": leader} if fault.aim == "leader" else {})
-
-
-def _names_in(fault: Partition) -> list[str]:
-    grudge = fault.grudge or {}
-    return [*fault.nodes, *grudge, *(node for lost in grudge.values() for node in lost)]
-
-
-def check_names(what: str, names: Iterable[str], cluster: Sequence[str]) -> None:
-    """Refuses names of nodes the cluster does not have."""
-    for name in names:
-        if name not in cluster:
-            raise FaultError(
-                f"{what} names node {name!r}, which the cluster does not have; "
-                f"its nodes are {', '.join(cluster)}"
-            )
-
-
-def _require_nodes(what: str, nodes: Sequence[str]) -> None:
-    if not nodes:
-        raise FaultError(f"{what} names no node; list at least one in 'nodes'")
-    if len(frozenset(nodes)) != len(nodes):
-        raise FaultError(f"{what} names a node twice: {', '.join(nodes)}; list each once")
-
-
-def _require_not_negative(what: str, name: str, value: float) -> None:
-    if not 0 <= value < float("inf"):
-        raise FaultError(f"{what}: {name} is {value:g}; it must be a number of milliseconds, 0 or more")
-
-
-def _require_above_zero(what: str, name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise FaultError(f"{what}: {name} is {value:g}; it must be a number above 0")
-
-
-def _require_probability(what: str, value: float, name: str = "probability") -> None:
-    if not 0 <= value <= 1:
-        raise FaultError(f"{what}: {name} is {value:g}; it must lie between 0 and 1")

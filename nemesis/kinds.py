@@ -1,10 +1,10 @@
 """The kinds of fault a plan can draw: the names behind `--fault`, and how each is drawn.
 
 Rules of this module
-    1. A kind is an endless, pure sequence of faults for given nodes and a seeded generator; when they happen
-       is the business of `nemesis.schedule`.
-    2. A kind deals its variants from a deck, so that a run of some minutes visits all of them.
-    3. A fault is drawn with names in it. Only the leader is left open (see `nemesis.faults`).
+    1. A kind is a package: how its faults are drawn (`nemesis.variants`), in what rhythm, what sets a reactive one
+       off, and how its times are shaded in a plot. When they happen is the business of `nemesis.schedule`; how
+       they heal at the end that of `nemesis.nemesis`.
+    2. What the reference system does not promise to survive says so (`survivable`).
 
 >>> from random import Random
 >>> faults = FAULTS["kill"].draw(("n1", "n2", "n3"), Random(3))
@@ -15,42 +15,64 @@ Rules of this module
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from nemesis.draws import chance, deck, log_uniform, pick, shuffled, uniform
-from nemesis.faults import (
-    Aim,
-    ClockSkew,
-    Corrupt,
-    Disk,
-    Duplicate,
-    Fault,
-    FaultError,
-    Hearing,
-    Kill,
-    Latency,
-    Loss,
-    Partition,
-    Pause,
-    Rate,
-    Reorder,
-    Topology,
+from nemesis.draws import chance, integer, log_uniform, uniform
+from nemesis.fault_base import FaultError
+from nemesis.faults import Topology
+from nemesis.target import EventKind
+from nemesis.trigger import Trigger
+from nemesis.variants import (
+    CHANGES,
+    KILL_AIMS,
+    PAUSE_AIMS,
+    STORM_AIMS,
+    TOPOLOGIES,
+    DrawFaults,
+    Nodes,
+    cut_leader,
+    cut_off_trigger,
+    draw_bit_flips,
+    draw_bursts,
+    draw_changes,
+    draw_clocks,
+    draw_corruptions,
+    draw_crashes,
+    draw_disks,
+    draw_drifts,
+    draw_duplicates,
+    draw_jitters,
+    draw_kills,
+    draw_latencies,
+    draw_lies,
+    draw_losses,
+    draw_misdirections,
+    draw_partitions,
+    draw_pauses,
+    draw_power_losses,
+    draw_rates,
+    draw_reorderings,
+    draw_resets,
+    draw_slow,
+    draw_stalls,
+    draw_strobes,
+    draw_timer_drifts,
+    draw_truncations,
+    kill_trigger,
 )
-from nemesis.grudges import bisect, majority, minority_third
 
-Nodes = Sequence[str]
-DrawFaults = Callable[[Nodes, Random], Iterator[Fault]]
-
-ONE_WAY_PROBABILITY = 0.4
-TOPOLOGIES: tuple[Topology, ...] = ("halves", "one", "minority-third", "majorities-ring", "bridge", "leader")
-# Leaders twice: most of what can be lost was promised by a leader.
-KILL_AIMS: tuple[Aim, ...] = ("leader", "one", "leader", "minority", "majority", "all")
-STORM_AIMS: tuple[Aim, ...] = ("majority", "all", "minority", "majority")
-PAUSE_AIMS: tuple[Aim, ...] = ("leader", "one", "leader", "minority", "majority")
-LINK_AIMS: tuple[Aim, ...] = ("all", "one", "leader", "minority")
+Category = Literal["network", "process", "clock", "disk", "membership"]
+# How the time in force of each is shaded in a plot.
+SHADES: Mapping[Category, str] = {
+    "network": "#c7d8f0",
+    "process": "#f3c6c0",
+    "clock": "#e6d3ee",
+    "disk": "#f5e0b3",
+    "membership": "#cfe8cf",
+}
 
 
 class Series(NamedTuple):
@@ -87,6 +109,10 @@ class FaultKind:
         draw_flap: faults for bursts of short ones in quick succession; none where that makes no sense.
         storm: what a storm of this kind is; likewise.
         nodes_min: fewer nodes than this and the fault means nothing.
+        category: what it is a fault of.
+        survivable: whether a system that keeps the promises of Raft stays linearizable under it.
+        only_flaps: every episode is a burst.
+        draw_trigger: for a reactive kind: what sets its faults off, while it is armed.
     """
 
     name: str
@@ -95,6 +121,15 @@ class FaultKind:
     draw_flap: DrawFaults | None = None
     storm: Storm | None = None
     nodes_min: int = 1
+    category: Category = "network"
+    survivable: bool = True
+    only_flaps: bool = False
+    draw_trigger: Callable[[Random], Trigger] | None = None
+
+    @property
+    def shade(self) -> str:
+        """The colour of its times in a plot."""
+        return SHADES[self.category]
 
 
 def kind(name: str) -> FaultKind:
@@ -102,7 +137,7 @@ def kind(name: str) -> FaultKind:
 
     >>> kind("partion")
     Traceback (most recent call last):
-    nemesis.faults.FaultError: there is no fault 'partion'; did you mean 'partition'? ...
+    nemesis.fault_base.FaultError: there is no fault 'partion'; did you mean 'partition'? ...
     """
     if name in FAULTS:
         return FAULTS[name]
@@ -116,177 +151,204 @@ def default_kinds(nodes: Nodes) -> tuple[str, ...]:
     return tuple(name for name in DEFAULT_MIX if FAULTS[name].nodes_min <= len(nodes))
 
 
-def draw_partitions(topologies: Sequence[Topology], *, one_way: bool = True) -> DrawFaults:
-    """Partitions of these topologies; some of those that cut off a group let one direction pass."""
-
-    def draw(nodes: Nodes, random: Random) -> Iterator[Fault]:
-        for topology in deck(random, topologies):
-            order = shuffled(random, nodes)
-            hearing: Hearing = "none"
-            if topology in {"halves", "one", "leader"} and one_way and chance(random, ONE_WAY_PROBABILITY):
-                hearing = pick(random, ("deaf", "mute"))
-            yield Partition(topology=topology, nodes=_group(topology, order, random), hearing=hearing)
-
-    return draw
-
-
-def _group(topology: Topology, order: tuple[str, ...], random: Random) -> tuple[str, ...]:
-    """Which of the nodes, in drawn order, the topology names; see `Partition.nodes`."""
-    match topology:
-        case "halves":
-            return bisect(order)[0]
-        case "minority-third":
-            return order[: minority_third(len(order))]
-        case "majorities-ring":
-            return order
-        case "bridge":
-            return (order[0], *bisect(order[1:])[0])
-        case "leader":
-            # Now and then with company, as far as that stays a minority: its entries reach somebody.
-            company = len(order) >= 5 and chance(random, 0.5)
-            return order[:2] if company else order[:1]
-        case _:
-            return order[:1]
-
-
-def _draw_aim(aim: Aim, nodes: Nodes, random: Random) -> tuple[str, ...]:
-    """The nodes an aim names, drawn."""
-    count = len(nodes)
-    size = {"minority": max(1, majority(count) - 1), "majority": majority(count), "all": count}.get(aim, 1)
-    return shuffled(random, nodes)[:size]
-
-
-def _draw_kills(aims: Sequence[Aim]) -> DrawFaults:
-    def draw(nodes: Nodes, random: Random) -> Iterator[Fault]:
-        for aim in deck(random, aims):
-            yield Kill(aim=aim, nodes=_draw_aim(aim, nodes, random))
-
-    return draw
-
-
-def _draw_pauses(aims: Sequence[Aim]) -> DrawFaults:
-    def draw(nodes: Nodes, random: Random) -> Iterator[Fault]:
-        for aim in deck(random, aims):
-            yield Pause(aim=aim, nodes=_draw_aim(aim, nodes, random))
-
-    return draw
-
-
-def _draw_clocks(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    for aim in deck(random, PAUSE_AIMS):
-        offset_ms = round(log_uniform(random, 10, 300_000))
-        sign = 1 if chance(random, 0.5) else -1
-        yield ClockSkew(aim=aim, nodes=_draw_aim(aim, nodes, random), offset_ms=sign * offset_ms)
-
-
-def _draw_disks(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    troubles = deck(random, ("slow", "failing", "full"))
-    for aim in deck(random, PAUSE_AIMS):
-        hit, trouble = _draw_aim(aim, nodes, random), next(troubles)
-        amount = uniform(random, 0, 1)
-        if trouble == "slow":
-            yield Disk(aim=aim, nodes=hit, sync_delay_ms=round(5 * 100**amount, 1))
-        elif trouble == "failing":
-            yield Disk(aim=aim, nodes=hit, sync_error=round(0.05 + 0.95 * amount, 2))
-        else:
-            yield Disk(aim=aim, nodes=hit, write_error=1.0)
-
-
-def _draw_reorderings(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    for aim in deck(random, LINK_AIMS):
-        probability = round(uniform(random, 0.1, 0.5), 2)
-        delay_ms = round(log_uniform(random, 5, 100), 1)
-        yield Reorder(
-            aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability, delay_ms=delay_ms
-        )
-
-
-def _draw_corruptions(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    for aim in deck(random, LINK_AIMS):
-        probability = round(uniform(random, 0.01, 0.2), 2)
-        yield Corrupt(aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability)
-
-
-def _draw_rates(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    for aim in deck(random, LINK_AIMS):
-        rate_kbit = round(log_uniform(random, 32, 4_000))
-        yield Rate(aim=aim, nodes=_draw_aim(aim, nodes, random), rate_kbit=rate_kbit)
-
-
-def _draw_latencies(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    for aim in deck(random, LINK_AIMS):
-        delay_ms = round(log_uniform(random, 5, 300), 1)
-        jitter_ms = round(delay_ms * uniform(random, 0, 1), 1)
-        yield Latency(aim=aim, nodes=_draw_aim(aim, nodes, random), delay_ms=delay_ms, jitter_ms=jitter_ms)
-
-
-def _draw_losses(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    for aim in deck(random, LINK_AIMS):
-        probability = round(uniform(random, 0.05, 0.4), 2)
-        yield Loss(aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability)
-
-
-def _draw_duplicates(nodes: Nodes, random: Random) -> Iterator[Fault]:
-    for aim in deck(random, LINK_AIMS):
-        probability = round(uniform(random, 0.1, 0.5), 2)
-        yield Duplicate(aim=aim, nodes=_draw_aim(aim, nodes, random), probability=probability)
-
-
-_cut_leader = draw_partitions(("leader",), one_way=False)
-
-
 def _partition_kind(name: str, summary: str, topology: Topology, nodes_min: int) -> FaultKind:
     return FaultKind(name, summary, draw_partitions((topology,)), nodes_min=nodes_min)
+
+
+def _triggers(
+    on: EventKind, times: tuple[int, int], hold_ms: tuple[float, float]
+) -> Callable[[Random], Trigger]:
+    def draw(random: Random) -> Trigger:
+        return Trigger(
+            on=on,
+            delay_ms=round(uniform(random, 0, 50), 1) if chance(random, 0.5) else 0.0,
+            hold_ms=round(log_uniform(random, *hold_ms)),
+            times=integer(random, *times),
+        )
+
+    return draw
 
 
 def _registry(kinds: Iterable[FaultKind]) -> Mapping[str, FaultKind]:
     return {one.name: one for one in kinds}
 
 
+_MIXED: tuple[FaultKind, ...] = (
+    FaultKind(
+        "partition",
+        "the network falls apart, in all topologies by turns; leaders also in bursts",
+        draw_partitions(TOPOLOGIES),
+        draw_flap=cut_leader,
+        storm=Storm(cut_leader, HUNT),
+        nodes_min=2,
+    ),
+    FaultKind("latency", "messages take 5 to 300 ms longer, with jitter", draw_latencies, nodes_min=2),
+    FaultKind(
+        "kill",
+        "processes die (SIGKILL) and start again: leaders, one, a minority, a majority, all; also in storms",
+        draw_kills(KILL_AIMS),
+        draw_flap=draw_kills(("leader",)),
+        storm=Storm(draw_kills(STORM_AIMS), CRASHES),
+        category="process",
+    ),
+    FaultKind(
+        "pause", "processes stand still (SIGSTOP) and run on", draw_pauses(PAUSE_AIMS), category="process"
+    ),
+    FaultKind("loss", "messages are lost, 5 to 40 % of them", draw_losses, nodes_min=2),
+    FaultKind("duplicate", "messages arrive twice, 10 to 50 % of them", draw_duplicates, nodes_min=2),
+    FaultKind("reorder", "messages overtake others, 10 to 50 % of them", draw_reorderings, nodes_min=2),
+    FaultKind("corrupt", "messages arrive damaged, 1 to 20 % of them", draw_corruptions, nodes_min=2),
+    FaultKind("rate", "links pass 32 to 4000 kbit/s", draw_rates, nodes_min=2),
+    FaultKind(
+        "clock", "wall clocks jump by 10 ms to 5 min, either way, and back", draw_clocks, category="clock"
+    ),
+    FaultKind(
+        "disk",
+        "disks are slow to sync by 5 to 500 ms, fail to sync, or are full",
+        draw_disks,
+        category="disk",
+    ),
+)
+
+_PARTITIONS: tuple[FaultKind, ...] = (
+    _partition_kind("partition-halves", "two halves, drawn anew each time", "halves", 2),
+    _partition_kind("partition-one", "one node alone", "one", 2),
+    _partition_kind("partition-minority", "less than a third of the nodes alone", "minority-third", 2),
+    _partition_kind("partition-ring", "every node hears another majority", "majorities-ring", 3),
+    _partition_kind("partition-bridge", "two sides joined by one node", "bridge", 3),
+    FaultKind(
+        "partition-leader",
+        "the leader of the moment alone or in a minority; also in bursts",
+        draw_partitions(("leader",)),
+        draw_flap=cut_leader,
+        storm=Storm(cut_leader, HUNT),
+        nodes_min=2,
+    ),
+    _partition_kind("partition-primaries", "every node that thinks it leads, each alone", "primaries", 2),
+    _partition_kind(
+        "partition-leader-minority", "the leader in the largest minority", "leader-in-minority", 3
+    ),
+    _partition_kind(
+        "partition-leader-majority", "the leader in the smallest majority", "leader-in-majority", 3
+    ),
+    FaultKind(
+        "partition-flapping",
+        "halves, minorities and leaders cut off several times in quick succession",
+        draw_partitions(TOPOLOGIES),
+        draw_flap=draw_partitions(("halves", "minority-third", "leader")),
+        nodes_min=2,
+        only_flaps=True,
+    ),
+)
+
+_LINKS: tuple[FaultKind, ...] = (
+    FaultKind(
+        "jitter",
+        "messages take 1 to 50 ms longer and up to four times that: uniform, normal, pareto, some correlated",
+        draw_jitters,
+        nodes_min=2,
+    ),
+    FaultKind("loss-bursts", "5 to 40 % of messages are lost, many in a row", draw_bursts, nodes_min=2),
+    FaultKind("reset", "0.5 to 50 % of messages break their connections", draw_resets, nodes_min=2),
+)
+
+_PROCESSES: tuple[FaultKind, ...] = (
+    FaultKind(
+        "kill-leader", "the leader of the moment dies; also in bursts", draw_kills(("leader",)),
+        draw_flap=draw_kills(("leader",)), category="process",
+    ),
+    FaultKind(
+        "kill-all", "all processes die at once; also in storms", draw_kills(("all",)),
+        storm=Storm(draw_kills(("all",)), CRASHES), category="process",
+    ),
+    FaultKind(
+        "pause-leader", "the leader of the moment stands still", draw_pauses(("leader",)), category="process"
+    ),
+    FaultKind("slow", "processes take 2 to 50 times as long", draw_slow, category="process"),
+    FaultKind(
+        "crash",
+        "processes die before a sync, after one, in a snapshot, or in a change of membership",
+        draw_crashes,
+        category="process",
+    ),
+)  # fmt: skip
+
+_CLOCKS: tuple[FaultKind, ...] = (
+    FaultKind(
+        "clock-strobe", "wall clocks jump by up to 5 min to and fro, every 1 to 1000 ms", draw_strobes,
+        category="clock",
+    ),
+    FaultKind(
+        "clock-drift", "wall clocks run fast or slow by 0.01 to 20 %", draw_drifts, category="clock"
+    ),
+    FaultKind("timer-drift", "the same, and time-outs too", draw_timer_drifts, category="clock"),
+)  # fmt: skip
+
+_DISKS: tuple[FaultKind, ...] = (
+    FaultKind("disk-stall", "disks stand still, and go on", draw_stalls, category="disk"),
+    FaultKind(
+        "power-loss", "machines die, and what they had not synced is gone",
+        draw_power_losses(KILL_AIMS, torn=False), draw_flap=draw_power_losses(("leader",), torn=False),
+        category="disk",
+    ),
+    FaultKind(
+        "torn-write", "machines die in the middle of a write",
+        draw_power_losses(KILL_AIMS, torn=True), category="disk",
+    ),
+    FaultKind(
+        "lying-disk", "syncs of a minority do nothing, until they lose power", draw_lies,
+        category="disk", survivable=False,
+    ),
+    FaultKind(
+        "misdirected-write", "writes of a minority land on older ones", draw_misdirections,
+        category="disk", survivable=False,
+    ),
+    FaultKind(
+        "bit-flip", "1 to 16 bits on the disks of a minority turn around", draw_bit_flips,
+        category="disk", survivable=False,
+    ),
+    FaultKind(
+        "truncate", "logs of a minority lose up to 16 kB of their end", draw_truncations,
+        category="disk", survivable=False,
+    ),
+)  # fmt: skip
+
+_MEMBERSHIP: tuple[FaultKind, ...] = (
+    FaultKind(
+        "membership", "nodes leave and come back, as they were or as new ones; leadership is handed over",
+        draw_changes(CHANGES), nodes_min=3, category="membership",
+    ),
+    FaultKind(
+        "transfer", "leadership is handed over", draw_changes(("transfer",)), nodes_min=2,
+        category="membership",
+    ),
+)  # fmt: skip
+
+_REACTIVE: tuple[FaultKind, ...] = (
+    FaultKind(
+        "isolate-new-leader", "whoever becomes the leader is cut off, and whoever does next",
+        cut_off_trigger, nodes_min=3, draw_trigger=_triggers("leader", (2, 5), (150, 2_000)),
+    ),
+    FaultKind(
+        "kill-new-leader", "whoever becomes the leader dies, and whoever does next",
+        kill_trigger, nodes_min=3, category="process",
+        draw_trigger=_triggers("leader", (2, 5), (150, 2_000)),
+    ),
+    FaultKind(
+        "kill-in-snapshot", "a follower dies in the middle of a snapshot",
+        kill_trigger, nodes_min=2, category="process",
+        draw_trigger=_triggers("snapshot-receiving", (1, 3), (50, 2_000)),
+    ),
+    FaultKind(
+        "partition-in-joint", "the network falls apart during a change of membership",
+        draw_partitions(("halves", "leader-in-minority", "leader-in-majority", "one")), nodes_min=3,
+        draw_trigger=_triggers("joint", (1, 3), (150, 2_000)),
+    ),
+)  # fmt: skip
+
 FAULTS: Mapping[str, FaultKind] = _registry(
     (
-        FaultKind(
-            "partition",
-            "the network falls apart, in all topologies by turns; leaders also in bursts",
-            draw_partitions(TOPOLOGIES),
-            draw_flap=_cut_leader,
-            storm=Storm(_cut_leader, HUNT),
-            nodes_min=2,
-        ),
-        FaultKind("latency", "messages take 5 to 300 ms longer, with jitter", _draw_latencies, nodes_min=2),
-        FaultKind(
-            "kill",
-            "processes die (SIGKILL) and start again: leaders, one, a minority, a majority, all; also in storms",
-            _draw_kills(KILL_AIMS),
-            draw_flap=_draw_kills(("leader",)),
-            storm=Storm(_draw_kills(STORM_AIMS), CRASHES),
-        ),
-        FaultKind("pause", "processes stand still (SIGSTOP) and run on", _draw_pauses(PAUSE_AIMS)),
-        FaultKind("loss", "messages are lost, 5 to 40 % of them", _draw_losses, nodes_min=2),
-        FaultKind("duplicate", "messages arrive twice, 10 to 50 % of them", _draw_duplicates, nodes_min=2),
-        FaultKind("reorder", "messages overtake others, 10 to 50 % of them", _draw_reorderings, nodes_min=2),
-        FaultKind("corrupt", "messages arrive damaged, 1 to 20 % of them", _draw_corruptions, nodes_min=2),
-        FaultKind("rate", "links pass 32 to 4000 kbit/s", _draw_rates, nodes_min=2),
-        FaultKind("clock", "wall clocks jump by 10 ms to 5 min, either way, and back", _draw_clocks),
-        FaultKind("disk", "disks are slow to sync by 5 to 500 ms, fail to sync, or are full", _draw_disks),
-        _partition_kind("partition-halves", "two halves, drawn anew each time", "halves", 2),
-        _partition_kind("partition-one", "one node alone", "one", 2),
-        _partition_kind("partition-minority", "less than a third of the nodes alone", "minority-third", 2),
-        _partition_kind("partition-ring", "every node hears another majority", "majorities-ring", 3),
-        _partition_kind("partition-bridge", "two sides joined by one node", "bridge", 3),
-        FaultKind(
-            "partition-leader",
-            "the leader of the moment alone or in a minority; also in bursts",
-            draw_partitions(("leader",)),
-            draw_flap=_cut_leader,
-            storm=Storm(_cut_leader, HUNT),
-            nodes_min=2,
-        ),
-        FaultKind("kill-leader", "the leader of the moment dies; also in bursts", _draw_kills(("leader",)),
-                  draw_flap=_draw_kills(("leader",))),
-        FaultKind("kill-all", "all processes die at once; also in storms", _draw_kills(("all",)),
-                  storm=Storm(_draw_kills(("all",)), CRASHES)),
-        FaultKind("pause-leader", "the leader of the moment stands still", _draw_pauses(("leader",))),
+        *_MIXED, *_PARTITIONS, *_LINKS, *_PROCESSES, *_CLOCKS, *_DISKS, *_MEMBERSHIP, *_REACTIVE,
     )
 )  # fmt: skip
 

@@ -1,17 +1,20 @@
 """Injects and heals faults on a cluster, and knows at every moment which are in force.
 
 Rules of this module
-    1. The set of faults in force is the only state of intent. What the network and each process should be
-       like follows from it; nothing is counted up and down, so nothing can be left over.
+    1. The set of faults in force is the only state of intent. What the network, each process and the membership
+       should be like follows from it; nothing is counted up and down, so nothing can be left over.
     2. The network is written whole, composed of all network faults in force.
     3. A node held by several faults is released when the last of them heals. Killed weighs more than paused:
        a paused node that is killed is dead, and one that is started while a pause still holds it is paused.
     4. Healing is idempotent. `heal_all` does not trust what was believed before: it heals the network,
        resumes and starts every node and sets its clock right, each whatever becomes of the others.
-    5. A node whose disk failed may have stopped. When such a fault heals, its nodes are started once more.
+    5. A node whose disk failed, or that was to crash, may have stopped. When such a fault heals, its nodes are
+       started once more.
     6. What a target could not do is a `NemesisError` with the fault named, returned and kept in `errors`.
-       It never ends the run and never disappears.
-    7. One change at a time: concurrent injections and heals wait for each other.
+       It never ends the run and never disappears. What the system under test refused (to hand over leadership while
+       there is a partition) is no error: it stands in the details of the injection.
+    7. One change at a time: concurrent injections and heals wait for each other. Changes of membership take as
+       long as the system needs; they go on in the background (`nemesis.membership`), and `heal_all` waits for them.
 
 Theory of operation
     After each change of the set, `_settle` compares what every node should be with what it is known to be
@@ -22,21 +25,23 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from nemesis.faults import Effect, FaultError, name_of, resolve, wants_leader
-from nemesis.rules import combine_disks, compose
+from nemesis import aspects
+from nemesis.aspects import Aspect
+from nemesis.effects import Effect, Now, resolve
+from nemesis.faults import FaultError, name_of, wants_leader
+from nemesis.membership import MembershipDriver
+from nemesis.rules import compose
 from nemesis.schedule import FaultEvent
 from nemesis.target import (
     HEALTHY,
-    HEALTHY_DISK,
-    ClockTarget,
-    DiskRule,
-    DiskTarget,
+    DamageTarget,
+    MembershipTarget,
+    PrimariesTarget,
     Ruleset,
     Target,
 )
@@ -55,6 +60,7 @@ _WAYS: Mapping[tuple[State, State], tuple[str, ...]] = {
     ("unknown", "paused"): ("start", "pause"),
     ("unknown", "down"): ("kill",),
 }
+_UNKNOWN: Any = object()
 
 
 class NemesisError(msgspec.Struct, frozen=True):
@@ -83,12 +89,14 @@ class Injected(msgspec.Struct, frozen=True):
         description: one line for people, with the nodes it hit.
         details: the same as JSON.
         errors: what could not be done.
+        effect: what the fault came to; None for a heal, and where it could not be told.
     """
 
     event: str
     description: str
     details: Mapping[str, Any]
     errors: tuple[NemesisError, ...] = ()
+    effect: Effect | None = None
 
 
 class Nemesis:
@@ -103,79 +111,174 @@ class Nemesis:
         self._target = target
         self._in_force: dict[str, tuple[FaultEvent, Effect]] = {}
         self._states: dict[str, State] = dict.fromkeys(target.nodes, "running")
-        self._skews_ms: dict[str, float | None] = dict.fromkeys(target.nodes, 0.0)
-        self._disks: dict[str, DiskRule | None] = dict.fromkeys(target.nodes, HEALTHY_DISK)
+        self._known: dict[tuple[str, str], Any] = {
+            (aspect.verb, node): aspect.healthy for aspect in aspects.ALL for node in target.nodes
+        }
         self._network: Ruleset | None = HEALTHY
         self._lock = asyncio.Lock()
+        self._members: MembershipDriver | None = None
+        if isinstance(target, MembershipTarget):
+            self._members = MembershipDriver(target, target.nodes, self._make_anew)
 
     @property
     def in_force(self) -> Mapping[str, str]:
         """Ids of the events in force, oldest first, each with its description."""
         return {name: effect.description for name, (_, effect) in self._in_force.items()}
 
-    async def inject(self, event: FaultEvent) -> Injected:
-        """Puts a fault in force. One that is in force already stays as it is."""
+    @property
+    def rules(self) -> Ruleset:
+        """What the network should be like now."""
+        return compose(effect.rules for _, effect in self._in_force.values())
+
+    def holds(self, node: str) -> bool:
+        """Whether a fault wants the node's process down or paused now."""
+        return wanted(node, [effect for _, effect in self._in_force.values()]) != "running"
+
+    def wanted(self, aspect: Aspect, node: str) -> Any:
+        """What this should be like on a node now."""
+        return aspect.wanted(node, [effect for _, effect in self._in_force.values()])
+
+    async def inject(self, event: FaultEvent, *, trigger: str | None = None) -> Injected:
+        """Puts a fault in force. One that is in force already stays as it is.
+
+        Args:
+            event: the fault.
+            trigger: the node whose doings set it off, for a reactive one.
+        """
         async with self._lock:
             first_error = len(self.errors)
+            is_new = event.id not in self._in_force
             try:
-                effect = await self._resolve(event)
+                effect = await self._resolve(event, trigger)
             except FaultError as error:
                 self._note(event, "resolve", None, error)
                 return Injected(
                     event.id, f"{name_of(event.fault)}: not injected", {}, self._errors(first_error)
                 )
             await self._settle(event)
-            return Injected(event.id, effect.description, effect.details, self._errors(first_error))
+            details = dict(effect.details)
+            if is_new:
+                details |= await self._act(event, effect)
+            return Injected(event.id, effect.description, details, self._errors(first_error), effect)
 
     async def heal(self, event: FaultEvent) -> Injected:
         """Takes a fault out of force; where it is not in force, nothing happens."""
         async with self._lock:
             first_error = len(self.errors)
-            _, effect = self._in_force.pop(event.id, (event, None))
-            if effect and effect.disks:
-                self._states |= dict.fromkeys(effect.disks, "unknown")
+            there = self._in_force.get(event.id)
+            effect = there[1] if there else None
+            if effect:
+                await self._end_processes(event, effect.dies_at_end)
+                del self._in_force[event.id]
+                self._states |= dict.fromkeys(effect.touched, "unknown")
             await self._settle(event)
             description = effect.description if effect else name_of(event.fault)
             return Injected(event.id, f"healed {description}", {}, self._errors(first_error))
 
     async def heal_all(self) -> tuple[NemesisError, ...]:
-        """Leaves the cluster healthy: network whole, every process running. Returns what did not work."""
+        """Leaves the cluster healthy: network whole, every process running, everybody a member.
+
+        Returns what did not work.
+        """
         async with self._lock:
             first_error = len(self.errors)
             self._in_force.clear()
             self._network = None
             self._states = dict.fromkeys(self._target.nodes, "unknown")
-            if isinstance(self._target, ClockTarget):
-                self._skews_ms = dict.fromkeys(self._target.nodes, None)
-            if isinstance(self._target, DiskTarget):
-                self._disks = dict.fromkeys(self._target.nodes, None)
+            for aspect in aspects.ALL:
+                if isinstance(self._target, aspect.protocol):
+                    self._known |= {(aspect.verb, node): _UNKNOWN for node in self._target.nodes}
             await self._settle(None)
-            return self._errors(first_error)
+        if self._members:
+            error = await self._members.settle()
+            if error:
+                self._note(None, "change_members", None, FaultError(error))
+        return self._errors(first_error)
 
-    async def _resolve(self, event: FaultEvent) -> Effect:
+    async def _resolve(self, event: FaultEvent, trigger: str | None) -> Effect:
         if event.id in self._in_force:
             return self._in_force[event.id][1]
-        leader = None
+        leader: str | None = None
+        primaries: tuple[str, ...] = ()
         if wants_leader(event.fault):
             try:
                 leader = await self._target.leader()
+                if isinstance(self._target, PrimariesTarget):
+                    primaries = tuple(await self._target.primaries())
             except Exception as error:  # noqa: BLE001 - whatever it is, the drawn nodes stand in and it is told
                 self._note(event, "leader", None, error)
-        effect = resolve(event.fault, self._target.nodes, leader)
+        effect = resolve(event.fault, self._target.nodes, Now(leader, primaries, trigger))
         self._in_force[event.id] = (event, effect)
         return effect
+
+    async def _act(self, event: FaultEvent, effect: Effect) -> dict[str, Any]:
+        """Does what happens once; what the system refused goes into the details."""
+        details: dict[str, Any] = {}
+        if effect.transfer_to is not None:
+            details |= await self._transfer(event, effect.transfer_to)
+        done: dict[str, str] = {}
+        for node, damage in effect.damages.items():
+            if not isinstance(self._target, DamageTarget):
+                self._note(event, "damage_disk", node, FaultError("this cluster cannot damage disks"))
+                break
+            try:
+                done[node] = await self._target.damage_disk(node, damage)
+            except Exception as error:  # noqa: BLE001 - an empty disk, a missing file: told, and no reason to stop
+                details.setdefault("refused", {})[node] = _words(error)
+        return details | ({"damaged": done} if done else {})
+
+    async def _transfer(self, event: FaultEvent, node: str) -> dict[str, Any]:
+        if not isinstance(self._target, MembershipTarget):
+            self._note(event, "transfer", node, FaultError("this cluster cannot hand over leadership"))
+            return {}
+        try:
+            await self._target.transfer(node)
+        except Exception as error:  # noqa: BLE001 - the system may refuse; that is its right
+            return {"refused": {node: _words(error)}}
+        return {}
+
+    async def _end_processes(self, event: FaultEvent, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            self._states[node] = "unknown"
+            if await self._ask(event, "kill", node, self._verb("kill", node)):
+                self._states[node] = "down"
+
+    async def _make_anew(self, node: str) -> None:
+        """A node that is out forgets its disk and comes back as a new one."""
+        assert isinstance(self._target, MembershipTarget), "only such a target has a driver"
+        target = self._target
+        async with self._lock:
+            await self._ask(None, "kill", node, self._verb("kill", node))
+            await self._ask(None, "wipe", node, lambda: target.wipe(node))
+            self._states[node] = "down"
+            await self._settle(None)
 
     async def _settle(self, event: FaultEvent | None) -> None:
         """Asks the target for what differs between how things should be and how they are known to be."""
         effects = [effect for _, effect in self._in_force.values()]
         nodes = self._target.nodes
-        # Disks before processes: a node that is started must not find the disk it died of.
-        await asyncio.gather(*(self._settle_disk(event, node, disk(node, effects)) for node in nodes))
+        for aspect in aspects.BEFORE_PROCESSES:
+            await asyncio.gather(
+                *(self._settle_aspect(event, aspect, node, aspect.wanted(node, effects)) for node in nodes)
+            )
         await asyncio.gather(
             self._settle_network(event, compose(effect.rules for effect in effects)),
             *(self._settle_node(event, node, wanted(node, effects)) for node in nodes),
-            *(self._settle_clock(event, node, skew_ms(node, effects)) for node in nodes),
+            *(
+                self._settle_aspect(event, aspect, node, aspect.wanted(node, effects))
+                for aspect in aspects.WITH_PROCESSES
+                for node in nodes
+            ),
         )
+        self._settle_members(event, effects)
+
+    def _settle_members(self, event: FaultEvent | None, effects: Sequence[Effect]) -> None:
+        removed = {node for effect in effects for node in effect.removed}
+        if self._members:
+            self._members.want(removed, {node for effect in effects for node in effect.wiped})
+        elif removed:
+            error = FaultError("this cluster cannot change its members; leave the fault 'membership' out")
+            self._note(event, "change_members", None, error)
 
     async def _settle_network(self, event: FaultEvent | None, rules: Ruleset) -> None:
         if self._network == rules:
@@ -193,31 +296,13 @@ class Nemesis:
         if all(done):
             self._states[node] = state
 
-    async def _settle_clock(self, event: FaultEvent | None, node: str, offset_ms: float) -> None:
-        if self._skews_ms[node] == offset_ms:
+    async def _settle_aspect(self, event: FaultEvent | None, aspect: Aspect, node: str, value: Any) -> None:
+        place = (aspect.verb, node)
+        if self._known[place] == value:
             return
-        self._skews_ms[node] = None
-        if await self._ask(event, "set_clock", node, lambda: self._set_clock(node, offset_ms)):
-            self._skews_ms[node] = offset_ms
-
-    async def _set_clock(self, node: str, offset_ms: float) -> None:
-        if isinstance(self._target, ClockTarget):
-            await self._target.set_clock(node, offset_ms)
-        elif offset_ms:
-            raise FaultError("this cluster cannot shift clocks; leave the fault 'clock' out")
-
-    async def _settle_disk(self, event: FaultEvent | None, node: str, rule: DiskRule) -> None:
-        if self._disks[node] == rule:
-            return
-        self._disks[node] = None
-        if await self._ask(event, "set_disk", node, lambda: self._set_disk(node, rule)):
-            self._disks[node] = rule
-
-    async def _set_disk(self, node: str, rule: DiskRule) -> None:
-        if isinstance(self._target, DiskTarget):
-            await self._target.set_disk(node, rule)
-        elif rule != HEALTHY_DISK:
-            raise FaultError("this cluster cannot break disks; leave the fault 'disk' out")
+        self._known[place] = _UNKNOWN
+        if await self._ask(event, aspect.verb, node, lambda: aspect.make(self._target, node, value)):
+            self._known[place] = value
 
     def _verb(self, verb: str, node: str) -> Callable[[], Awaitable[None]]:
         verbs = {
@@ -233,7 +318,7 @@ class Nemesis:
     ) -> bool:
         try:
             await call()
-        except Exception as error:  # noqa: BLE001 - a target may fail in any way; rule 5 says what becomes of it
+        except Exception as error:  # noqa: BLE001 - a target may fail in any way; rule 6 says what becomes of it
             self._note(event, verb, node, error)
             return False
         return True
@@ -245,7 +330,7 @@ class Nemesis:
                 fault=name_of(event.fault) if event else "",
                 verb=verb,
                 node=node,
-                message=str(error) or type(error).__name__,
+                message=_words(error),
             )
         )
 
@@ -262,12 +347,5 @@ def wanted(node: str, effects: Sequence[Effect]) -> State:
     return "running"
 
 
-def skew_ms(node: str, effects: Sequence[Effect]) -> float:
-    """How far ahead the clock of a node should be: offsets in force add."""
-    return sum(effect.skews_ms.get(node, 0.0) for effect in effects)
-
-
-def disk(node: str, effects: Sequence[Effect]) -> DiskRule:
-    """What the disk of a node should be like: what is wrong adds up."""
-    rules = [effect.disks[node] for effect in effects if node in effect.disks]
-    return functools.reduce(combine_disks, rules, HEALTHY_DISK)
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

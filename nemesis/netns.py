@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import Self
 
 from nemesis.door import Door
-from nemesis.faults import FaultError
+from nemesis.fault_base import FaultError
 
 OWNER_VARIABLE = "SPLITBRAIN_OWNER"
 DIRECTORY_PREFIX = "sb-netns-"

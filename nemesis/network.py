@@ -9,6 +9,7 @@ Rules of this module
     4. A namespace that ends with its process (a stopped container) takes the rules with it. The cluster says
        so: `leave` when the node stops, `refresh` when it was started again.
     5. `heal` removes all that `apply` may have set up, also what an earlier process left, and only that.
+    6. One change at a time: a node that is started while a fault is written gets what is wanted last.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import Protocol
 import msgspec
 
 from nemesis import backend as backends
-from nemesis import nfqueue, tc
-from nemesis.backend import SHAPES, Backend, only
+from nemesis import nfqueue, prober, tc
+from nemesis.abilities import SHAPES
+from nemesis.backend import Backend, only
 from nemesis.target import HEALTHY, Link, Ruleset
 
 ANSWER_S_MAX = 30.0
@@ -66,8 +68,11 @@ class Network:
         self._devices: dict[str, str] = {}
         self._written: dict[str, tuple[str, nfqueue.State]] = {}
         self._daemons: dict[str, Conversation] = {}
+        self._probers: dict[str, Conversation] = {}
+        self._probing = {node: asyncio.Lock() for node in addresses}
         self._has_tree: dict[str, bool] = dict.fromkeys(addresses, False)
         self._is_gone: dict[str, bool] = dict.fromkeys(addresses, False)
+        self._lock = asyncio.Lock()
 
     async def open(self) -> None:
         """Finds devices and starts what takes long to start, so that the first fault comes on time."""
@@ -75,26 +80,33 @@ class Network:
 
     async def apply(self, rules: Ruleset) -> None:
         """Makes the network between the nodes exactly this."""
-        self._rules = rules
-        await _all(self._write(node) for node in self._present())
+        async with self._lock:
+            self._rules = rules
+            await self._write_all()
 
     async def leave(self, node: str) -> None:
         """Leaves a node out whose namespace is gone."""
+        async with self._lock:
+            await self._leave(node)
+
+    async def _leave(self, node: str) -> None:
         self._is_gone[node] = True
         self._has_tree[node] = False
         self._devices.pop(node, None)
         self._written.pop(node, None)
         await self._close_daemon(node)
+        await self._drop_prober(node)
 
     async def refresh(self, node: str, address: str | None = None) -> None:
         """Writes a node again that was started anew; where its address changed, the other nodes as well."""
-        await self.leave(node)
-        self._is_gone[node] = False
-        if address and address != self._addresses[node]:
-            self._addresses[node] = address
-            # The filters of the others name the old address.
-            await _all(self._heal(other) for other in self._present())
-        await self.apply(self._rules)
+        async with self._lock:
+            await self._leave(node)
+            self._is_gone[node] = False
+            if address and address != self._addresses[node]:
+                self._addresses[node] = address
+                # The filters of the others name the old address.
+                await _all(self._heal(other) for other in self._present())
+            await self._write_all()
 
     async def evidence(self) -> dict[Link, int]:
         """How many packets met each link that is blocked or shaped now, since it is; zero: it never bit.
@@ -103,7 +115,11 @@ class Network:
         """
         sick = [link for link, rule in self._rules.links.items() if rule.blocked or tc.needs_netem(rule)]
         counts = dict.fromkeys(sick, 0)
-        results = await asyncio.gather(*(self._met(node) for node in self._present()))
+        concerned = {node for link in sick for node in link}
+        async with self._lock:
+            results = await asyncio.gather(
+                *(self._met(node) for node in self._present() if node in concerned)
+            )
         for link, count in (pair for result in results for pair in result.items()):
             if link in counts:
                 counts[link] += count
@@ -119,17 +135,46 @@ class Network:
                 counts[node, peer] = count
         name_of = {address: name for name, address in self._addresses.items()}
         if node in self._written and self._written[node][1].peers:
-            for tool in ("iptables", "ip6tables"):
-                script = f"{tool} -w -t mangle -nvxL {nfqueue.CHAIN} 2>/dev/null || true"
-                for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
-                    if address in name_of:
-                        counts[name_of[address], node] = count
+            script = "".join(
+                f"{tool} -w -t mangle -nvxL {nfqueue.CHAIN} 2>/dev/null || true\n"
+                for tool in ("iptables", "ip6tables")
+            )
+            for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
+                if address in name_of:
+                    counts[name_of[address], node] = count
         return counts
+
+    async def probe(self, src: str, dst: str, port: int, count: int, timeout_ms: float) -> list[float | None]:
+        """How long connections from one node to a port of another took to be answered; None for those that were not."""
+        question = prober.Question(self._addresses[dst], port, count, timeout_ms)
+        async with self._probing[src]:
+            if src not in self._probers:
+                self._probers[src] = await self._reach.talk(src, [self._python, "-m", "nemesis.prober"])
+            try:
+                answer = await self._probers[src].ask(msgspec.json.encode(question).decode())
+                return msgspec.json.decode(answer, type=list[float | None])
+            except msgspec.DecodeError:
+                await self._drop_prober(src)
+                raise NetworkError(f"the prober of {src} answered {answer or 'nothing'!r}") from None
+            except asyncio.CancelledError:
+                # Its answer to this question would be taken for one to the next.
+                await self._drop_prober(src)
+                raise
+
+    async def _drop_prober(self, node: str) -> None:
+        if node in self._probers:
+            await self._probers.pop(node).close()
 
     async def heal(self) -> None:
         """Removes every rule of ours from every node."""
-        self._rules = HEALTHY
-        await _all(self._heal(node) for node in self._present())
+        async with self._lock:
+            self._rules = HEALTHY
+            probers, self._probers = self._probers, {}
+            await _all(one.close() for one in probers.values())
+            await _all(self._heal(node) for node in self._present())
+
+    async def _write_all(self) -> None:
+        await _all(self._write(node) for node in self._present())
 
     def _present(self) -> list[str]:
         return [node for node in self._addresses if not self._is_gone[node]]
@@ -139,8 +184,15 @@ class Network:
         if self._uses_daemons:
             await self._tell(node, nfqueue.State({}))
 
+    def _fields_of_queue(self) -> tuple[str, ...]:
+        """What is done on the receiver's side."""
+        shapes = SHAPES if self._backend.shapes == "nfqueue" else ()
+        blocked = ("blocked",) if self._backend.blocked == "iptables" else ()
+        return (*blocked, *shapes, "reset")
+
     @property
     def _uses_daemons(self) -> bool:
+        """Whether the usual faults need them; only for resets they are started when the first comes."""
         return self._backend.shapes == "nfqueue" or self._backend.blocked == "iptables"
 
     async def _write(self, node: str) -> None:
@@ -158,17 +210,9 @@ class Network:
 
     async def _wanted(self, node: str) -> tuple[str, nfqueue.State]:
         """What tc and what the queue should do on a node. A node that was never touched stays so."""
-        by_queue = self._backend.shapes == "nfqueue"
-        blocks = self._backend.blocked == "iptables"
-        fields = [
-            name
-            for name in backends.NETWORK_FIELDS
-            if not (by_queue and name in SHAPES) and not (blocks and name == "blocked")
-        ]
-        rules = only(self._rules, fields)
-        state = nfqueue.State({})
-        if by_queue or blocks:
-            state = nfqueue.state(self._rules, node, self._addresses, blocks=blocks)
+        by_queue = self._fields_of_queue()
+        rules = only(self._rules, [name for name in backends.NETWORK_FIELDS if name not in by_queue])
+        state = nfqueue.state(self._rules, node, self._addresses, by_queue)
         if not self._has_tree[node] and not any(src == node for src, _ in rules.links):
             return "", state
         return tc.script(rules, node, self._addresses, await self._device(node)), state
@@ -177,7 +221,7 @@ class Network:
         self._written.pop(node, None)
         await self._close_daemon(node)
         script = tc.heal_script(await self._device(node)) if self._backend.rate else ""
-        if self._uses_daemons:
+        if self._uses_daemons or self._backend.resets:
             script += nfqueue.heal_script()
         await self._run_script(node, script)
         self._has_tree[node] = False
@@ -231,7 +275,11 @@ class CommandReach:
     async def talk(self, node: str, argv: Sequence[str]) -> Conversation:
         """Starts a program that greets with `ready` and then answers lines."""
         conversation = _ProcessConversation(await self._start(node, argv))
-        greeting = await conversation.hear()
+        try:
+            greeting = await conversation.hear()
+        except asyncio.CancelledError:
+            await conversation.close()
+            raise
         if greeting != "ready":
             await conversation.close()
             raise NetworkError(f"{' '.join(argv)} on {node} did not start: {greeting or 'no answer'}")

@@ -38,18 +38,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from random import Random
 
 import msgspec
 
 from nemesis import nfnetlink
+from nemesis.jitter import extra_ms, mixed
 from nemesis.nfnetlink import payload, verdict
-from nemesis.packet import with_bit_flipped, with_checksum
+from nemesis.packet import as_reset, with_bit_flipped, with_checksum
 from nemesis.target import LinkRule, Ruleset
 
 CHAIN = "SPLITBRAIN"
 FIRST_QUEUE = 0x5B00
+DONE_HERE = ("delay_ms", "jitter_ms", "loss", "duplicate", "reorder", "corrupt", "reset")
 QUEUE_PACKETS_MAX = 100_000
 VERDICTS_PER_CALL_MAX = 200
 PACKETS_PER_ROUND_MAX = 64
@@ -73,27 +76,21 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: dict[str, LinkRule]
 
 
-def needs_queue(rule: LinkRule) -> bool:
-    """Whether the rule asks for something that is done here."""
-    return not rule.blocked and any(
-        (rule.delay_ms, rule.jitter_ms, rule.loss, rule.duplicate, rule.reorder, rule.corrupt)
-    )
+def state(rules: Ruleset, node: str, peers: Mapping[str, str], fields: Collection[str]) -> State:
+    """The part of a ruleset that is done on this node, by fields of a `LinkRule`; a blocked link is nothing else.
 
-
-def state(rules: Ruleset, node: str, peers: Mapping[str, str], *, blocks: bool = False) -> State:
-    """The part of a ruleset that is done on this node; blocked links only where tc cannot block.
-
-    >>> state(Ruleset({("n1", "n2"): LinkRule(loss=0.5)}), "n2", {"n1": "10.0.0.1", "n2": "10.0.0.2"}).peers
+    >>> peers = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
+    >>> state(Ruleset({("n1", "n2"): LinkRule(loss=0.5)}), "n2", peers, ["loss"]).peers
     {'10.0.0.1': LinkRule(blocked=False, ..., loss=0.5, ...)}
     """
-    arriving = {peers[src]: rule for (src, dst), rule in rules.links.items() if dst == node}
-    return State(
-        {
-            address: rule
-            for address, rule in arriving.items()
-            if needs_queue(rule) or (blocks and rule.blocked)
-        }
-    )
+    arriving: dict[str, LinkRule] = {}
+    for (src, dst), rule in rules.links.items():
+        if dst == node:
+            kept = ("blocked",) if rule.blocked else fields
+            here = LinkRule(**{name: getattr(rule, name) for name in kept if name in fields})
+            if here.blocked or any(getattr(here, name) for name in DONE_HERE):
+                arriving[peers[src]] = here
+    return State(arriving)
 
 
 def chain(verdicts: Mapping[str, int | None]) -> str:
@@ -125,6 +122,11 @@ def heal_script() -> str:
     )
 
 
+def needs_payload(rule: LinkRule) -> bool:
+    """Whether the kernel must copy the packets of a queue to us."""
+    return bool(rule.duplicate or rule.corrupt or rule.reset)
+
+
 def met(said: str) -> dict[str, int]:
     r"""How many packets from each address met our chain, from `iptables -nvxL SPLITBRAIN`.
 
@@ -141,12 +143,21 @@ def met(said: str) -> dict[str, int]:
     return counts
 
 
+@dataclass(slots=True)
+class _Before:
+    """What became of the packet before, for correlations."""
+
+    u: float
+    was_lost: bool
+
+
 class Queue:
     """The packets that wait, and the netlink socket they come from."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self._rules: dict[int, LinkRule] = {}
+        self._before: dict[int, _Before] = {}
         self._bound: set[int] = set()
         self._waiting: list[tuple[float, int, int, bytes, bytes]] = []
         self._count = 0
@@ -163,7 +174,8 @@ class Queue:
     def set_rules(self, rules: Mapping[int, LinkRule]) -> None:
         """What becomes of the packets of each queue from now on; those of queues without a rule go free."""
         for number, rule in rules.items():
-            self._bind(number, needs_payload=bool(rule.duplicate or rule.corrupt))
+            self._bind(number, needs_payload=needs_payload(rule))
+            self._before.setdefault(number, _Before(u=0.5, was_lost=False))
             if rule.duplicate and self._raw is None:
                 self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._rules = dict(rules)
@@ -218,22 +230,34 @@ class Queue:
         if rule is None:
             self._push(0.0, number, verdict(number, packet_id, nfnetlink.ACCEPT))
             return
-        if rule.loss and random() < rule.loss:
+        before = self._before[number]
+        if rule.loss and self._is_lost(rule, before):
             self._push(0.0, number, verdict(number, packet_id, nfnetlink.DROP))
             return
         decision = verdict(number, packet_id, nfnetlink.ACCEPT)
-        packet = payload(self._buffer, start, end) if rule.duplicate or rule.corrupt else b""
+        packet = payload(self._buffer, start, end) if needs_payload(rule) else b""
+        if rule.reset and random() < rule.reset:
+            decision = verdict(number, packet_id, nfnetlink.ACCEPT, as_reset(packet))
         if rule.corrupt and random() < rule.corrupt:
             decision = verdict(number, packet_id, nfnetlink.ACCEPT, with_bit_flipped(packet, random()))
-        self._push(now_s + self._delay_s(rule), number, decision)
+        self._push(now_s + self._delay_s(rule, before), number, decision)
         if rule.duplicate and random() < rule.duplicate:
-            self._push(now_s + self._delay_s(rule), number, b"", packet)
+            self._push(now_s + self._delay_s(rule, before), number, b"", packet)
 
-    def _delay_s(self, rule: LinkRule) -> float:
+    def _is_lost(self, rule: LinkRule, before: _Before) -> bool:
+        random = self._random.random
+        if not (rule.loss_correlation and random() < rule.loss_correlation):
+            before.was_lost = random() < rule.loss
+        return before.was_lost
+
+    def _delay_s(self, rule: LinkRule, before: _Before) -> float:
         random = self._random.random
         if rule.reorder and random() < rule.reorder:
             return 0.0
-        return (rule.delay_ms + (rule.jitter_ms * random() if rule.jitter_ms else 0.0)) / 1000
+        if not rule.jitter_ms:
+            return rule.delay_ms / 1000
+        before.u = mixed(random(), before.u, rule.delay_correlation)
+        return max(0.0, rule.delay_ms + extra_ms(rule, before.u)) / 1000
 
     def _push(self, due_s: float, number: int, verdict: bytes, copy: bytes = b"") -> None:
         self._count += 1
@@ -327,9 +351,9 @@ class Daemon:
 
     def _set_state(self, state: State) -> None:
         for address, rule in state.peers.items():
-            if ":" in address and rule.duplicate:
+            if ":" in address and (rule.duplicate or rule.reset):
                 raise QueueError(
-                    f"{address}: the queue duplicates IPv4 packets only; use a kernel with netem"
+                    f"{address}: the queue duplicates and resets IPv4 packets only; use a kernel with netem"
                 )
             self._numbers.setdefault(address, FIRST_QUEUE + len(self._numbers))
         queues = {

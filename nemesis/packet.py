@@ -1,4 +1,4 @@
-"""Just enough of IPv4, TCP and UDP to copy and to damage a packet.
+"""Just enough of IPv4, TCP and UDP to copy, to damage and to end a connection.
 
 Rules of this module
     1. Pure functions on bytes. What is not understood is left alone: `with_checksum` gives nothing for it.
@@ -11,6 +11,7 @@ Rules of this module
 from __future__ import annotations
 
 TCP, UDP = 6, 17
+RST, ACK = 4, 16
 CHECKSUM_AT = {TCP: 16, UDP: 6}
 
 
@@ -44,6 +45,29 @@ def internet_checksum(data: bytes) -> int:
     padded = data + b"\0" * (len(data) % 2)
     number = int.from_bytes(padded, "big")
     return ~((number % 0xFFFF) or (0xFFFF if number else 0)) & 0xFFFF
+
+
+def as_reset(packet: bytes) -> bytes:
+    """The packet as the end of its connection: of a TCP segment its head, with RST set; all else as it is.
+
+    A segment that arrives in order so resets the receiver at once (RFC 9293, section 3.10.7.4), and the sender when
+    it sends again, for then nobody knows the connection.
+    """
+    is_ipv4 = len(packet) >= 20 and packet[0] >> 4 == 4
+    header = (packet[0] & 15) * 4 if is_ipv4 else 0
+    if (
+        not is_ipv4
+        or packet[9] != TCP
+        or len(packet) < header + 20
+        or int.from_bytes(packet[6:8], "big") & 0x3FFF
+    ):
+        return packet
+    head = bytearray(packet[: header + 20])
+    head[2:4] = len(head).to_bytes(2, "big")
+    head[10:12] = b"\0\0"
+    head[10:12] = internet_checksum(bytes(head[:header])).to_bytes(2, "big")
+    head[header + 12 : header + 14] = bytes((5 << 4, RST | ACK))
+    return with_checksum(bytes(head))
 
 
 def with_bit_flipped(packet: bytes, where: float) -> bytes:

@@ -2,7 +2,8 @@
 
 Rules of this module
     1. A link blocked by any fault is blocked.
-    2. Delays and jitters add; probabilities combine as independent chances; the lowest rate wins.
+    2. Delays, jitters, offsets and drifts add; probabilities combine as independent chances; the lowest rate wins,
+       and so does the stronger correlation. Of two distributions of the jitter the one not uniform is taken.
     3. A link left healthy is not named, so that equal states are equal values; links come in sorted order.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nemesis.target import DiskRule, Link, LinkRule, Ruleset
+from nemesis.target import ClockRule, DiskRule, Link, LinkRule, Ruleset
 
 HEALTHY_LINK = LinkRule()
 
@@ -30,6 +31,10 @@ def combine(one: LinkRule, other: LinkRule) -> LinkRule:
         reorder=either(one.reorder, other.reorder),
         corrupt=either(one.corrupt, other.corrupt),
         rate_kbit=min(filter(None, (one.rate_kbit, other.rate_kbit)), default=0.0),
+        distribution=other.distribution if one.distribution == "uniform" else one.distribution,
+        delay_correlation=max(one.delay_correlation, other.delay_correlation),
+        loss_correlation=max(one.loss_correlation, other.loss_correlation),
+        reset=either(one.reset, other.reset),
     )
 
 
@@ -39,6 +44,23 @@ def combine_disks(one: DiskRule, other: DiskRule) -> DiskRule:
         sync_delay_ms=one.sync_delay_ms + other.sync_delay_ms,
         sync_error=either(one.sync_error, other.sync_error),
         write_error=either(one.write_error, other.write_error),
+        stalled=one.stalled or other.stalled,
+        misdirect=either(one.misdirect, other.misdirect),
+        lying_sync=either(one.lying_sync, other.lying_sync),
+        lose_unsynced=one.lose_unsynced or other.lose_unsynced,
+        torn_write=either(one.torn_write, other.torn_write),
+    )
+
+
+def combine_clocks(one: ClockRule, other: ClockRule) -> ClockRule:
+    """Both rules on one node's clocks; of two strobes the faster one sets the pace."""
+    periods_ms = filter(None, (one.strobe_period_ms, other.strobe_period_ms))
+    return ClockRule(
+        offset_ms=one.offset_ms + other.offset_ms,
+        drift_ppm=one.drift_ppm + other.drift_ppm,
+        strobe_ms=one.strobe_ms + other.strobe_ms,
+        strobe_period_ms=min(periods_ms, default=0.0),
+        timer_drift_ppm=one.timer_drift_ppm + other.timer_drift_ppm,
     )
 
 

@@ -2,7 +2,8 @@
 
 Rules of this module
     1. Each kind draws from its own stream: adding a kind to a run does not change what the others do.
-    2. Events of one kind never overlap each other; events of different kinds may, and should.
+    2. Events of one kind never overlap each other; events of different kinds may, and should, unless they are put
+       together otherwise (`nemesis.composition`).
     3. Every fault heals before the end: the last `quiet_ms` of a run are without faults, so that the system
        can recover and final reads mean something.
     4. Times are whole milliseconds since the start of the run. A plan is data: it goes to JSON and back, and
@@ -22,14 +23,19 @@ True
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
+from typing import NamedTuple
 
 import msgspec
 
+from nemesis.composition import Composition, Together, kinds_in, parse
 from nemesis.draws import deck, integer, log_uniform, uniform
-from nemesis.faults import FAULT_TYPES, Fault, FaultError, check, name_of
+from nemesis.effects import check
+from nemesis.faults import FAULT_TYPES, Fault, FaultError, name_of
 from nemesis.kinds import FLAPS, FaultKind, Series, kind
+from nemesis.trigger import Trigger
 
 Stream = Callable[[str], Random]
 
@@ -38,7 +44,7 @@ EPISODES = ("single", "single", "burst", "storm")
 LENGTH_MS_MIN = 100.0
 
 
-class FaultEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FaultEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One fault and when it is in force.
 
     Attributes:
@@ -46,12 +52,14 @@ class FaultEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         start_ms: when it is injected, from the start of the run.
         stop_ms: when it is healed.
         fault: what goes wrong.
+        when: for a reactive fault: what sets it off. The times above then say while it is armed.
     """
 
     id: str
     start_ms: int
     stop_ms: int
     fault: Fault
+    when: Trigger | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ms < self.stop_ms:
@@ -65,7 +73,7 @@ Plan = tuple[FaultEvent, ...]
 
 
 def draw(
-    kinds: Iterable[str],
+    kinds: Iterable[str | Composition],
     nodes: Sequence[str],
     duration_ms: float,
     stream: Stream,
@@ -77,7 +85,7 @@ def draw(
     """The fault events of a run, sorted by start.
 
     Args:
-        kinds: names from `nemesis.kinds.FAULTS`.
+        kinds: names from `nemesis.kinds.FAULTS`, or compositions of them (`nemesis.composition`).
         nodes: the nodes of the cluster.
         duration_ms: length of the run.
         stream: a seeded generator for a name; the same name gives the same numbers.
@@ -85,17 +93,12 @@ def draw(
         intensity: 2 makes episodes twice as frequent.
         quiet_ms: how long before the end everything is healed; if not given a tenth of the run, at most 10 s.
     """
-    chosen = [kind(name) for name in dict.fromkeys(kinds)]
-    _check_arguments(chosen, nodes, duration_ms, interval_ms, intensity)
+    chosen = [parse(one) if isinstance(one, str) else one for one in dict.fromkeys(kinds)]
+    known = [kind(name) for name in kinds_in(chosen)]
+    _check_arguments(known, nodes, duration_ms, interval_ms, intensity)
     quiet_ms = min(10_000.0, duration_ms / 10) if quiet_ms is None else quiet_ms
-    end_ms = duration_ms - quiet_ms
-    # In a short run the episodes move closer together, so that each kind still happens a few times.
-    mean_ms = min(interval_ms, end_ms / 3) / intensity
-    events = [
-        event
-        for one in chosen
-        for event in _events(one, nodes, end_ms, mean_ms, stream(f"nemesis/{one.name}"))
-    ]
+    drawer = _Drawer(nodes, stream, interval_ms, intensity)
+    events = drawer.events(Together("any", tuple(chosen)), 0.0, duration_ms - quiet_ms)
     return tuple(sorted(events, key=lambda event: (event.start_ms, event.stop_ms, event.id)))
 
 
@@ -109,7 +112,7 @@ def decode(text: str | bytes) -> Plan:
 
     >>> decode('[{"id": "a", "start_ms": 0, "stop_ms": 9, "fault": {"fault": "meteor"}}]')
     Traceback (most recent call last):
-    nemesis.faults.FaultError: ... Invalid value 'meteor' - at ...; known faults: partition, latency, ...
+    nemesis.fault_base.FaultError: ... Invalid value 'meteor' - at ...; known faults: partition, latency, ...
     """
     try:
         events = msgspec.json.decode(text, type=Plan)
@@ -136,34 +139,100 @@ def check_plan(events: Plan, nodes: Sequence[str]) -> None:
         check(event.fault, nodes)
 
 
-def _events(
-    one: FaultKind, nodes: Sequence[str], end_ms: float, mean_ms: float, random: Random
-) -> Iterator[FaultEvent]:
-    singles = one.draw(nodes, random)
-    flaps = one.draw_flap(nodes, random) if one.draw_flap else singles
-    storms = one.storm.draw(nodes, random) if one.storm else flaps
-    now_ms, number = 0.0, 0
-    for episode in deck(random, EPISODES):
-        now_ms += mean_ms * uniform(random, 0.2, 0.8)
-        if episode == "storm" and one.storm:
-            faults, times = storms, _series(one.storm.series, random, mean_ms)
-        elif episode != "single" and one.draw_flap:
-            faults, times = flaps, _series(FLAPS, random, mean_ms)
+class _Episode(NamedTuple):
+    """One fault, or several in quick succession, some time after the episode before.
+
+    Attributes:
+        gap_ms: how long after.
+        times_ms: of each fault the gap before it and its length.
+        faults: where they come from; only as many are drawn as happen.
+    """
+
+    gap_ms: float
+    times_ms: list[tuple[float, float]]
+    faults: Iterator[Fault]
+
+
+class _Drawer:
+    """Draws the events of compositions; holds what they have in common."""
+
+    def __init__(self, nodes: Sequence[str], stream: Stream, interval_ms: float, intensity: float) -> None:
+        self._nodes = nodes
+        self._stream = stream
+        self._interval_ms = interval_ms
+        self._intensity = intensity
+        self._streams: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+
+    def events(self, composition: Composition, start_ms: float, end_ms: float) -> Iterator[FaultEvent]:
+        """The events between two times."""
+        # In a short run the episodes move closer together, so that each kind still happens a few times.
+        mean_ms = min(self._interval_ms, (end_ms - start_ms) / 3) / self._intensity
+        if isinstance(composition, str):
+            episodes = self._episodes(kind(composition), mean_ms)
+            yield from self._place(episodes, start_ms, end_ms)
+        elif composition.manner == "any":
+            for part in composition.parts:
+                yield from self.events(part, start_ms, end_ms)
+        elif composition.manner == "phases":
+            length_ms = (end_ms - start_ms) / len(composition.parts)
+            for number, part in enumerate(composition.parts):
+                yield from self.events(
+                    part, start_ms + number * length_ms, start_ms + (number + 1) * length_ms
+                )
         else:
-            faults, times = singles, _single(random, mean_ms)
-        for gap_ms, length_ms in times:
-            start_ms, stop_ms = now_ms + gap_ms, now_ms + gap_ms + length_ms
-            if stop_ms > end_ms:
-                return
-            number += 1
-            event = FaultEvent(
-                id=f"{one.name}-{number}",
-                start_ms=int(start_ms),
-                stop_ms=max(int(stop_ms), int(start_ms) + 1),
-                fault=next(faults),
-            )
-            yield event
-            now_ms = max(stop_ms, float(event.stop_ms))  # whole milliseconds must not overlap either
+            yield from self._place(self._mixed(composition, mean_ms), start_ms, end_ms)
+
+    def _random(self, name: str) -> Random:
+        """A stream for each use of a name."""
+        self._streams[name] += 1
+        number = self._streams[name]
+        return self._stream(f"nemesis/{name}" if number == 1 else f"nemesis/{name}#{number}")
+
+    def _mixed(self, composition: Together, mean_ms: float) -> Iterator[tuple[FaultKind, _Episode, Random]]:
+        names = [str(part) for part in composition.parts]
+        parts = [self._episodes(kind(name), mean_ms) for name in names]
+        for turn in deck(self._random(str(composition)), range(len(parts))):
+            yield next(parts[turn])
+
+    def _episodes(self, one: FaultKind, mean_ms: float) -> Iterator[tuple[FaultKind, _Episode, Random]]:
+        """Endless episodes of one kind."""
+        random = self._random(one.name)
+        singles = one.draw(self._nodes, random)
+        flaps = one.draw_flap(self._nodes, random) if one.draw_flap else singles
+        storms = one.storm.draw(self._nodes, random) if one.storm else flaps
+        for drawn in deck(random, EPISODES):
+            episode = "burst" if one.only_flaps else drawn
+            gap_ms = mean_ms * uniform(random, 0.2, 0.8)
+            if episode == "storm" and one.storm:
+                faults, times = storms, _series(one.storm.series, random, mean_ms)
+            elif episode != "single" and one.draw_flap:
+                faults, times = flaps, _series(FLAPS, random, mean_ms)
+            else:
+                faults, times = singles, _single(random, mean_ms)
+            yield one, _Episode(gap_ms, times, faults), random
+
+    def _place(
+        self, episodes: Iterator[tuple[FaultKind, _Episode, Random]], start_ms: float, end_ms: float
+    ) -> Iterator[FaultEvent]:
+        """Lets episodes follow one another, until the time is up."""
+        now_ms = start_ms
+        for one, episode, random in episodes:
+            now_ms += episode.gap_ms
+            for gap_ms, length_ms in episode.times_ms:
+                from_ms, to_ms = now_ms + gap_ms, now_ms + gap_ms + length_ms
+                if to_ms > end_ms:
+                    return
+                self._numbers[one.name] += 1
+                event = FaultEvent(
+                    id=f"{one.name}-{self._numbers[one.name]}",
+                    start_ms=int(from_ms),
+                    stop_ms=max(int(to_ms), int(from_ms) + 1),
+                    fault=next(episode.faults),
+                    when=one.draw_trigger(random) if one.draw_trigger else None,
+                )
+                yield event
+                now_ms = max(to_ms, float(event.stop_ms))  # whole milliseconds must not overlap either
 
 
 def _single(random: Random, mean_ms: float) -> list[tuple[float, float]]:

@@ -45,10 +45,10 @@ def preload(libraries: Iterable[Path]) -> dict[str, str]:
     return {"LD_PRELOAD": ":".join(map(str, libraries))}
 
 
-def write_in_place(file: Path, data: bytes) -> None:
+def write_in_place(file: Path, data: bytes, place: int = 0) -> None:
     """Writes a small file over itself: processes that map it must keep seeing the same one."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
-        os.pwrite(descriptor, data, 0)
+        os.pwrite(descriptor, data, place)
     finally:
         os.close(descriptor)

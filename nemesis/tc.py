@@ -35,10 +35,12 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from nemesis.jitter import netem_loss, plain
 from nemesis.target import LinkRule, Ruleset
 
 HANDLE = "5b:"
 SICK_LEAVES = ("blackhole", "netem")
+SHAPES_THAT_BITE = ("delay_ms", "jitter_ms", "loss", "duplicate", "reorder", "corrupt")
 FIRST_CLASS = 0x10
 RATE_UNLIMITED = "10gbit"
 RATE_BIT_MIN = 8  # htb counts bytes; a rate below one is refused
@@ -51,9 +53,7 @@ Peers = Mapping[str, str]
 
 def needs_netem(rule: LinkRule) -> bool:
     """Whether the rule asks for more than blocking and a rate."""
-    return not rule.blocked and any(
-        (rule.delay_ms, rule.jitter_ms, rule.loss, rule.duplicate, rule.reorder, rule.corrupt)
-    )
+    return not rule.blocked and any(getattr(rule, name) for name in SHAPES_THAT_BITE)
 
 
 def skeleton(node: str, peers: Peers, device: str) -> str:
@@ -145,23 +145,20 @@ def _leaf_options(rule: LinkRule) -> str:
         return "blackhole"
     if not needs_netem(rule):
         return "pfifo limit 10000"
-    mean_ms, deviation_ms = rule.delay_ms + rule.jitter_ms / 2, rule.jitter_ms / 2
-    words = [f"netem limit {NETEM_LIMIT_PACKETS} delay {_ms(mean_ms)} {_ms(deviation_ms)}"]
-    for name, probability in (
-        ("loss", rule.loss),
-        ("duplicate", rule.duplicate),
-        ("reorder", rule.reorder),
-        ("corrupt", rule.corrupt),
-    ):
-        if probability:
-            words.append(f"{name} {_plain(probability * 100)}%")
+    words = [f"netem limit {NETEM_LIMIT_PACKETS} delay {_delay_options(rule)}"]
+    if rule.loss:
+        words.append(f"loss {netem_loss(rule)}")
+    chances = ((name, getattr(rule, name)) for name in ("duplicate", "reorder", "corrupt"))
+    words += [f"{name} {plain(chance * 100)}%" for name, chance in chances if chance]
     return " ".join(words)
 
 
-def _ms(value_ms: float) -> str:
-    return f"{_plain(value_ms)}ms"
-
-
-def _plain(value: float) -> str:
-    """The number without an exponent, which tc would not read everywhere."""
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+def _delay_options(rule: LinkRule) -> str:
+    is_uniform = rule.distribution == "uniform"
+    mean_ms, deviation_ms = rule.delay_ms + rule.jitter_ms / 2, rule.jitter_ms / (2 if is_uniform else 4)
+    words = [f"{plain(mean_ms)}ms {plain(deviation_ms)}ms"]
+    if rule.delay_correlation and rule.jitter_ms:
+        words.append(f"{plain(rule.delay_correlation * 100)}%")
+    if not is_uniform and rule.jitter_ms:
+        words.append(f"distribution {rule.distribution}")
+    return " ".join(words)

@@ -1,19 +1,19 @@
-"""The HTTP/1.1 side: what clients and operators see of a server.
+"""The HTTP/1.1 side: what clients and operators see of a server. `docs/raft-http.md` has every call.
 
-    GET    /v1/keys/{key}      the value: 200 {"value": ...}
-    PUT    /v1/keys/{key}      sets it to the JSON in the body
-    POST   /v1/keys/{key}      {"expected": ..., "new": ...}: 200 if it held what was expected, else 409
-           {"current": ...}
-    DELETE /v1/keys/{key}      removes it
-    POST   /v1/request         a whole `raft.api.Request` as JSON; 200 and the `Response` as JSON, whatever it
-           is
-    POST   /v1/transfer        {"to": name or null}: hands leadership over
-    POST   /v1/members         {"voters": [...], "learners": [...]}: changes the membership
-    GET    /health /leader /status /metrics
+    GET PUT POST DELETE  /v1/keys/{key}     read, set, compare and set, remove
+    GET DELETE           /v1/keys?prefix=   the keys of a prefix, or from start= to end=
+    POST                 /v1/txn            compare, then, else; or a list of reads, writes and appends
+    GET                  /v1/watch?key=     changes as they come, one JSON a line
+    GET POST DELETE      /v1/leases[/{id}]  list, grant, read, keep alive, revoke
+    POST DELETE          /v1/sessions[/{id}]
+    POST                 /v1/request        a whole `raft.api.Request`; 200 and the `Response`, whatever it is
+    GET POST             /members           who belongs to the cluster; add, promote, remove
+    POST                 /transfer          hands leadership over
+    GET                  /health /leader /status /metrics /v1/log
 
-A server that is not the leader answers 307 with the leader's address, or 503 if it knows none. 504 means that
-nobody knows whether the write took effect. A write is made safe to repeat by the headers `Client` and `Seq`:
-repeat it with the same pair, and it takes effect once.
+A server that is not the leader answers 307 with the leader's address, or 503 if it knows none; where it may, it
+passes the call on instead. 504 means that nobody knows whether the write took effect. A write is made safe to
+repeat by the headers `Client` and `Seq`: repeat it with the same pair, and it takes effect once.
 """
 
 from __future__ import annotations
@@ -21,316 +21,254 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raft.api import (
-    Cas,
-    Command,
-    Delete,
-    Done,
-    Get,
-    Mismatch,
-    NotLeader,
-    Put,
-    Refused,
-    Request,
-    Response,
-    Unknown,
-)
+from raft.api import Command, Compacted, Done, NotLeader, Reply, Request, Response, Unknown, Watch
+from raft.http1 import Answer, Call, Http1, Refusal, Respond
+from raft.http_admin import Admin, Latencies
+from raft.http_calls import answer_of, command_of, encode, error, watch_of
+from raft.proxy import FORWARDED, Proxy
+from raft.security import token_matches
 
 if TYPE_CHECKING:
     from raft.server import Server
 
-_HEAD_BYTES_MAX = 16 << 10
-_BODY_BYTES_MAX = 4 << 20
-_REASONS = {
-    200: "OK",
-    202: "Accepted",
-    307: "Temporary Redirect",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
-    413: "Content Too Large",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
-_encode = msgspec.json.Encoder().encode
+_WATCH_WAIT_MS = 10_000  # after which a stream says that nothing has happened
+_OPEN_PATHS = ("/health", "/leader")  # for probes, which have no token
 _decode_request = msgspec.json.Decoder(Request).decode
 
 
-class _Call(NamedTuple):
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
+class _Waiting:
+    """A request that the node has not answered yet."""
 
+    __slots__ = ("deadline_s", "reply")
 
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class _Refusal(Exception):
-    """A call that is answered with an error, and why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-
-
-class _CasBody(msgspec.Struct):
-    expected: Any
-    new: Any
-
-
-class _TransferBody(msgspec.Struct):
-    to: str | None = None
-
-
-class _MembersBody(msgspec.Struct):
-    voters: list[str]
-    learners: list[str] = []
+    def __init__(self, reply: Reply, deadline_s: float) -> None:
+        self.reply: Reply | None = reply
+        self.deadline_s = deadline_s
 
 
 class HttpFront:
     """Answers clients on behalf of one server."""
 
     def __init__(self, server: Server) -> None:
+        settings = server.settings
         self.server = server
+        self.http1 = Http1(self.handle, lambda refusal: error(refusal.status, str(refusal)))
         self.answered: dict[str, int] = {}
+        self.latencies = Latencies()
+        self.proxy = Proxy(settings.name, server.tls.dial_clients, settings.request_timeout_ms / 1000)
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._scheme = "https" if settings.client_tls.cert else "http"
         # Calls that name no client get a session of their own, for nobody will repeat them.
         self._anonymous = f"anonymous-{uuid.uuid4().hex}"
         self._count = itertools.count(1)
-        self._connections: set[asyncio.Task[Any]] = set()
+        self._waiting: deque[_Waiting] = deque()  # in the order of their deadlines
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        admin = Admin(self)
+        self._routes: dict[tuple[str, str], Callable[[Call], Answer]] = {
+            ("GET", "/health"): admin.on_health,
+            ("GET", "/leader"): admin.on_leader,
+            ("GET", "/status"): admin.on_status,
+            ("GET", "/metrics"): admin.on_metrics,
+            ("GET", "/members"): admin.on_members,
+            ("POST", "/members"): admin.on_change_members,
+            ("POST", "/transfer"): admin.on_transfer,
+            ("GET", "/v1/log"): admin.on_log,
+        }
 
     def close(self) -> None:
         """Ends all connections."""
-        for task in self._connections:
+        self.http1.close()
+        self.proxy.close()
+        for task in self._tasks:
             task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers the calls of one connection, one after another."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+    def handle(self, call: Call, respond: Respond) -> None:
+        """Answers one call, now or later."""
         try:
-            while (call := await _read_call(reader)) is not None:
-                keep = call.headers.get("connection", "").lower() != "close"
-                _write_answer(writer, await self._answer(call), keep=keep)
-                await writer.drain()
-                if not keep:
-                    break
-        except _Refusal as refusal:
-            _write_answer(writer, _error(refusal.status, str(refusal)), keep=False)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self._connections.discard(task)
-            writer.close()
+            self._authorize(call)
+            if (call.method, call.path) == ("POST", "/v1/request"):
+                self._on_request(call, respond)
+            elif (call.method, call.path) == ("GET", "/v1/watch"):
+                self._on_watch(call, respond)
+            elif (command := command_of(call)) is not None:
+                self._on_command(call, command, respond)
+            else:
+                respond(self._route(call))
+        except Refusal as refusal:
+            headers = (("WWW-Authenticate", "Bearer"),) if refusal.status == 401 else ()
+            respond(Answer(refusal.status, error(refusal.status, str(refusal)).body, headers))
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as cause:
+            respond(error(400, f"the call is not what it should be: {cause}"))
 
-    async def _answer(self, call: _Call) -> _Answer:
-        try:
-            return await self._route(call)
-        except _Refusal as refusal:
-            return _error(refusal.status, str(refusal))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return _error(400, f"the body is not what it should be: {error}")
+    def _authorize(self, call: Call) -> None:
+        token = self.server.settings.token
+        if not token or call.path in _OPEN_PATHS:
+            return
+        if not token_matches(token, call.headers.get("authorization", "")):
+            raise Refusal(401, "this needs the header Authorization: Bearer and the token of this cluster")
 
-    async def _route(self, call: _Call) -> _Answer:
-        if call.path.startswith("/v1/keys/"):
-            return await self._on_key(call)
-        handler = _ROUTES.get((call.method, call.path))
+    def _route(self, call: Call) -> Answer:
+        path = call.path if call.path.startswith("/v1/log") else call.path.removeprefix("/v1")
+        handler = self._routes.get((call.method, path))
         if handler is None:
-            known = any(path == call.path for _, path in _ROUTES)
-            raise _Refusal(405 if known else 404, f"there is no {call.method} {call.path}")
-        answer: _Answer = await getattr(self, handler)(call)
-        return answer
+            known = path in ("/request", "/watch") or any(path == other for _, other in self._routes)
+            raise Refusal(405 if known else 404, f"there is no {call.method} {call.path}")
+        return handler(call)
 
-    # -- keys --------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
-    async def _on_key(self, call: _Call) -> _Answer:
-        key = unquote(call.path.removeprefix("/v1/keys/"))
-        response = await self._ask(self._request(call, _command(call, key)))
-        match response:
-            case Done(value):
-                return _json(200, {"value": value} if call.method == "GET" else {"ok": True})
-            case Mismatch(current):
-                return _json(409, {"current": current})
-            case NotLeader(leader):
-                return self._redirect(leader, call.path)
-            case Refused(reason):
-                return _error(503, reason)
-            case Unknown(reason):
-                return _error(504, reason)
+    def _on_request(self, call: Call, respond: Respond) -> None:
+        def reply(response: Response) -> None:
+            if isinstance(response, NotLeader) and self._passes_on(call):
+                self._pass_on(response.leader, call, respond)
+            else:
+                respond(Answer(200, encode(response)))
 
-    def _request(self, call: _Call, command: Command) -> Request:
+        self._ask(_decode_request(call.body), reply)
+
+    def _on_command(self, call: Call, command: Command, respond: Respond) -> None:
+        def reply(response: Response) -> None:
+            if not isinstance(response, NotLeader):
+                respond(answer_of(command, response))
+            elif self._passes_on(call):
+                self._pass_on(response.leader, call, respond)
+            else:
+                respond(self.redirect(response.leader, call))
+
+        self._ask(self._request(call, command), reply)
+
+    def _request(self, call: Call, command: Command) -> Request:
         client, seq = call.headers.get("client"), call.headers.get("seq", "")
         if client is None:
             number = next(self._count)
             return Request(f"{self._anonymous}-{number % 64}", number, command)
-        if not seq.isdigit():
-            raise _Refusal(
-                400, f"Seq is {seq!r}; with Client it must be a number that grows with every request"
+        if not (seq.isascii() and seq.isdigit()) or len(seq) > 18:
+            raise Refusal(
+                400, f"Seq is {seq[:30]!r}; with Client it must be a number that grows with every request"
             )
         return Request(client, int(seq), command)
 
-    async def _ask(self, request: Request) -> Response:
-        """What the node answers; Unknown if it takes too long."""
+    def _ask(self, request: Request, reply: Reply) -> None:
+        """Puts a request to the node, and replies what it answers, or Unknown if that takes too long."""
+        loop = asyncio.get_running_loop()
+        timeout_s = self._timeout_s
+        if isinstance(request.command, Watch):  # which has a time of its own
+            self.server.node.on_request(request, reply)
+            return
+        waiting = _Waiting(reply, loop.time() + timeout_s)
+        queue = self._waiting
+        while queue and queue[0].reply is None:
+            queue.popleft()
+        queue.append(waiting)
+        if self._timer is None:
+            self._timer = loop.call_later(timeout_s, self._expire)
+        self.server.node.on_request(request, lambda response: self._reply(waiting, response))
+
+    def _reply(self, waiting: _Waiting, response: Response) -> None:
+        reply, waiting.reply = waiting.reply, None
+        if reply is not None:
+            kind = type(response).__name__
+            self.answered[kind] = self.answered.get(kind, 0) + 1
+            self.latencies.add(asyncio.get_running_loop().time() - waiting.deadline_s + self._timeout_s)
+            reply(response)
+
+    def _expire(self) -> None:
+        """One timer serves all requests, for they all get the same time."""
+        self._timer = None
+        loop, queue = asyncio.get_running_loop(), self._waiting
+        while queue and (queue[0].reply is None or queue[0].deadline_s <= loop.time()):
+            self._reply(queue.popleft(), Unknown("no answer within the server's time limit"))
+        if queue:
+            self._timer = loop.call_later(queue[0].deadline_s - loop.time(), self._expire)
+
+    # -- the leader is elsewhere -------------------------------------------------------------------
+
+    def redirect(self, leader: str | None, call: Call) -> Answer:
+        """Names the leader, for a client that follows."""
+        url = self.url_of(leader)
+        if url is None:
+            return error(503, "this server is not the leader, and knows of none now")
+        target = f"{call.path}?{call.query}" if call.query else call.path
+        return Answer(307, encode({"leader": leader}), (("Location", url + target),))
+
+    def url_of(self, name: str | None) -> str | None:
+        """Where clients reach a server."""
+        member = self.server.settings.member(name)
+        if member is None:
+            return None
+        host = f"[{member.clients.host}]" if ":" in member.clients.host else member.clients.host
+        return f"{self._scheme}://{host}:{member.clients.port}"
+
+    def _passes_on(self, call: Call) -> bool:
+        wish = call.headers.get("proxy")
+        wanted = self.server.settings.proxy if wish is None else wish.lower() in ("1", "true", "yes")
+        return wanted and FORWARDED not in call.headers
+
+    def _pass_on(self, leader: str | None, call: Call, respond: Respond) -> None:
+        member = self.server.settings.member(leader)
+        if member is None or leader == self.server.settings.name:
+            respond(error(503, "this server is not the leader, and knows of none now"))
+            return
+
+        async def forward() -> None:
+            respond(await self.proxy.forward(member.clients, call))
+
+        self._keep(asyncio.get_running_loop().create_task(forward()))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- changes as they come ----------------------------------------------------------------------
+
+    def _on_watch(self, call: Call, respond: Respond) -> None:
+        """One answer if the call says how long it waits, and otherwise a stream."""
+        watch = watch_of(call)
+        if watch.wait_ms:
+            self._on_command(call, watch, respond)
+            return
+        content = ("Content-Type", "application/x-ndjson")
+        respond(Answer(200, b"", (content, ("Cache-Control", "no-store")), self._changes(watch)))
+
+    async def _changes(self, watch: Watch) -> AsyncIterator[bytes]:
+        after = watch.after
+        if after is None:  # from now on, which is said at once
+            after = self.server.node.machine.keys.revision
+            yield _line({"revision": after, "events": []})
+        while True:
+            response = await self._next_changes(
+                Watch(watch.key, watch.end, after, _WATCH_WAIT_MS, watch.limit)
+            )
+            match response:
+                case Done(value):
+                    after = value["revision"]
+                    yield _line(value)
+                case Compacted(revision):
+                    yield _line({"compacted": revision})
+                    return
+                case _:
+                    yield _line({"error": getattr(response, "reason", "the server stops")})
+                    return
+
+    async def _next_changes(self, watch: Watch) -> Response:
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
         def reply(response: Response) -> None:
             if not future.done():
                 future.set_result(response)
 
-        self.server.node.on_request(request, reply)
-        if not future.done():
-            await asyncio.wait([future], timeout=self.server.settings.request_timeout_ms / 1000)
-        response = future.result() if future.done() else Unknown("no answer within the server's time limit")
-        kind = type(response).__name__
-        self.answered[kind] = self.answered.get(kind, 0) + 1
-        return response
-
-    def _redirect(self, leader: str | None, path: str) -> _Answer:
-        url = self._client_url(leader)
-        if url is None:
-            return _error(503, "this server is not the leader, and knows of none now")
-        return _Answer(307, _encode({"leader": leader}), (("Location", url + path),))
-
-    def _client_url(self, name: str | None) -> str | None:
-        found = next((member for member in self.server.settings.members if member.name == name), None)
-        return f"http://{found.clients.host}:{found.clients.port}" if found else None
-
-    # -- everything else ---------------------------------------------------------------------------
-
-    async def _on_request(self, call: _Call) -> _Answer:
-        return _Answer(200, _encode(await self._ask(_decode_request(call.body))))
-
-    async def _on_transfer(self, call: _Call) -> _Answer:
-        target = msgspec.json.decode(call.body or b"{}", type=_TransferBody).to
-        if self.server.node.status().role != "leader":
-            return self._redirect(self.server.node.status().leader, call.path)
-        if not self.server.node.transfer(target):
-            return _error(409, f"leadership cannot go to {target!r}: it is no other voter")
-        return _json(202, {"to": target})
-
-    async def _on_members(self, call: _Call) -> _Answer:
-        wanted = msgspec.json.decode(call.body, type=_MembersBody)
-        if self.server.node.status().role != "leader":
-            return self._redirect(self.server.node.status().leader, call.path)
-        outcome = self.server.node.change_config(wanted.voters, wanted.learners)
-        return _error(409, outcome) if isinstance(outcome, str) else _json(202, {"index": outcome})
-
-    async def _on_health(self, call: _Call) -> _Answer:
-        """Healthy means: there is a leader, so requests can be served, here or there."""
-        del call
-        status = self.server.node.status()
-        return _json(200 if status.leader else 503, {"healthy": status.leader is not None})
-
-    async def _on_leader(self, call: _Call) -> _Answer:
-        del call
-        leader = self.server.node.status().leader
-        return _json(200 if leader else 503, {"leader": leader, "url": self._client_url(leader)})
-
-    async def _on_status(self, call: _Call) -> _Answer:
-        del call
-        core = self.server.node.core
-        config = {"voters": core.voters, "outgoing": core.config.outgoing, "learners": core.config.learners}
-        return _json(200, {**self.server.node.status()._asdict(), "config": config})
-
-    async def _on_metrics(self, call: _Call) -> _Answer:
-        del call
-        return _Answer(200, self._metrics().encode(), (("Content-Type", "text/plain; version=0.0.4"),))
-
-    def _metrics(self) -> str:
-        server, status = self.server, self.server.node.status()
-        values: list[tuple[str, float]] = [
-            ("raft_term", status.term),
-            ("raft_is_leader", int(status.role == "leader")),
-            ("raft_commit_index", status.commit_index),
-            ("raft_applied_index", status.applied_index),
-            ("raft_last_index", status.last_index),
-            ("raft_log_entries", len(server.node.core.log.entries)),
-            ("raft_syncs_total", server.storage.syncs),
-            ("raft_sync_seconds_total", server.storage.sync_seconds),
-            ("raft_messages_received_total", server.received),
-        ]
-        for name, peer in server.peers.items():
-            values.append((f'raft_messages_sent_total{{peer="{name}"}}', peer.sent))
-            values.append((f'raft_messages_dropped_total{{peer="{name}"}}', peer.dropped))
-        values += [(f'raft_answers_total{{kind="{kind}"}}', n) for kind, n in sorted(self.answered.items())]
-        return "".join(f"{name} {value}\n" for name, value in values)
+        self._ask(Request(self._anonymous, 0, watch), reply)
+        return await future
 
 
-_ROUTES = {
-    ("POST", "/v1/request"): "_on_request",
-    ("POST", "/v1/transfer"): "_on_transfer",
-    ("POST", "/v1/members"): "_on_members",
-    ("GET", "/health"): "_on_health",
-    ("GET", "/leader"): "_on_leader",
-    ("GET", "/status"): "_on_status",
-    ("GET", "/metrics"): "_on_metrics",
-}
-
-
-def _command(call: _Call, key: str) -> Command:
-    match call.method:
-        case "GET":
-            return Get(key)
-        case "PUT":
-            return Put(key, msgspec.json.decode(call.body))
-        case "POST":
-            body = msgspec.json.decode(call.body, type=_CasBody)
-            return Cas(key, body.expected, body.new)
-        case "DELETE":
-            return Delete(key)
-        case _:
-            raise _Refusal(405, f"there is no {call.method} of a key")
-
-
-def _json(status: int, value: Any) -> _Answer:
-    return _Answer(status, _encode(value))
-
-
-def _error(status: int, why: str) -> _Answer:
-    return _json(status, {"error": why})
-
-
-async def _read_call(reader: asyncio.StreamReader) -> _Call | None:
-    """The next call of a connection; None at its end."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as error:
-        if error.partial.strip():
-            raise
-        return None
-    except asyncio.LimitOverrunError as error:
-        raise _Refusal(413, f"the head of the request is longer than {_HEAD_BYTES_MAX} bytes") from error
-    first, *lines = head.decode("latin-1").split("\r\n")
-    parts = first.split(" ")
-    if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-        raise _Refusal(400, f"{first[:100]!r} is no HTTP/1.1 request")
-    pairs = (line.partition(":") for line in lines if line)
-    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    if "transfer-encoding" in headers:
-        raise _Refusal(400, "a body needs Content-Length; chunks are not taken")
-    length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > _BODY_BYTES_MAX:
-        raise _Refusal(413, f"a body of {length[:20]} bytes; at most {_BODY_BYTES_MAX} are taken")
-    body = await reader.readexactly(int(length)) if int(length) else b""
-    return _Call(parts[0], parts[1].partition("?")[0], headers, body)
-
-
-def _write_answer(writer: asyncio.StreamWriter, answer: _Answer, *, keep: bool) -> None:
-    headers = [("Content-Length", str(len(answer.body))), *answer.headers]
-    if not any(name == "Content-Type" for name, _ in answer.headers):
-        headers.append(("Content-Type", "application/json"))
-    if not keep:
-        headers.append(("Connection", "close"))
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    head = f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\n{lines}\r\n"
-    writer.write(head.encode("latin-1") + answer.body)
+def _line(value: Any) -> bytes:
+    return encode(value) + b"\n"

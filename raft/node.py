@@ -14,10 +14,14 @@ Theory of operation
     taken its place for ever. A node that stops being the leader answers Unknown to the writes, and NotLeader
     to the reads, that are still open: its log may yet be committed by another leader, or overwritten.
 
+    Leases and sessions end by entries. When the next one is due, the leader proposes an entry that carries the
+    cluster's time, and every node ends it when that entry is applied. Watches are answered by any node.
+
 Traces
     `observer(event, **fields)`, if given, is told of:
     started(term, last_index), follower(term, leader), candidate(term), leader(term, last_index),
-    pre-candidate(term), truncated(index), committed(first, last), restored(index), stopped(reason).
+    pre-candidate(term), truncated(index), committed(first, last), snapshot(index), receiving(index, size_bytes),
+    restored(index), configured(voters, outgoing, learners), stopped(reason).
 """
 
 from __future__ import annotations
@@ -27,20 +31,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
-from raft.api import READS, Get, NotLeader, Range, Refused, Reply, Request, Unknown
+from raft.api import READS, NotLeader, Query, Refused, Reply, Request, Unknown, Watch
+from raft.clock import ClusterClock
 from raft.core import (
+    Config,
     Core,
     Entry,
     EntryKind,
+    InstallSnapshot,
     Leader,
     Message,
     Options,
     Record,
+    SaveSnapshot,
     Snapshot,
     TruncateFrom,
 )
 from raft.host import Host, Timer
-from raft.kv import KeyValue, encode_command
+from raft.kv import KeyValue, encode_clock, encode_command, needs_clock
+from raft.watches import Watches
 
 DEFAULTS = Options()
 
@@ -56,6 +65,7 @@ class Status(NamedTuple):
     commit_index: int
     applied_index: int
     last_index: int
+    revision: int
 
 
 class _Proposal(NamedTuple):
@@ -64,7 +74,7 @@ class _Proposal(NamedTuple):
 
 
 class _Read(NamedTuple):
-    command: Get | Range
+    command: Query
     reply: Reply
     asked_us: int
 
@@ -94,7 +104,9 @@ class Node:
         self.host = host
         self.options = options = replace(options, **self.forced_options) if self.forced_options else options
         self.observer = observer
-        self.machine = self.machine_class(options.sessions_max)
+        self.machine = self.machine_class(options.sessions_max, options.leases_max, options.watch_events_max)
+        self.clock = ClusterClock(host.now_us())
+        self.watches = Watches(host, self.machine, options.watches_max)
         self.applied_index = 0
         self.stopped = False
         self.core: Core
@@ -109,7 +121,10 @@ class Node:
         self._in_turn = False
         self._timer: Timer | None = None
         self._timer_us = 0
+        self._end_timer: Timer | None = None  # for what ends by the cluster's clock
+        self._end_timer_us = 0
         self._seen: tuple[str, int, str | None] = ("follower", 0, None)
+        self._seen_config: Config | None = None
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -127,6 +142,7 @@ class Node:
         if self.core.snapshot is not None:
             self._restore(self.core.snapshot)
         self._seen = (self.core.role.name, self.core.term, None)
+        self._seen_config = self.core.config
         if self.observer:
             self.observer("started", term=self.core.term, last_index=self.core.log.last_index)
         self._turn()
@@ -134,14 +150,17 @@ class Node:
     def stop(self, reason: str = "asked to") -> None:
         """Ends the node's part: it ignores everything from now on. Nothing is flushed, as in a crash."""
         self.stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
         if self.observer:
             self.observer("stopped", reason=reason)
 
     def on_message(self, message: Message) -> None:
         """Takes a message from another node."""
         if not self.stopped:
+            if self.observer and isinstance(message, InstallSnapshot):
+                self._trace_chunk(message)
             self.core.step(message, self.host.now_us())
             self._turn()
 
@@ -151,6 +170,8 @@ class Node:
             return
         if isinstance(request.command, READS):
             self._read(request.command, reply)
+        elif isinstance(request.command, Watch):
+            self.watches.add(request.command, reply)
         elif isinstance(self.core.role, Leader):
             self._propose(request, reply)
         else:
@@ -186,11 +207,12 @@ class Node:
             core.commit_index,
             self.applied_index,
             core.log.last_index,
+            self.machine.keys.revision,
         )
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _read(self, command: Get | Range, reply: Reply) -> None:
+    def _read(self, command: Query, reply: Reply) -> None:
         if len(self._reads) >= self.options.pending_reads_max:
             reply(Refused("too many reads are waiting"))
             return
@@ -207,7 +229,8 @@ class Node:
         if core.uncommitted >= self.options.uncommitted_entries_max:
             reply(Refused("too many writes are waiting"))
             return
-        index = core.propose(encode_command(request), self.host.now_us())
+        clock_us = self._cluster_us() if needs_clock(request) else 0
+        index = core.propose(encode_command(request, clock_us), self.host.now_us())
         if index is None:
             reply(Refused("leadership is being handed over"))
             return
@@ -242,6 +265,7 @@ class Node:
             self._in_turn = False
         self._note_role()
         self._arm_timer()
+        self._arm_end_timer()
 
     def _deliver(self, messages: Sequence[Message]) -> None:
         send, name = self.host.send, self.name
@@ -256,6 +280,8 @@ class Node:
             for record in records:
                 if isinstance(record, TruncateFrom):
                     self.observer("truncated", index=record.index)
+                elif isinstance(record, SaveSnapshot) and record.snapshot.index <= self.applied_index:
+                    self.observer("snapshot", index=record.snapshot.index)
         self.host.storage.write(records)
         self._written += 1
 
@@ -297,8 +323,16 @@ class Node:
                 proposal.reply(answer)
             else:
                 proposal.reply(NotLeader(self.core.leader))
+        self._applied()
         if self._snapshot_is_due():
             self.core.compact(self.applied_index, self.machine.snapshot())
+
+    def _applied(self) -> None:
+        """What follows from a state that has moved on."""
+        if self.machine.clock_us:
+            self.clock.applied(self.machine.clock_us, self.host.now_us())
+        if self.watches:
+            self.watches.notify()
 
     def _snapshot_is_due(self) -> bool:
         last = self.core.snapshot
@@ -309,6 +343,7 @@ class Node:
         """Takes over a snapshot's state; it is never older than what was applied."""
         self.machine.restore(snapshot.data)
         self.applied_index = snapshot.index
+        self._applied()
         if self.observer:
             self.observer("restored", index=snapshot.index)
 
@@ -316,15 +351,60 @@ class Node:
         """Answers a read; the core hands it out only after the entries it must see."""
         read = self._reads.pop(context, None)
         if read is not None:
-            read.reply(self.machine.query(read.command))
+            clock_us = self.clock.read(self.host.now_us()) if self.machine.clock_us else 0
+            read.reply(self.machine.query(read.command, clock_us))
+
+    # -- what ends by time -------------------------------------------------------------------------
+
+    def _cluster_us(self) -> int:
+        """The cluster's time, on the leader."""
+        now_us = self.host.now_us()
+        self.clock.lead(self.core.term, self.machine.clock_us, now_us)
+        return self.clock.read(now_us)
+
+    def _may_end_things(self) -> bool:
+        """Whether it is this node's business to see what is due."""
+        return isinstance(self.core.role, Leader)
+
+    def _arm_end_timer(self) -> None:
+        due_us = self.machine.next_end_us
+        if due_us is None or not self._may_end_things():
+            return
+        if self._end_timer is not None:
+            if self._end_timer_us <= due_us:
+                return
+            self._end_timer.cancel()
+        self._end_timer_us = due_us
+        delay_us = max(0, due_us - self._cluster_us())
+        self._end_timer = self.host.call_later(delay_us, self._on_end_timer)
+
+    def _on_end_timer(self) -> None:
+        """Something may be due: the timer does not know of what was kept alive in the meantime."""
+        self._end_timer = None
+        due_us = self.machine.next_end_us
+        if self.stopped or due_us is None or not self._may_end_things():
+            return
+        clock_us = self._cluster_us()
+        if clock_us >= due_us:
+            self._end_what_is_due(clock_us)
+            # Long enough for the entry to be applied; if it is not, it is proposed once more.
+            self._end_timer_us = 0
+            self._end_timer = self.host.call_later(self.options.heartbeat_us, self._on_end_timer)
+        self._turn()
+
+    def _end_what_is_due(self, clock_us: int) -> None:
+        if self.core.uncommitted < self.options.uncommitted_entries_max:
+            self.core.propose(encode_clock(clock_us), self.host.now_us())
 
     # -- role and timer ----------------------------------------------------------------------------
 
     def _note_role(self) -> None:
-        core = self.core
-        seen = (core.role.name, core.term, core.leader)
-        if seen == self._seen:
+        core, seen = self.core, self._seen
+        if self.observer and core.config is not self._seen_config:
+            self._trace_config(core.config)
+        if core.term == seen[1] and core.leader == seen[2] and core.role.name == seen[0]:
             return
+        seen = (core.role.name, core.term, core.leader)
         deposed = self._seen[0] == "leader" and self._seen[:2] != seen[:2]
         self._seen = seen
         if deposed or self._reads:
@@ -345,6 +425,20 @@ class Node:
     def _answer_abandoned(self) -> Any:
         """What a writer is told when its entry is in the log and this node no longer decides about it."""
         return Unknown("the leader stepped down before it knew whether the entry is committed")
+
+    def _trace_config(self, config: Config) -> None:
+        assert self.observer is not None
+        if config != self._seen_config:
+            self.observer(
+                "configured", voters=config.voters, outgoing=config.outgoing, learners=config.learners
+            )
+        self._seen_config = config
+
+    def _trace_chunk(self, chunk: InstallSnapshot) -> None:
+        """Tells of the first part of a snapshot that is news."""
+        assert self.observer is not None
+        if chunk.offset == 0 and chunk.index > self.core.commit_index:
+            self.observer("receiving", index=chunk.index, size_bytes=chunk.size)
 
     def _trace_role(self) -> None:
         core = self.core

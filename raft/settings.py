@@ -1,16 +1,19 @@
 """What a server process is told: flags over environment over a TOML file.
 
 Every setting has one name in all three places: `--data-dir`, `RAFT_DATA_DIR`, `data_dir = `. A cluster is
-named member by member, as `name=host:port,host:port`: the address for its peers, and the one for clients.
+named member by member, as `name=host:port,host:port`: the address for its peers, and the one for clients. A
+port alone is one of loopback. A server listens where its members' entry says, unless `listen_peers` or
+`listen_clients` say otherwise (behind a port mapping, or to listen on all addresses).
 """
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,15 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files: a certificate, its key, and the authority whose certificates are asked of the other side."""
+
+    cert: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that `python -m raft` needs to know."""
 
@@ -47,15 +59,44 @@ class Settings:
     members: tuple[Member, ...]
     data_dir: Path
     cluster: str = "raft"  # a server talks to servers of the same cluster only
+    unsafe_no_sync: bool = False  # never sync the disk: to measure what syncing costs
     join: bool = False  # wait to be made a member, instead of being one from the start
     bugs: tuple[str, ...] = ()
     request_timeout_ms: int = 5_000
+    listen_peers: Address | None = None
+    listen_clients: Address | None = None
+    peer_tls: TlsFiles = TlsFiles()
+    client_tls: TlsFiles = TlsFiles()
+    token: str = field(default="", repr=False)  # what clients must show; "" for nothing
+    proxy: bool = False  # pass calls on to the leader, instead of naming it
+    log_format: str = "text"
+    log_level: str = "info"
     options: Options = DEFAULTS
 
     @property
     def me(self) -> Member:
         """This server among the members."""
         return next(member for member in self.members if member.name == self.name)
+
+    def member(self, name: str | None) -> Member | None:
+        """The member of that name, if there is one."""
+        return next((member for member in self.members if member.name == name), None)
+
+    @property
+    def exposed(self) -> list[str]:
+        """What others than this machine can do without showing who they are, in words."""
+        found = []
+        if not self.peer_tls.cert and not _is_loopback(self.listen_peers or self.me.peers):
+            found.append(
+                "any host that reaches the peers' port can pose as a member: set peer_cert, peer_key, peer_ca"
+            )
+        if not (self.token or self.client_tls.ca) and not _is_loopback(
+            self.listen_clients or self.me.clients
+        ):
+            found.append(
+                "any host that reaches the clients' port can read and write: set a token or client_ca"
+            )
+        return found
 
 
 _OPTIONS = {
@@ -83,10 +124,20 @@ def parse_member(text: str) -> Member:
     return Member(name=name, peers=_address(parts[0]), clients=_address(parts[1]))
 
 
+def _is_loopback(address: Address) -> bool:
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False  # a name; who knows what it stands for
+
+
 def _address(text: str) -> Address:
-    host, colon, port = text.strip().rpartition(":")
+    text = text.strip()
+    host, colon, port = (f"127.0.0.1:{text}" if text.isdigit() else text).rpartition(":")
     if not (host and colon and port.isdigit() and int(port) < 1 << 16):
-        raise SettingsError(f"address {text!r} is not of the form host:port")
+        raise SettingsError(f"address {text!r} is not of the form host:port, or a port of loopback")
     return Address(host=host.strip("[]"), port=int(port))
 
 
@@ -129,16 +180,61 @@ def _build(values: Mapping[str, Any]) -> Settings:
             f"name {values['name']!r} must be one of the members, each named once: {', '.join(names)}"
         )
     bugs = values.get("bug") or ()
+    listen = {key: _address(str(values[key])) for key in ("listen_peers", "listen_clients") if key in values}
     return Settings(
         name=values["name"],
         members=members,
         data_dir=Path(values["data_dir"]),
         cluster=str(values.get("cluster", "raft")),
+        unsafe_no_sync=_boolean("unsafe_no_sync", values.get("unsafe_no_sync", False)),
         join=_boolean("join", values.get("join", False)),
         bugs=tuple(bugs.split() if isinstance(bugs, str) else bugs),
         request_timeout_ms=_integer("request_timeout_ms", values.get("request_timeout_ms", 5_000)),
+        peer_tls=_tls_files("peer", values),
+        client_tls=_tls_files("client", values),
+        token=_token(values),
+        proxy=_boolean("proxy", values.get("proxy", False)),
+        log_format=_choice("log_format", values.get("log_format", "text"), ("text", "json")),
+        log_level=_choice(
+            "log_level", values.get("log_level", "info"), ("debug", "info", "warning", "error")
+        ),
         options=_options(values),
+        **listen,
     )
+
+
+def _tls_files(side: str, values: Mapping[str, Any]) -> TlsFiles:
+    paths = {
+        kind: Path(values[f"{side}_{kind}"]) for kind in ("cert", "key", "ca") if values.get(f"{side}_{kind}")
+    }
+    needed = ("cert", "key", "ca") if side == "peer" else ("cert", "key")
+    missing = [f"{side}_{kind}" for kind in needed if kind not in paths]
+    if paths and missing:
+        given = ", ".join(f"{side}_{kind}" for kind in paths)
+        raise SettingsError(f"{given} without {', '.join(missing)}: TLS needs {', '.join(needed)}")
+    for kind, path in paths.items():
+        if not path.is_file():
+            raise SettingsError(f"{side}_{kind} is {path}, where there is no file")
+    return TlsFiles(**paths)
+
+
+def _token(values: Mapping[str, Any]) -> str:
+    path = values.get("token_file")
+    if not path:
+        return str(values.get("token", ""))
+    try:
+        token = Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the token in {path}: {error}") from error
+    if not token:
+        raise SettingsError(f"token_file is {path}, which is empty; it must hold what clients have to show")
+    return token
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+    return str(value)
 
 
 def _options(values: Mapping[str, Any]) -> Options:
@@ -172,6 +268,22 @@ def _integer(name: str, value: Any) -> int:
         raise SettingsError(f"{name} is {value!r}; it must be a whole number") from error
 
 
+_TEXTS = {
+    "listen_peers": "host:port to listen on for peers, if not that of the member",
+    "listen_clients": "host:port to listen on for clients, if not that of the member",
+    "peer_cert": "certificate (PEM) shown to other servers",
+    "peer_key": "its key",
+    "peer_ca": "authority whose certificates other servers must show",
+    "client_cert": "certificate (PEM) shown to clients",
+    "client_key": "its key",
+    "client_ca": "authority whose certificates clients must show",
+    "token": "what clients must show as a bearer token; others see flags, so prefer a file or the environment",
+    "token_file": "a file with that token",
+    "log_format": "text or json",
+    "log_level": "debug, info, warning or error",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise SettingsError(message)
@@ -186,9 +298,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-dir", help="where this server keeps its log and snapshots")
     parser.add_argument("--cluster", help="a name that servers of one cluster share")
+    parser.add_argument(
+        "--unsafe-no-sync",
+        action="store_const",
+        const=True,
+        help="never sync the disk: fast, and a power cut loses what was acknowledged",
+    )
     parser.add_argument("--join", action="store_const", const=True, help="wait to be made a member")
     parser.add_argument("--bug", action="append", help="seed a known bug (see raft.bugs)")
     parser.add_argument("--request-timeout-ms", help="how long a client waits for an answer")
+    for name, text in _TEXTS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text)
+    parser.add_argument(
+        "--proxy", action="store_const", const=True, help="pass calls on to the leader, instead of naming it"
+    )
     for name in (*_OPTIONS, *_OTHER_OPTIONS):
         parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     return parser

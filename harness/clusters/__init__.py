@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness.clusters import docker, local
+from harness.clusters import abilities, docker, local, ssh
 from harness.clusters.base import Cluster
 from harness.clusters.docker import DockerCluster
 from harness.clusters.local import LocalCluster
 from harness.clusters.sim import SimCluster
+from harness.clusters.ssh import SshCluster
+from harness.clusters.whole import WholeCluster
 from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
-from harness.systems.base import System
+from harness.systems.base import Service, System
+from nemesis.backend import check_supported
+from nemesis.faults import FaultError
 
-CLUSTERS = ("sim", "local", "docker")
+CLUSTERS = ("sim", "local", "docker", "ssh")
 
 
 def require(kind: str) -> None:
@@ -36,8 +41,20 @@ def check(plan: Plan) -> None:
     require(plan.config.cluster)
     if plan.config.cluster == "local":
         local.check(plan)
+    elif plan.config.cluster == "sim":
+        _check_sim(plan)
     elif plan.config.cluster == "docker":
         docker.check(plan)
+    elif plan.config.cluster == "ssh":
+        ssh.check(plan)
+
+
+def _check_sim(plan: Plan) -> None:
+    can = abilities.WHOLE if plan.config.depth == "whole" else abilities.SIM
+    try:
+        check_supported((event.fault for event in plan.faults), plan.nodes, can, {})
+    except FaultError as error:
+        raise ConfigError(str(error)) from None
 
 
 def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Cluster:
@@ -47,9 +64,13 @@ def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Clu
     """
     require(plan.config.cluster)
     if plan.config.cluster == "sim":
-        return SimCluster(plan, system)
+        if plan.config.via == "lb":
+            raise ConfigError("cluster 'sim' has no load balancer; give --via nodes or --via leader")
+        whole = plan.config.depth == "whole"
+        return WholeCluster(plan, system, run_dir) if whole else SimCluster(plan, system)
     if run_dir is None:
         raise InternalError(f"a {plan.config.cluster} cluster without a directory")
-    if plan.config.cluster == "local":
-        return LocalCluster(plan, system.service, run_dir)
-    return DockerCluster(plan, system.service, run_dir)
+    real: Mapping[str, Callable[[Plan, Service, Path], Cluster]] = {
+        "local": LocalCluster, "docker": DockerCluster, "ssh": SshCluster,
+    }  # fmt: skip
+    return real[plan.config.cluster](plan, system.service, run_dir)

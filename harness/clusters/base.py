@@ -7,13 +7,15 @@ Rules of this module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from harness.transport import Transport
 from nemesis.target import Target
 
 T = TypeVar("T")
+
+LOAD_BALANCER = "lb"  # what clients call what stands in front of the nodes, where there is one
 
 
 class Cluster(Target, Protocol):
@@ -41,6 +43,9 @@ class Cluster(Target, Protocol):
 
     def deaths(self) -> list[str]:
         """Nodes that died although nobody killed them, each with its last words."""
+
+    def violations(self) -> Sequence[str] | None:
+        """Invariants of the system that its nodes were seen to break; None where nobody can look at them."""
 
     def facts(self) -> dict[str, Any]:
         """What is worth storing with the results: counts of messages, the backend that was used."""

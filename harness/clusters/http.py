@@ -66,8 +66,12 @@ class HttpTransport:
         self._on_close = on_close
         self._kept: dict[str, Connection] = {}
 
-    async def request(self, node: str, request: Any) -> Any:
+    async def request(self, node: str, request: Any, timeout_s: float | None = None) -> Any:
         """Send once and wait for the answer."""
+        async with asyncio.timeout(timeout_s):
+            return await self._request(node, request)
+
+    async def _request(self, node: str, request: Any) -> Any:
         call = self._service.encode(request)
         connection = await self._connection(node)
         try:

@@ -24,29 +24,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-import msgspec
-
+from harness.clusters import abilities, balancer, scratch, shims
+from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
+from harness.clusters.shims import ShimFiles
 from harness.errors import ConfigError, SetupError
 from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
-from nemesis import clock, disk, shim
-from nemesis.backend import Abilities, Backend
+from nemesis import shim
+from nemesis.backend import Abilities
+from nemesis.damage import inflict
 from nemesis.faults import FaultError
 from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network
-from nemesis.target import HEALTHY_DISK, DiskRule, Link, Ruleset
+from nemesis.target import Damage, ProcessState
 
-DIRECTORY_PREFIX = "sb-local-"
 KILL_TIMEOUT_S = 10.0
-SHIMS = ("clock", "disk")
+CLOCK_TIMEOUT_S = 5.0
 
 
 @functools.cache
@@ -63,12 +64,6 @@ def probe() -> Abilities:
         raise SetupError(f"cluster 'local': {error}") from None
 
 
-def shims_of(plan: Plan) -> tuple[str, ...]:
-    """The libraries that the plan's faults need."""
-    needed = {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
-    return tuple(name for name in SHIMS if name in needed)
-
-
 def check(plan: Plan) -> None:
     """Refuse a plan that this machine cannot perform.
 
@@ -79,56 +74,43 @@ def check(plan: Plan) -> None:
     if shutil.which("setpriv") is None:
         raise SetupError("cluster 'local': setpriv not found; on Debian: apt-get install util-linux")
     try:
-        backends.check_faults((event.fault for event in plan.faults), plan.nodes, backends.choose(probe()))
+        faults = (event.fault for event in plan.faults)
+        backends.check_faults(faults, plan.nodes, backends.choose(probe()), abilities.LOCAL)
     except FaultError as error:
         raise ConfigError(str(error)) from None
-    with tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX) as directory:
-        _build(shims_of(plan), Path(directory))
+    if plan.config.via == "lb":
+        balancer.require()
+    with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
+        _build(shims.needed(plan), Path(directory))
 
 
-def _build(names: tuple[str, ...], directory: Path) -> list[Path]:
+def _build(kinds: Sequence[str], directory: Path) -> dict[str, PurePosixPath]:
     try:
-        return [shim.build(name, directory) for name in names]
+        return {kind: PurePosixPath(shim.build(kind, directory)) for kind in kinds}
     except shim.ShimError as error:
         raise SetupError(f"cluster 'local': {error}") from None
-
-
-@dataclass(slots=True)
-class _Node:
-    """A process and what is known about it."""
-
-    process: subprocess.Popen[bytes]
-    was_killed: bool = False
-    had_sick_disk: bool = False
-
-    @property
-    def runs(self) -> bool:
-        return self.process.poll() is None
 
 
 class LocalCluster(RealCluster):
     """See the module."""
 
     kind = "local"
+    log_is_live = True
 
     def __init__(self, plan: Plan, service: Service, directory: Path) -> None:
-        super().__init__(plan, service, directory)
-        self._backend: Backend = backends.choose(probe())
-        self._processes: dict[str, _Node] = {}
-        self._stopped_by_disk = 0
-        self._starts = 0
-        self._sick_disks: set[str] = set()
-        self._met: dict[Link, int] = {}
+        super().__init__(plan, service, directory, backends.choose(probe()))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._net: Netns | None = None
-        self._network: Network | None = None
         self._scratch: Path | None = None
-        self._libraries: list[Path] = []
+        self._kinds = shims.needed(plan)
+        self._libraries: Mapping[str, PurePosixPath] = {}
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY_PREFIX}{os.getpid()}-"))
-        self._libraries = _build(shims_of(self._plan), self._scratch)
+        self._scratch = scratch.make(self.kind)
+        self._libraries = _build(self._kinds, self._scratch)
+        self._shims = ShimFiles(self._scratch, self._nodes)
         try:
             self._net = Netns(self._nodes)
         except NetnsError as error:
@@ -136,20 +118,18 @@ class LocalCluster(RealCluster):
         self._network = Network(CommandReach(self._net.command), self._net.addresses, self._backend)
         await self._network.open()
         for node in self._nodes:
-            clock.write_offset(self._scratch / f"{node}.clock", 0)
-            disk.write_rule(self._scratch / f"{node}.disk", HEALTHY_DISK)
-            await self.start(node)
-
-    async def _finish(self) -> None:
-        self._deaths += self._dead()
-        if self._network is not None:
-            await self._network.heal()
+            await self._launch(node)
+        if self._plan.config.via == "lb":
+            self._processes[LOAD_BALANCER] = balancer.spawn(
+                self._net.command(None, []), self._service, self._net.addresses,
+                f"{self._net.client_address}:{balancer.PORT}", self._scratch, self.log_file(LOAD_BALANCER),
+            )  # fmt: skip
 
     def _end(self) -> None:
-        for node in self._processes.values():
-            node.process.kill()
-        for node in self._processes.values():
-            node.process.wait(KILL_TIMEOUT_S)
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            process.wait(KILL_TIMEOUT_S)
         if self._net is not None:
             self._net.close()
         if self._scratch is not None:
@@ -160,64 +140,36 @@ class LocalCluster(RealCluster):
         end = self._net.socket()
         try:
             end.setblocking(False)
-            address = (self._net.addresses[node], self._service.client_port)
+            address = (self._net.client_address, balancer.PORT)
+            if node != LOAD_BALANCER:
+                address = (self._net.addresses[node], self._service.client_port)
             await asyncio.get_running_loop().sock_connect(end, address)
             return Connection(*await asyncio.open_connection(sock=end))
         except BaseException:
             end.close()
             raise
 
-    # -- what became of it --------------------------------------------------------------------------------------
+    # -- processes ----------------------------------------------------------------------------------------------
 
-    def _dead(self) -> list[str]:
-        return [
-            f"{name} ended with {_status(node.process.returncode)}, its last words: {self.last_words(name)}"
-            for name, node in self._processes.items()
-            if not node.runs and not node.was_killed and not node.had_sick_disk
-        ]
+    async def _ended(self, node: str) -> str | None:
+        code = self._processes[node].poll()
+        if code is None:
+            return None
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
-    def facts(self) -> dict[str, Any]:
-        """The means that were used, and whether they bit."""
-        return {
-            "network_backend": msgspec.to_builtins(self._backend),
-            "packets_met_by_faults": sum(self._met.values()),
-            "packets_met_by_link": {f"{src}->{dst}": n for (src, dst), n in sorted(self._met.items())},
-            "processes_started": self._starts,
-            "nodes_stopped_by_their_disk": self._stopped_by_disk,
-        }
+    async def _kill(self, node: str) -> None:
+        self._processes[node].kill()
+        await asyncio.to_thread(self._processes[node].wait, KILL_TIMEOUT_S)
 
-    # -- the nemesis' side ----------------------------------------------------------------------------------------
-
-    async def set_network(self, rules: Ruleset) -> None:
-        """Count what the rules so far met, then replace them."""
-        if self._network is None:
-            return
-        for link, count in (await self._network.evidence()).items():
-            self._met[link] = self._met.get(link, 0) + count
-        await self._network.apply(rules)
-
-    async def kill(self, node: str) -> None:
-        """SIGKILL; what was written and not synced survives in the kernel, unlike in the simulator."""
-        there = self._processes.get(node)
-        if there is None or not self._is_up(node):
-            return
-        there.was_killed = True
-        there.process.kill()
-        await asyncio.to_thread(there.process.wait, KILL_TIMEOUT_S)
-
-    async def start(self, node: str) -> None:
-        """Start the node's process, unless it runs."""
-        if self._net is None or self._scratch is None or self._is_up(node):
-            return
-        data = self._directory / "nodes" / node
-        argv = self._service.argv(
-            sys.executable, node, self._net.addresses, data.resolve(), self._plan.config.bug
-        )
+    async def _start(self, node: str) -> None:
+        assert self._net is not None, "the cluster is open"
+        data = self._data_of(node)
+        argv = self._service.argv(sys.executable, node, self._net.addresses, data, self._plan.config.bug)
+        if node in self._joins:
+            argv += self._member_service().join_options
         command = self._net.command(node, ["setpriv", "--pdeathsig", "KILL", *argv])
         with self.log_file(node).open("ab") as log:
-            self._processes[node] = _Node(self._spawn(command, log, self._environment(node, data)))
-        self._processes[node].had_sick_disk = node in self._sick_disks
-        self._starts += 1
+            self._processes[node] = self._spawn(command, log, self._environment(node, data))
 
     def _spawn(
         self, command: list[str], log: BinaryIO, environment: Mapping[str, str]
@@ -232,61 +184,42 @@ class LocalCluster(RealCluster):
         )
 
     def _environment(self, node: str, data: Path) -> dict[str, str]:
-        environment = dict(os.environ)
-        if self._libraries and self._scratch is not None:
-            environment |= shim.preload(self._libraries)
-            environment |= clock.environment(self._scratch / f"{node}.clock")
-            environment |= disk.environment(self._scratch / f"{node}.disk", data)
-        return environment
+        files = PurePosixPath(str(self._scratch))
+        return dict(os.environ) | shims.environment(self._kinds, self._libraries, files, node, data)
 
-    def _is_up(self, node: str) -> bool:
-        """Whether its process runs; one that has ended is taken note of, once."""
-        there = self._processes.get(node)
-        if there is None or there.runs:
-            return there is not None
-        if there.had_sick_disk and not there.was_killed:
-            self._stopped_by_disk += 1
-        else:
-            self._deaths += [words for words in self._dead() if words.startswith(f"{node} ")]
-        del self._processes[node]
-        return False
+    async def _signal(self, node: str, number: signal.Signals) -> None:
+        self._processes[node].send_signal(number)
 
-    async def pause(self, node: str) -> None:
-        """SIGSTOP."""
-        if self._is_up(node):
-            self._processes[node].process.send_signal(signal.SIGSTOP)
+    # -- the nemesis' side --------------------------------------------------------------------------------------
 
-    async def resume(self, node: str) -> None:
-        """SIGCONT."""
-        if self._is_up(node):
-            self._processes[node].process.send_signal(signal.SIGCONT)
+    async def _state(self, node: str) -> ProcessState:
+        """The letter in `/proc/PID/stat`."""
+        try:
+            stat = Path(f"/proc/{self._processes[node].pid}/stat").read_text(encoding="ascii")  # noqa: ASYNC240 - no disk
+        except OSError:
+            return "down"
+        letter = stat.rpartition(")")[2].split()[0]
+        return "down" if letter in "ZX" else "paused" if letter in "Tt" else "running"
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
-        """Shift what the node's process reads as the wall clock."""
-        if self._scratch is not None:
-            clock.write_offset(self._scratch / f"{node}.clock", offset_ms)
+    async def _wall_ahead_ms(self, node: str) -> float:
+        """From a process that is started as the node's is; the monotonic clock, which nobody shifts, is the measure."""
+        script = "import time; print(time.time() - time.monotonic())"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, stdout=subprocess.PIPE,
+            env=self._environment(node, self._data_of(node)),
+        )  # fmt: skip
+        said, _ = await asyncio.wait_for(process.communicate(), CLOCK_TIMEOUT_S)
+        return (float(said) - (time.time() - time.monotonic())) * 1000
 
-    async def set_disk(self, node: str, rule: DiskRule) -> None:
-        """Make the node's disk exactly this."""
-        if self._scratch is None:
-            return
-        is_sick = bool(rule.sync_error or rule.write_error)
-        if is_sick:
-            self._sick_disks.add(node)
-            if node in self._processes:
-                self._processes[node].had_sick_disk = True
-        else:
-            self._sick_disks.discard(node)
-        disk.write_rule(self._scratch / f"{node}.disk", rule)
+    async def damage_disk(self, node: str, damage: Damage) -> str:
+        """Damage a file of a node that is down; that it may not start again is no surprise."""
+        self._excused.add(node)
+        return await asyncio.to_thread(inflict, self._data_of(node), damage)
 
+    async def wipe(self, node: str) -> None:
+        """Forget the node's files; it comes back as one that joins."""
+        await asyncio.to_thread(shutil.rmtree, self._data_of(node), ignore_errors=True)
+        self._joins.add(node)
 
-def _status(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
-
-
-def leftovers() -> list[Path]:
-    """Scratch directories whose maker is gone."""
-    found = sorted(Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}[0-9]*-*"))
-    return [path for path in found if not Path("/proc", path.name.split("-")[2]).exists()]
+    def _data_of(self, node: str) -> Path:
+        return (self._directory / "nodes" / node).resolve()

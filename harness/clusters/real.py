@@ -5,6 +5,9 @@ Rules of this module
     2. Whatever ends a run, `_end` is called last, outside the event loop: it must leave nothing behind.
     3. A node that died although nobody killed it is named, with its last words; one whose disk was made to fail
        is expected to stop, and is only counted.
+    4. Verbs are idempotent: what each kind of cluster implements (`_kill`, `_start`, `_signal`) is asked only where
+       there is something to do.
+    5. One change of the network at a time.
 
 Theory of operation
     Once a second each node is asked for its status, and what it said goes to `nodes/status.jsonl` of the run: who
@@ -14,20 +17,26 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from harness.clusters.http import Connection, HttpTransport, fetch
+from harness.clusters.real_nemesis import RealNemesisSide
+from harness.clusters.shims import ShimFiles
 from harness.errors import Interrupted, SetupError
 from harness.plan import Plan
 from harness.systems.base import Service
-from nemesis.target import Ruleset
+from nemesis.backend import Backend
+from nemesis.network import Network, NetworkError
+from nemesis.target import ClockRule, DiskRule, Link, Ruleset
 
 T = TypeVar("T")
 
@@ -39,12 +48,13 @@ LAST_WORDS_BYTES = 4096
 LAST_WORDS_LINES = 3
 
 
-class RealCluster(ABC):
+class RealCluster(RealNemesisSide, ABC):
     """See the module; one instance serves one run."""
 
     kind: str
 
-    def __init__(self, plan: Plan, service: Service, directory: Path) -> None:
+    def __init__(self, plan: Plan, service: Service, directory: Path, backend: Backend) -> None:
+        super().__init__()
         self._nodes = tuple(plan.nodes)
         self._plan = plan
         self._service = service
@@ -56,7 +66,20 @@ class RealCluster(ABC):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[Any] | None = None
         self._is_interrupted = False
+        self._backend = backend
+        self._network: Network | None = None
+        self._writing = asyncio.Lock()
+        self._met: dict[Link, int] = {}
+        self._addresses: dict[str, str] = {}
+        self._up: set[str] = set()  # those that run, unless they died by themselves
+        self._starts = 0
         self._deaths: list[str] = []
+        self._stopped_by_disk = 0
+        self._stopped_by_fault = 0
+        self._shims: ShimFiles | None = None
+        self._sick_disks: set[str] = set()
+        self._excused: set[str] = set()  # whose end is no surprise: a crash point, a damaged disk
+        self._met_sick_disk: set[str] = set()  # since they were started
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -102,6 +125,8 @@ class RealCluster(ABC):
         await self._begin()
         await self._wait_until_ready()
         self._sampler = asyncio.create_task(self._sample())
+        if self._listeners:
+            self._start_tailing()
         self._opened_ns = time.monotonic_ns()
 
     async def close(self) -> None:
@@ -109,10 +134,14 @@ class RealCluster(ABC):
         self._closed_ns = time.monotonic_ns()
         if self._sampler is not None:
             self._sampler.cancel()
+        await self._end_nemesis_side()
         for transport in self._transports:
             transport.drop()
         self._transports.clear()
-        await self._finish()
+        for node in self._nodes:
+            await self._is_up(node)
+        if self._network is not None:
+            await self._network.heal()
         await asyncio.sleep(0)  # lets dropped connections go
 
     async def _wait_until_ready(self) -> None:
@@ -124,15 +153,17 @@ class RealCluster(ABC):
             # A seeded bug may be that nobody can be elected.
             if everybody and (self._leader_of(statuses) or self._plan.config.bug):
                 return
-            if dead := self._dead():
+            for node in self._nodes:
+                await self._is_up(node)
+            if self._deaths:
                 raise SetupError(
-                    f"{self.kind} cluster: {dead[0]}; see its log in {self._directory / 'nodes'}"
+                    f"cluster {self.kind!r}: {self._deaths[0]}; see its log in {self._directory / 'nodes'}"
                 )
             await asyncio.sleep(READY_POLL_S)
         silent = [node for node, status in statuses.items() if status is None]
         what = f"no answer from {', '.join(silent)}" if silent else "no node became the leader"
         raise SetupError(
-            f"{self.kind} cluster: {what} within {READY_TIMEOUT_S:g} s; see the logs in {self._directory / 'nodes'}"
+            f"cluster {self.kind!r}: {what} within {READY_TIMEOUT_S:g} s; see the logs in {self._directory / 'nodes'}"
         )
 
     # -- looking at nodes ---------------------------------------------------------------------------------------
@@ -181,6 +212,10 @@ class RealCluster(ABC):
         """Nodes that died although nobody killed them."""
         return self._deaths
 
+    def violations(self) -> None:
+        """Nobody looks inside of real nodes."""
+        return
+
     def log_file(self, node: str) -> Path:
         """Where a node's output goes."""
         return self._directory / "nodes" / f"{node}.log"
@@ -195,15 +230,109 @@ class RealCluster(ABC):
             lines = []
         return " / ".join(line.strip() for line in lines[-LAST_WORDS_LINES:]) or "nothing"
 
+    async def _is_up(self, node: str) -> bool:
+        """Whether its process runs; one that has ended by itself is taken note of, once."""
+        if node not in self._up:
+            return False
+        how = await self._ended(node)
+        if how is None:
+            return True
+        self._up.discard(node)
+        if node in self._excused:
+            self._stopped_by_fault += 1
+        elif node in self._met_sick_disk:
+            self._stopped_by_disk += 1
+        else:
+            self._deaths.append(f"{node} ended with {how}, its last words: {self.last_words(node)}")
+        return False
+
+    def facts(self) -> dict[str, Any]:
+        """The means that were used, and whether they bit."""
+        return {
+            "network_backend": msgspec.to_builtins(self._backend),
+            "packets_met_by_faults": sum(self._met.values()),
+            "packets_met_by_link": {f"{src}->{dst}": n for (src, dst), n in sorted(self._met.items())},
+            "processes_started": self._starts,
+            "nodes_stopped_by_their_disk": self._stopped_by_disk,
+            "nodes_stopped_by_other_faults": self._stopped_by_fault,
+        }
+
+    # -- the nemesis' side ----------------------------------------------------------------------------------------
+
+    async def set_network(self, rules: Ruleset) -> None:
+        """Count what the rules so far met, then replace them."""
+        if self._network is None:
+            return
+        async with self._writing:
+            met = await self._on_living(self._network.evidence)
+            for link, count in met.items():
+                self._met[link] = self._met.get(link, 0) + count
+            await self._on_living(functools.partial(self._network.apply, rules))
+
+    async def _on_living(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Do something to the network of all nodes; once more where it failed because a machine has just died."""
+        try:
+            return await call()
+        except NetworkError:
+            up = [node for node in self._nodes if node in self._up]
+            if all(await asyncio.gather(*(self._is_up(node) for node in up))):
+                raise
+        return await call()
+
+    async def kill(self, node: str) -> None:
+        """SIGKILL; what was written and not synced survives in the kernel, unlike in the simulator."""
+        if not await self._is_up(node):
+            return
+        self._up.discard(node)
+        self._paused.discard(node)
+        await self._kill(node)
+
+    async def start(self, node: str) -> None:
+        """Start the node again on its data, unless it runs."""
+        if self._network is not None and not await self._is_up(node):
+            await self._launch(node)
+
+    async def _launch(self, node: str) -> None:
+        self._met_sick_disk.discard(node)
+        if node in self._sick_disks:
+            self._met_sick_disk.add(node)
+        await self._start(node)
+        self._up.add(node)
+        self._starts += 1
+
+    async def pause(self, node: str) -> None:
+        """SIGSTOP."""
+        if await self._is_up(node):
+            self._paused.add(node)
+            await self._signal(node, signal.SIGSTOP)
+
+    async def resume(self, node: str) -> None:
+        """SIGCONT."""
+        self._paused.discard(node)
+        if await self._is_up(node):
+            await self._signal(node, signal.SIGCONT)
+
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
+        """Shift what the node's process reads as the wall clock."""
+        if self._shims is not None:
+            await self._shims.set_clock(node, rule)
+
+    async def set_disk(self, node: str, rule: DiskRule) -> None:
+        """Make the node's disk exactly this."""
+        if self._shims is None:
+            return
+        if rule.sync_error or rule.write_error:
+            self._sick_disks.add(node)
+            self._met_sick_disk.add(node)
+        else:
+            self._sick_disks.discard(node)
+        await self._shims.set_disk(node, rule)
+
     # -- what each kind of cluster does in its own way ----------------------------------------------------------
 
     @abstractmethod
     async def _begin(self) -> None:
-        """Start all nodes."""
-
-    @abstractmethod
-    async def _finish(self) -> None:
-        """Stop all nodes, after looking at what is worth keeping."""
+        """Start all nodes, by `_launch`, and set up `_network` and `_shims`."""
 
     @abstractmethod
     def _end(self) -> None:
@@ -214,31 +343,17 @@ class RealCluster(ABC):
         """A connection to the clients' side of a node; OSError where there is none."""
 
     @abstractmethod
-    def _dead(self) -> list[str]:
-        """Nodes that are not running now although nobody killed them, as sentences."""
+    async def _ended(self, node: str) -> str | None:
+        """How the process of a node ended, its log being up to date; None while it runs."""
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """What is worth storing with the results."""
-
-    # -- the nemesis' side ----------------------------------------------------------------------------------------
+    async def _kill(self, node: str) -> None:
+        """SIGKILL, and wait for the end."""
 
     @abstractmethod
-    async def set_network(self, rules: Ruleset) -> None:
-        """Replace all rules."""
+    async def _start(self, node: str) -> None:
+        """Start the node's process."""
 
     @abstractmethod
-    async def kill(self, node: str) -> None:
-        """SIGKILL."""
-
-    @abstractmethod
-    async def start(self, node: str) -> None:
-        """Start the node again on its data."""
-
-    @abstractmethod
-    async def pause(self, node: str) -> None:
-        """Stop the node without telling anyone."""
-
-    @abstractmethod
-    async def resume(self, node: str) -> None:
-        """Let it run on."""
+    async def _signal(self, node: str, number: signal.Signals) -> None:
+        """Send a signal to the node's process."""

@@ -12,15 +12,16 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from harness.clusters.sim_nemesis import SimNemesisSide
 from harness.plan import Plan
-from harness.seeds import Streams, skewed
+from harness.seeds import Streams
 from harness.sim import loop as sim_loop
 from harness.sim.disk import SimDisk
 from harness.sim.host import SimHost
 from harness.sim.network import SimNetwork
 from harness.systems.base import System
 from harness.transport import Lost, NotSent
-from nemesis.target import DiskRule, Ruleset
+from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Ruleset
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
 
 
-class SimCluster:
+class SimCluster(SimNemesisSide):
     """See the module; one instance serves one run."""
 
     kind = "sim"
@@ -42,6 +43,7 @@ class SimCluster:
         self.network = SimNetwork(self.loop, streams, plan.network)
         self._nodes = tuple(plan.nodes)
         self._client_rng = streams.dice("client", self.loop)
+        self._watch = system.watch(lambda: self.loop.now_us)
         self.hosts = {
             name: SimHost(
                 name,
@@ -49,7 +51,7 @@ class SimCluster:
                 network=self.network,
                 disk=SimDisk(self.loop, streams.dice(f"disk/{name}", self.loop), plan.disk),
                 rng=streams.dice(f"node/{name}", self.loop),
-                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug),
+                factory=lambda host: system.sim_process(host, self._nodes, plan.config.bug, self._watch),
             )
             for name in self._nodes
         }
@@ -95,6 +97,10 @@ class SimCluster:
         """Uncaught exceptions of nodes."""
         return [panic for host in self.hosts.values() for panic in host.panics]
 
+    def violations(self) -> list[str]:
+        """Invariants of the system that its nodes broke."""
+        return self._watch.violations
+
     def facts(self) -> dict[str, Any]:
         """Counts of messages and events."""
         network = self.network
@@ -103,7 +109,9 @@ class SimCluster:
             "messages_lost": network.lost,
             "messages_duplicated": network.duplicated,
             "nodes_stopped_by_their_disk": sum(host.disk_deaths for host in self.hosts.values()),
+            "crash_points_reached": sum(host.crashes for host in self.hosts.values()),
             "sim_events": self.loop.events_run,
+            "trace_sha256": self.loop.trace_sha256,
         }
 
     # -- the nemesis' side ------------------------------------------------------------------------------------
@@ -137,17 +145,29 @@ class SimCluster:
         """SIGCONT."""
         self.hosts[node].resume()
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
-        """Shift the node's wall clock; its monotonic clock never jumps."""
-        self.hosts[node].wall_offset_us = round(offset_ms * 1000)
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
+        """Make the node's clocks exactly this; the monotonic one never jumps."""
+        self.hosts[node].set_clock(rule)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:
         """Make the node's disk exactly this."""
         self.hosts[node].disk.set_rule(rule)
 
+    async def damage_disk(self, node: str, damage: Damage) -> str:
+        """Damage the disk of a node that is down."""
+        return self.hosts[node].disk.damage(damage)
+
+    async def set_slowness(self, node: str, factor: float) -> None:
+        """Let the node take so many times as long for each event."""
+        self.hosts[node].set_slowness(factor)
+
+    async def set_crash_point(self, node: str, point: CrashPoint | None) -> None:
+        """Let the node die when it next gets there, once."""
+        self.hosts[node].crash_point = point
+
     def client_delay_us(self) -> int:
         """One way between a client and a node."""
-        return CLIENT_DELAY_MIN_US + int(skewed(self._client_rng, CLIENT_DELAY_MEAN_US))
+        return CLIENT_DELAY_MIN_US + int(self._client_rng.skewed(CLIENT_DELAY_MEAN_US))
 
 
 class SimTransport:
@@ -156,12 +176,12 @@ class SimTransport:
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
 
-    def request(self, node: str, request: Any) -> asyncio.Future[Any]:
+    def request(self, node: str, request: Any, timeout_s: float) -> asyncio.Future[Any]:
         """A future of the answer; see `harness.transport`."""
         cluster = self._cluster
         answer = cluster.loop.create_future()
-        host = cluster.hosts[node]
-        cluster.loop.schedule(cluster.client_delay_us(), self._arrive, host, request, answer)
+        cluster.loop.post(cluster.client_delay_us(), self._arrive, cluster.hosts[node], request, answer)
+        cluster.loop.post(round(timeout_s * 1_000_000), _expire, answer)
         return answer
 
     async def close(self) -> None:
@@ -183,7 +203,7 @@ class SimTransport:
         host.deliver_request(request, reply)
 
     def _later(self, callback: Callable[..., None], *args: Any) -> None:
-        self._cluster.loop.schedule(self._cluster.client_delay_us(), callback, *args)
+        self._cluster.loop.post(self._cluster.client_delay_us(), callback, *args)
 
 
 def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
@@ -194,3 +214,8 @@ def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
 def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.commands import bugs, check, doctor, images, replay, run, shrink, sim, sweep
+from harness.commands import bugs, check, doctor, images, replay, run, shrink, sim, sweep, workloads
 
-COMMANDS = (run, sweep, check, replay, shrink, sim, bugs, doctor, images)
+COMMANDS = (run, sweep, check, replay, shrink, sim, bugs, workloads, doctor, images)

@@ -31,6 +31,9 @@ BREAKS = {
     "DV": "diverging nodes",
     "DU": "duplicate or aborted writes",
     "LV": "liveness",
+    "LE": "leases that end early",
+    "WG": "changes that a watch does not see",
+    "TX": "transactions that are not atomic",
 }
 
 

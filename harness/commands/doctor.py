@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from harness.clusters import docker, local
+from harness.clusters import abilities, docker, docker_box, local, scratch, shims
 from harness.errors import SetupError
 from nemesis import backend as backends
 from nemesis import netns, shim
@@ -93,11 +92,7 @@ def main(args: argparse.Namespace) -> int:
 
 def heal() -> list[str]:
     """Remove leftovers; returns what was found, as sentences."""
-    found = netns.sweep()
-    for directory in local.leftovers():
-        shutil.rmtree(directory, ignore_errors=True)
-        found.append(f"removed {directory}")
-    return found + docker.sweep()
+    return netns.sweep() + scratch.sweep() + docker_box.sweep()
 
 
 def examine() -> dict[str, ClusterReport]:
@@ -112,29 +107,37 @@ def examine() -> dict[str, ClusterReport]:
 def examine_local() -> ClusterReport:
     """Namespaces, the means in them, and the compiler."""
     try:
-        abilities = local.probe()
+        found = local.probe()
     except SetupError as error:
         return ClusterReport(False, str(error), {})
-    others = {"kill": "signals", "pause": "signals", "clock": "library", "disk": "library"}
-    refusals = _shim_refusals()
-    return ClusterReport(True, "", {name: fault_report(name, abilities, others, refusals) for name in FAULTS})
+    refusals = by_ability(_shim_refusals())
+    reports = {name: fault_report(name, found, abilities.LOCAL, refusals) for name in FAULTS}
+    return ClusterReport(True, "", reports)
 
 
 def examine_docker() -> ClusterReport:
     """The engine, the image, and the means in a container."""
     try:
-        abilities = docker.probe()
+        found = docker.probe()
     except SetupError as error:
         return ClusterReport(False, str(error), {})
-    others = dict.fromkeys(docker.FAULTS_OF_PROCESSES, "signals")
-    return ClusterReport(True, "", {name: fault_report(name, abilities, others, {}) for name in FAULTS})
+    there = docker.libraries()
+    refusals = by_ability({kind: docker.NO_SHIM for kind in shims.KINDS if kind not in there})
+    reports = {name: fault_report(name, found, abilities.DOCKER, refusals) for name in FAULTS}
+    return ClusterReport(True, "", reports)
+
+
+def by_ability(refusals: Mapping[str, str]) -> dict[str, str]:
+    """Why what needs a library cannot be done, from why the libraries are not there."""
+    kinds = {name: abilities.library_of(name) for name in abilities.LOCAL}
+    return {name: refusals[kind] for name, kind in kinds.items() if kind is not None and kind in refusals}
 
 
 def _shim_refusals() -> dict[str, str]:
     """Why the libraries for clock and disk cannot be built, if they cannot."""
     refusals: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix=local.DIRECTORY_PREFIX) as directory:
-        for name in local.SHIMS:
+    with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
+        for name in shims.KINDS:
             try:
                 shim.build(name, Path(directory))
             except shim.ShimError as error:
@@ -143,17 +146,17 @@ def _shim_refusals() -> dict[str, str]:
 
 
 def fault_report(
-    name: str, abilities: Abilities, others: Mapping[str, str], refusals: Mapping[str, str]
+    name: str, found: Abilities, others: Mapping[str, str], refusals: Mapping[str, str]
 ) -> FaultReport:
     """What becomes of a kind of fault, given what the machine can do.
 
     Args:
         name: the kind.
-        abilities: means for the network.
+        found: means for the network.
         others: means for what is not the network.
         refusals: why some of those do not work.
     """
-    backend = backends.choose(abilities)
+    backend = backends.choose(found)
     drawn = itertools.islice(FAULTS[name].draw(NODES, Random(1)), FAULTS_DRAWN)
     needs = sorted({need for fault in drawn for need in backends.needs(fault, NODES)})
     by: list[str] = []

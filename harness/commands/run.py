@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from harness import clusters, report, store, systems
+from harness import clusters, report, store, systems, workloads
 from harness import config as configs
 from harness import plan as plans
 from harness.errors import ConfigError
@@ -34,8 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="TOML file with the same settings; options override it")
     add("--cluster", help=f"where nodes run: {', '.join(clusters.CLUSTERS)} (default {d.cluster})")
+    add(
+        "--depth", metavar="DEPTH",
+        help="of the simulator: fast, or whole, which runs the system's real program, framing, HTTP and files "
+        f"(default {d.depth})",
+    )  # fmt: skip
     add("--system", help=f"the system under test (default {d.system})")
-    add("--workload", help=f"what clients ask (default {d.workload})")
+    add("--workload", help=f"what clients ask, see `splitbrain workloads` (default {d.workload})")
+    add(
+        "--option", action="append", metavar="NAME=VALUE", dest="workload_options",
+        help="an option of the workload, repeatable; see `splitbrain workloads`",
+    )  # fmt: skip
     add("--nodes", type=int, metavar="N", help=f"number of nodes (default {d.nodes})")
     add("--concurrency", type=int, metavar="N", help=f"client processes at a time (default {d.concurrency})")
     add(
@@ -51,7 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--fault", action="append", metavar="NAME", dest="faults",
-        help=f"a kind of fault, repeatable: none, {', '.join(FAULTS)} (default {', '.join(d.faults)})",
+        help="a kind of fault, repeatable, or any(...), mix(...), phases(...) of kinds: none, "
+        f"{', '.join(FAULTS)} (default {', '.join(d.faults)}); see docs/nemesis.md",
+    )  # fmt: skip
+    add(
+        "--fault-interval", type=float, metavar="S", dest="fault_interval_s",
+        help=f"mean time from one fault of a kind to its next (default {d.fault_interval_s:g})",
+    )  # fmt: skip
+    add(
+        "--fault-intensity", type=float, metavar="X", dest="fault_intensity",
+        help="2 makes faults twice as frequent (default 1)",
+    )  # fmt: skip
+    add(
+        "--require-effect", action="store_true", default=None,
+        help="a run in which some kind of fault was not proved, or overlapped no operation, is unknown",
     )  # fmt: skip
     add("--seed", type=int, metavar="N", help="root of every random choice (default: a fresh one, printed)")
     add("--bug", metavar="NAME", help="run the system with a seeded bug, see `splitbrain bugs`")
@@ -68,6 +90,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--op-timeout", type=int, metavar="MS", dest="op_timeout_ms",
         help=f"an operation without an answer by then is info (default {d.op_timeout_ms})",
     )  # fmt: skip
+    add(
+        "--liveness", action="store_true", default=None,
+        help="after the load a majority is healed and must make progress in time; other nodes stay broken",
+    )  # fmt: skip
+    add(
+        "--liveness-bound", type=float, metavar="S", dest="liveness_bound_s",
+        help=f"how long it may take (default {d.liveness_bound_s:g})",
+    )  # fmt: skip
+    add("--via", help=f"how clients find the leader: {', '.join(configs.VIA)} (default {d.via})")
+    add(
+        "--node", action="append", metavar="[USER@]HOST[:PORT][=ADDRESS]", dest="hosts",
+        help="for --cluster ssh: a host, once for each node",
+    )  # fmt: skip
+    add(
+        "--ssh-key",
+        metavar="FILE",
+        help="the private key for --node (default: the agent's and the usual ones)",
+    )
+    add("--ssh-known-hosts", metavar="FILE", help="host keys, beside those of ~/.ssh/known_hosts")
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
@@ -99,7 +140,9 @@ def config_of(args: argparse.Namespace) -> configs.Config:
     }
     if options["faults"] is not None:
         options["faults"] = [name for name in options["faults"] if name != "none"]
+    options["workload_options"] = _workload_options(options["workload_options"])
     config = configs.load(args.config, options)
+    workloads.settings_of(config)
     clusters.require(config.cluster)
     system = systems.by_name(config.system)
     if config.bug is not None and config.bug not in system.bugs:
@@ -107,11 +150,28 @@ def config_of(args: argparse.Namespace) -> configs.Config:
     return config
 
 
+def _workload_options(given: list[str] | None) -> dict[str, Any] | None:
+    """NAME=VALUE, the value as JSON where it is that, else as a word."""
+    if given is None:
+        return None
+    options: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"--option {text!r} is not NAME=VALUE; see `splitbrain workloads`")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
 def _headline(plan: Plan) -> str:
     config = plan.config
     bug = f", seeded bug {config.bug}" if config.bug else ""
+    depth = " (whole)" if config.depth == "whole" else ""
     return (
-        f"[bold]seed {plan.seed}[/]: {config.system} on {config.cluster}, {config.nodes} nodes, workload "
+        f"[bold]seed {plan.seed}[/]: {config.system} on {config.cluster}{depth}, {config.nodes} nodes, workload "
         f"{config.workload}, {config.concurrency} clients, {config.rate_hz:g} ops/s for {config.time_limit_s:g} s, "
         f"{len(plan.faults)} faults planned ({escape(', '.join(config.faults)) or 'none'}){bug}"
     )

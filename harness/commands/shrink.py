@@ -10,16 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
-from checkers import model_by_name, read_history
+from checkers import read_history
 from harness import plan as plans
-from harness import report, store, workloads
+from harness import report, store
 from harness.errors import ConfigError, InternalError, SetupError
 from harness.execute import Execution, execute
 from harness.judge import EXIT_CODES
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.shrink import edits, story
-from harness.shrink.attempt import find_violations
+from harness.shrink.attempt import violations_of
 from harness.shrink.shrinker import Budget, Shrunk, shrink
 
 NAME = "shrink"
@@ -71,8 +71,7 @@ def _read_plan(run_dir: Path) -> Plan:
 
 def _search(plan: Plan, run_dir: Path, budget: Budget, console: Console) -> Shrunk:
     history = read_history(run_dir / store.HISTORY)
-    model = model_by_name(workloads.by_name(plan.config.workload).model)
-    violations = find_violations(history.lines, model, configurations=CONFIGURATIONS_MAX)
+    violations = violations_of(history.lines, plan.config, configurations=CONFIGURATIONS_MAX)
     if not violations:
         raise ConfigError(
             f"run {run_dir}: its history does not violate the model, so there is nothing to shrink; "

@@ -10,17 +10,18 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.live import Live
 
 from harness.commands import run
-from harness.errors import ConfigError
+from harness.errors import ConfigError, SetupError
 from harness.judge import EXIT_CODES, JSON_VALID
 from harness.seeds import MAX_SEED
-from harness.sweep import pool, results
+from harness.sweep import pool, remote, results
 from harness.sweep.board import Board
 from harness.sweep.one import Result, Task
 from harness.sweep.results import Header, ResultsFile
@@ -66,11 +67,12 @@ def main(args: argparse.Namespace) -> int:
     jobs = args.jobs if args.jobs is not None else os.cpu_count() or 1
     if not 1 <= jobs <= 10_000:
         raise ConfigError(f"jobs is {jobs}; give a number of worker processes from 1 to 10000")
-    make = _dask(args.dask) if args.dask else pool.local(jobs)
     console = Console(stderr=args.json)
-    started_s = time.monotonic()
-    with _open(args) as file:
-        board = _sweep(file, jobs, make, until_s, console)
+    with contextlib.ExitStack() as stack:
+        workers = _workers(stack, args, jobs)
+        started_s = time.monotonic()
+        file = stack.enter_context(_open(args))
+        board = _sweep(file, workers, until_s, console)
         elapsed_s = time.monotonic() - started_s
         for line in (*board.group_lines(), board.line(elapsed_s), f"results in {file.path}"):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -114,13 +116,25 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _dask(address: str) -> pool.MakeExecutor:
-    try:
-        from distributed import Client  # type: ignore[import-not-found] # noqa: PLC0415 - an optional extra
-    except ImportError:
-        raise ConfigError("--dask needs the package distributed; pip install 'splitbrain[dask]'") from None
-    client = Client(address)
-    return client.get_executor  # type: ignore[no-any-return]
+class _Workers(NamedTuple):
+    jobs: int
+    make: pool.MakeExecutor
+
+
+def _workers(stack: contextlib.ExitStack, args: argparse.Namespace, jobs: int) -> _Workers:
+    if not args.dask:
+        return _Workers(jobs, pool.local(jobs))
+    executor, threads = stack.enter_context(remote.dask(args.dask))
+    executors = iter([executor])
+
+    def make() -> Executor:
+        for executor in executors:
+            return executor
+        raise SetupError(
+            "the Dask scheduler is gone; `splitbrain sweep --resume FILE` goes on where it ended"
+        )
+
+    return _Workers(threads, make)
 
 
 def _tasks(file: ResultsFile, board: Board, until_s: float | None) -> Iterator[Task]:
@@ -135,9 +149,7 @@ def _tasks(file: ResultsFile, board: Board, until_s: float | None) -> Iterator[T
             yield Task(header.config, seed, swarm=header.swarm, keep=keep)
 
 
-def _sweep(
-    file: ResultsFile, jobs: int, make: pool.MakeExecutor, until_s: float | None, console: Console
-) -> Board:
+def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console: Console) -> Board:
     header = file.header
     board = Board(header.last - header.first if until_s is None else None)
     for result in file.done:
@@ -146,7 +158,7 @@ def _sweep(
     with contextlib.ExitStack() as stack:
         show = _display(stack, board, started_s, console)
         tasks = _tasks(file, board, until_s)
-        stream = stack.enter_context(contextlib.closing(pool.results(tasks, jobs, make, idle=show)))
+        stream = stack.enter_context(contextlib.closing(pool.results(tasks, *workers, idle=show)))
         try:
             for result in stream:
                 file.append(result)

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkers import History, Model, Op, Operation, model_by_name
+from checkers.catalogue import run_checker
 from checkers.models import by_key, uses_mismatch
 from checkers.problem import compile_problem
 from checkers.search import Levels, Meter, search
 from harness import runner, systems, workloads
 from harness.clusters import make_cluster
 from harness.clusters.base import Cluster
+from harness.config import Config
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.recorder import Recorder
@@ -29,6 +31,7 @@ from harness.runner import RunRecord
 
 CONFIGURATIONS_MAX = 3_000  # per key; a history that needs more is not worth a shrinker's time
 BYTES_MAX = 1 << 28
+LIVENESS = "liveness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,13 @@ class Violation:
         key: the object, None where the model has only one.
         index: `Op.index` of the completion with which it is impossible.
         time_ns: when that was.
+        what: the name of what it violates: of the model, of a checker, or `LIVENESS`.
     """
 
     key: Any
     index: int
     time_ns: int
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,26 @@ def attempt(plan: Plan, *, prepare: Callable[[Cluster], None] | None = None) -> 
         record = runner.run(plan, cluster, system, recorder, QuietProgress())
     except Exception as error:  # noqa: BLE001 - rule 2
         return Attempt(error=f"{type(error).__name__}: {error}")
-    model = model_by_name(workloads.by_name(plan.config.workload).model)
-    return Attempt(recorder.ops, find_violations(recorder.ops, model), record)
+    violations = violations_of(recorder.ops, plan.config)
+    if record.liveness is not None and record.liveness.stuck and recorder.ops:
+        last = recorder.ops[-1]
+        violations = (*violations, Violation(None, last.index, last.time_ns, LIVENESS))
+    return Attempt(recorder.ops, violations, record)
+
+
+def violations_of(
+    ops: Sequence[Op], config: Config, *, configurations: int = CONFIGURATIONS_MAX
+) -> tuple[Violation, ...]:
+    """Where the history goes wrong by its workload's model and checkers, in order of time."""
+    workload = workloads.by_name(config.workload)
+    found: list[Violation] = []
+    if workload.model:
+        model = model_by_name(workload.model)
+        found += find_violations(ops, model, configurations=configurations)
+    for call in workload.checkers(workloads.settings_of(config)):
+        at = run_checker(call, History.of(ops)).at
+        found += [Violation(ops[index].key, index, ops[index].time_ns, call.name) for index in at]
+    return tuple(sorted(found, key=lambda violation: violation.index))
 
 
 def find_violations(
@@ -103,7 +126,7 @@ def find_violations(
         if operation.status != "mismatch" or keep_mismatch:
             groups.setdefault(operation.key if split else None, []).append(operation)
     found = [
-        Violation(key, index, ops[index].time_ns)
+        Violation(key, index, ops[index].time_ns, model.name)
         for key, operations in groups.items()
         if (index := _fails_at(operations, model, configurations)) is not None
     ]

@@ -9,6 +9,7 @@ Rules of this module
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,8 +17,20 @@ from typing import Any
 import msgspec
 
 from checkers import Op
-from harness.plan import Plan, PlannedOp
-from nemesis.faults import Corrupt, Duplicate, Fault, FaultError, Latency, Loss, Partition, Reorder, check
+from harness.plan import Plan
+from harness.planned import PlannedOp
+from nemesis.effects import check
+from nemesis.faults import (
+    Corrupt,
+    Duplicate,
+    Fault,
+    FaultError,
+    Latency,
+    Loss,
+    Partition,
+    Reorder,
+    wants_leader,
+)
 from nemesis.schedule import FaultEvent
 
 US_PER_MS = 1_000
@@ -33,7 +46,19 @@ def end_us(plan: Plan) -> int:
 def with_limit_ms(plan: Plan, limit_ms: int) -> Plan:
     """The same plan with another end of load and faults."""
     config = replace(plan.config, time_limit_s=max(LIMIT_MS_MIN, limit_ms) / 1000)
-    return replace(plan, config=config)
+    return _liveness_at_the_end(replace(plan, config=config))
+
+
+def _liveness_at_the_end(plan: Plan) -> Plan:
+    """What is to be shown of liveness begins when the load ends."""
+    if plan.liveness is None:
+        return plan
+    limit_ms = math.ceil(plan.config.time_limit_s * 1000)
+    outside = tuple(
+        replace(event, start_ms=limit_ms, stop_ms=limit_ms + plan.liveness.bound_ms)
+        for event in plan.liveness.outside
+    )
+    return replace(plan, liveness=replace(plan.liveness, outside=outside))
 
 
 def cut_off_end(plan: Plan, history: Sequence[Op], index: int) -> Plan:
@@ -42,6 +67,8 @@ def cut_off_end(plan: Plan, history: Sequence[Op], index: int) -> Plan:
     Everything before it draws the same numbers as before, so this cannot lose a violation that shows at that line.
     """
     end_ns = history[index].time_ns
+    if plan.liveness is not None:
+        return replace(plan, final=())
     if end_ns > plan.config.time_limit_s * 1e9 and plan.final:
         return _cut_off_finals(plan, history, index)
     started = Counter(
@@ -143,9 +170,9 @@ def keep_nodes(plan: Plan, nodes: Sequence[str]) -> Plan:
 
 def _on_nodes(fault: Fault, nodes: Sequence[str]) -> Fault | None:
     named = tuple(node for node in fault.nodes if node in nodes)
-    aims_at_leader = "leader" in (getattr(fault, "topology", None), getattr(fault, "aim", None))
-    if not named and aims_at_leader:
-        named = (nodes[0],)  # it stands for a leader that is known only when the time has come
+    aims = (getattr(fault, "topology", None), getattr(fault, "aim", None))
+    if not named and (wants_leader(fault) or "trigger" in aims):
+        named = (nodes[0],)  # it stands for a node that is known only when the time has come
     changes: dict[str, Any] = {"nodes": named}
     if isinstance(fault, Partition) and fault.grudge is not None:
         changes["grudge"] = {
@@ -220,6 +247,11 @@ def round_times(plan: Plan, step_ms: int) -> Plan:
     return replace(plan, ops=ops, faults=faults)
 
 
+def plain_times(plan: Plan) -> Plan:
+    """Operations at whole milliseconds."""
+    return replace(plan, ops=tuple(replace(op, at_us=op.at_us // US_PER_MS * US_PER_MS) for op in plan.ops))
+
+
 # -- values -----------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +296,36 @@ def _milder(fault: Fault) -> list[dict[str, Any]]:
         case Loss() | Duplicate() | Reorder() | Corrupt() if fault.probability >= 0.02:
             return [{"probability": round(fault.probability / 2, 2)}]
     return []
+
+
+def plain_values(plan: Plan) -> Plan:
+    """Whole numbers that are written or expected become 1, 2, 3 in the order in which they come."""
+    numbers: dict[int, int] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if type(value) is not int:
+            return value
+        return numbers.setdefault(value, len(numbers) + 1)
+
+    def of(ops: Sequence[PlannedOp]) -> tuple[PlannedOp, ...]:
+        return tuple(replace(op, value=plain(op.value)) for op in ops)
+
+    return replace(plan, ops=of(plan.ops), final=of(plan.final))
+
+
+def plain_keys(plan: Plan) -> Plan:
+    """Keys that are names become k1, k2 in the order in which they come."""
+    names: dict[str, str] = {}
+
+    def of(ops: Sequence[PlannedOp]) -> tuple[PlannedOp, ...]:
+        return tuple(
+            replace(op, key=names.setdefault(op.key, f"k{len(names) + 1}")) if isinstance(op.key, str) else op
+            for op in ops
+        )
+
+    return replace(plan, ops=of(plan.ops), final=of(plan.final))
 
 
 def simpler_ops(plan: Plan) -> Iterator[Plan]:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.plan import Plan, PlannedOp
+from harness.plan import Plan
+from harness.planned import PlannedOp
 from harness.seeds import below, between
 from harness.shrink import edits
 
@@ -38,7 +39,10 @@ def guess(plan: Plan, rng: random.Random, keep: float) -> Plan | None:
     if plan.faults and rng.random() < (ONE_MOMENT_LARGE if len(plan.ops) > LARGE_OPS else ONE_MOMENT):
         smaller = _one_moment(plan, rng)
     else:
-        ways = (_thin_out, _one_stretch, _fewer_faults, _fewer_keys, _fewer_workers, _closer_together)
+        ways = (
+            _thin_out, _one_stretch, _fewer_faults, _fewer_keys, _fewer_workers, _closer_together, _joined_faults,
+            _fewer_nodes,
+        )  # fmt: skip
         smaller = ways[below(rng, len(ways))](plan, rng, keep)
     if _size(smaller) >= _size(plan) and edits.end_us(smaller) >= edits.end_us(plan):
         return None
@@ -52,7 +56,7 @@ def guess(plan: Plan, rng: random.Random, keep: float) -> Plan | None:
 
 
 def _size(plan: Plan) -> int:
-    return len(plan.ops) + len(plan.final) + len(plan.faults)
+    return len(plan.ops) + len(plan.final) + len(plan.faults) + len(plan.nodes)
 
 
 def _one_moment(plan: Plan, rng: random.Random) -> Plan:
@@ -94,6 +98,30 @@ def _fewer_keys(plan: Plan, rng: random.Random, keep: float) -> Plan:
 def _fewer_workers(plan: Plan, rng: random.Random, keep: float) -> Plan:
     workers = [worker for worker in range(plan.config.concurrency) if rng.random() < keep]
     return edits.keep_ops(plan, lambda op: op.worker in workers)
+
+
+def _fewer_nodes(plan: Plan, rng: random.Random, _keep: float) -> Plan:
+    gone = below(rng, len(plan.nodes))
+    return edits.keep_nodes(
+        plan, [node for at, node in enumerate(plan.nodes) if at != gone or len(plan.nodes) == 1]
+    )
+
+
+def _joined_faults(plan: Plan, rng: random.Random, _keep: float) -> Plan:
+    """Two faults of a kind become one that is in force from the start of the first to the end of the second."""
+    pairs = [
+        (one, other)
+        for at, one in enumerate(plan.faults)
+        for other in plan.faults[at + 1 :]
+        if type(one.fault) is type(other.fault)
+    ]
+    if not pairs:
+        return plan
+    one, other = pairs[below(rng, len(pairs))]
+    fault = one.fault if rng.random() < 0.5 else other.fault
+    joined = replace(one, fault=fault, stop_ms=max(one.stop_ms, other.stop_ms))
+    faults = tuple(joined if event is one else event for event in plan.faults if event is not other)
+    return replace(plan, faults=faults)
 
 
 def _closer_together(plan: Plan, rng: random.Random, keep: float) -> Plan:

@@ -8,21 +8,23 @@ Theory of operation
     the first one costs a second, the later ones some milliseconds each. Hence the order of passes, those that save
     the most time first:
 
+        moment     of a large plan: small plans around a moment of its run (`moment`), some hundreds of them
         end        what is planned after the violation: dropped without any risk
         start      what is planned long before it
         keys       all operations of a key at once
         nodes      five become three
         faults, workers, operations   by delta debugging
         time       gaps between planned things closed
-        values     faults shorter and milder, compare-and-sets turned into writes, round times
+        values     faults shorter and milder, compare-and-sets turned into writes, round times, plain names and numbers
 
-    repeated until nothing changes, or the budget is spent. After each success the end is cut off again. A pass over a
-    large plan that has failed many times in a row is left early. While the plan is still large then, bold guesses are
-    made (`nudge`), and the passes repeated after those that succeed.
+    repeated until the plan gets no smaller, or the budget is spent. After each success the end is cut off again. A pass
+    over a large plan that has failed many times in a row is left early. While the plan is still large then, bold
+    guesses are made (`nudge`), and small plans around other moments; the passes are repeated after those that succeed.
+    In the end Hypothesis makes the numbers of the plan smaller (`polish`), where it is installed.
 
 Rules of this module
-    1. Same kind of violation: the history of the smaller plan is not linearizable by the same model. Which key it
-       is, and which operation, may change.
+    1. Same kind of violation: the history of the smaller plan violates the same model or checker, or liveness if that
+       was it. Which key it is, and which operation, may change.
     2. The seed is kept (`edits`). The search itself draws from a stream of that seed: the same run and the same
        number of attempts give the same result.
     3. What was tried once is not tried again; plans are known by the digest of their bytes.
@@ -40,14 +42,15 @@ from dataclasses import dataclass
 import msgspec
 
 from harness import plan as plans
-from harness.plan import Plan, PlannedOp
+from harness.plan import Plan
+from harness.planned import PlannedOp
 from harness.seeds import Streams
-from harness.shrink import edits
-from harness.shrink.attempt import Attempt, attempt
+from harness.shrink import edits, polish
+from harness.shrink.attempt import Attempt, Violation, attempt
 from harness.shrink.ddmin import ddmin
+from harness.shrink.moment import small_plan
 from harness.shrink.nudge import guess
 
-NODES_MIN = 3
 ATTEMPTS_MAX = 1_000_000
 ROUNDS_MAX = 100
 START_WINDOWS_MS = (500, 1_000, 2_000, 4_000, 8_000, 16_000)
@@ -60,6 +63,10 @@ FINE_SIZE_MAX = 80  # of a larger plan, guesses leave out more in less time than
 KEEP_MIN, KEEP_MAX = 0.5, 0.95
 GUESSES_EACH = 12  # guesses in a row that may fail before they get less bold
 GUESSES_MAX = 100_000
+LARGE_OPS = 250  # from here on, moments are tried before anything is left out
+MOMENTS_MAX = 1_000
+LAST_GUESSES = 80
+MOMENTS_SHARE = 0.5  # of the budget
 
 
 class BudgetSpent(Exception):
@@ -118,6 +125,8 @@ class _Search:
     def __init__(self, plan: Plan, budget: Budget, report: Report) -> None:
         self.best = plan
         self.best_attempt = Attempt()
+        self._origin = plan
+        self._went_wrong: tuple[Violation, ...] = ()
         self.attempts = 0
         self._budget = budget
         self._report = report
@@ -134,7 +143,9 @@ class _Search:
     def start(self) -> bool:
         """Run the plan as it is."""
         self._doing = "as it was"
-        return self._try(self.best)
+        first = attempt(self.best)
+        self._went_wrong = first.violations
+        return self._accept(self.best, first) if first.violations else False
 
     def _try(self, candidate: Plan) -> bool:
         """Whether the candidate fails too; then it is the best one from now on, its end cut off."""
@@ -148,11 +159,15 @@ class _Search:
         ):
             raise BudgetSpent
         self._tried.add(digest)
-        self.attempts += 1
         result = attempt(candidate)
-        if not result.violations:
-            self._failures += 1
-            return False
+        if any(violation.what == self._went_wrong[0].what for violation in result.violations):
+            return self._accept(candidate, result)
+        self.attempts += 1
+        self._failures += 1
+        return False
+
+    def _accept(self, candidate: Plan, result: Attempt) -> bool:
+        self.attempts += 1
         self._failures = 0
         self.best, self.best_attempt = candidate, result
         self._report(self._doing, self.best, self.attempts)
@@ -174,16 +189,40 @@ class _Search:
 
     def run(self) -> bool:
         """Repeat all passes until none of them changes anything; guess where they leave the plan large."""
+        if len(self.best.ops) > LARGE_OPS:
+            self._moments()
         self._all_passes()
         guesses = self._guesses()
         for _ in range(ROUNDS_MAX):
             while not self._small() and next(guesses):
                 pass
-            before = self.best
+            before = self._weight()
             self._all_passes()
-            if self.best == before and self._small():
+            if self._weight() >= before and self._small() and not self._lucky_guess():
+                self._polish()
                 return True
         return False
+
+    def _lucky_guess(self) -> bool:
+        """A last try at something smaller that cannot be reached by leaving out one thing."""
+        rng = Streams(self.best.seed).stream(f"shrink/last/{self.attempts}")
+        self._doing = "guess"
+        for _ in range(LAST_GUESSES):
+            self._failures = 0
+            candidate = guess(self.best, rng, KEEP_MIN)
+            if candidate is not None and self._weight_of(candidate) < self._weight() and self._try(candidate):
+                return True
+        return False
+
+    def _weight(self) -> tuple[int, ...]:
+        """What gets smaller while there is something to gain from further rounds."""
+        return self._weight_of(self.best)
+
+    @staticmethod
+    def _weight_of(plan: Plan) -> tuple[int, ...]:
+        limit_ms = round(plan.config.time_limit_s * 1000)
+        size = len(plan.ops) + len(plan.final) + len(plan.faults)
+        return (size, len(plan.nodes), plan.config.concurrency, limit_ms // 100)
 
     def _small(self) -> bool:
         return (
@@ -191,7 +230,7 @@ class _Search:
         )
 
     def _size(self) -> int:
-        return len(self.best.ops) + len(self.best.final) + len(self.best.faults)
+        return self._weight()[0]
 
     def _all_passes(self) -> None:
         passes = [self._start, self._keys, self._nodes, self._faults, self._workers]
@@ -212,7 +251,10 @@ class _Search:
             self._doing, self._failures = "guess", 0
             if number % GUESSES_EACH == GUESSES_EACH - 1:
                 keep = min(KEEP_MAX, keep + 0.05)
-            candidate = guess(self.best, rng, keep)
+            if number % 3 == 2:
+                candidate = self._smaller(small_plan(self._origin, self._went_wrong, rng))
+            else:
+                candidate = guess(self.best, rng, keep)
             if candidate is not None and self._try(candidate):
                 keep = max(KEEP_MIN, keep - 0.15)
                 if self._size() <= size // 2 or self._small():
@@ -220,6 +262,38 @@ class _Search:
                     size = self._size()
         while True:
             yield False
+
+    def _moments(self) -> None:
+        """Small plans around moments of the run, until one fails."""
+        rng = Streams(self.best.seed).stream("shrink/moments")
+        for _ in range(MOMENTS_MAX):
+            self._doing, self._failures = "moment", 0
+            if self.elapsed_s() > MOMENTS_SHARE * self._budget.seconds:
+                return
+            if self._try(small_plan(self._origin, self._went_wrong, rng)):
+                return
+
+    def _smaller(self, candidate: Plan) -> Plan | None:
+        """The candidate, if it is nearer to what is called small than the best one."""
+
+        def excess(plan: Plan) -> int:
+            return max(0, len(plan.ops) + len(plan.final) - SMALL_OPS) + max(
+                0, len(plan.faults) - SMALL_FAULTS
+            )
+
+        return candidate if excess(candidate) < excess(self.best) else None
+
+    def _polish(self) -> None:
+        self._doing = "polish"
+        polish.polish(self.best, self._fails_too)
+        self._fails_too(edits.plain_times(self.best))
+
+    def _fails_too(self, candidate: Plan) -> bool:
+        """The same as `_try` for who must not be left by an exception."""
+        self._failures = 0
+        with contextlib.suppress(BudgetSpent, PatienceLost):
+            return self._try(candidate)
+        return False
 
     def _start(self) -> None:
         """Keep only the last stretch before the violation, the shortest that does."""
@@ -240,7 +314,7 @@ class _Search:
 
     def _nodes(self) -> None:
         nodes = self.best.nodes
-        for count in range(NODES_MIN, len(nodes)):
+        for count in range(1, len(nodes)):
             if self._first_that_fails(
                 edits.keep_nodes(self.best, kept) for kept in itertools.combinations(nodes, count)
             ):
@@ -295,6 +369,7 @@ class _Search:
         for event in self.best.faults:
             self._first_that_fails(edits.simpler_faults(self.best, event))
         self._first_that_fails(edits.simpler_ops(self.best))
+        self._first_that_fails(simpler(self.best) for simpler in (edits.plain_values, edits.plain_keys))
         self._first_that_fails(edits.round_times(self.best, step_ms) for step_ms in ROUND_STEPS_MS)
 
 

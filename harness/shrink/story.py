@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from checkers import Op
-from harness import judge, workloads
+from harness import judge
 from harness.clusters.base import Cluster
 from harness.clusters.sim import SimCluster
 from harness.plan import Plan
@@ -99,8 +99,8 @@ def tell(plan: Plan) -> str:
     recorded = _from_history(told.ops[: end + 1])
     events = _merged(tracer.events(), recorded)
     lines = [_headline(plan, told), "", "   seconds  who        what", *_rows(events), ""]
-    check = judge.check_model(told.ops, workloads.by_name(plan.config.workload).model)
-    lines += ["Where it went wrong:", *(f"  {line}" for line in check.lines)]
+    said = [line for check in judge.check_workload(told.ops, plan.config) for line in check.lines]
+    lines += ["Where it went wrong:", *(f"  {line}" for line in said)]
     return "\n".join(lines) + "\n"
 
 

@@ -7,23 +7,29 @@ Theory of operation
     have written back what nobody asked it to.
 
     What is wrong with a disk is desired state (`nemesis.target.DiskRule`). A write or sync that fails raises
-    `DiskError` in the process: a program that does not handle it dies, as it should.
+    `DiskError` in the process: a program that does not handle it dies, as it should. A record that was overwritten by
+    a misdirected write, or has rotted, is `Damaged` for whoever reads the log after a restart; who finds one must not
+    go on as if it had never been there. (Bytes, and checksums over them, are what `files` has.)
 
-Records are opaque values. The log is bounded by what the run writes; `replace` lets a system that compacts its log
-swap everything for a shorter equivalent.
+Records are opaque values. The log is bounded by what the run writes.
 """
 
 from __future__ import annotations
 
-import errno
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from harness.seeds import HasRandom, skewed
+from harness.seeds import HasRandom, below, skewed
 from harness.sim.loop import SimLoop
-from nemesis.target import HEALTHY_DISK, DiskRule
+from harness.sim.trouble import DiskError, NothingToDamage, enospc
+from nemesis.target import HEALTHY_DISK, Damage, DiskRule
+
+__all__ = ["Damaged", "DiskError", "DiskParams", "SimDisk"]
+
+BYTES_PER_RECORD = 64  # what a `truncate` of so many bytes takes for each record
 
 
 class DiskParams(msgspec.Struct, frozen=True):
@@ -33,12 +39,18 @@ class DiskParams(msgspec.Struct, frozen=True):
     sync_mean_us: int = 400
 
 
-class DiskError(OSError):
-    """An injected failure of a disk: EIO or ENOSPC."""
+class Damaged(msgspec.Struct, frozen=True):
+    """What is read where a record was."""
+
+    record: Any
 
 
 class SimDisk:
-    """The log of one node; survives its processes."""
+    """The log of one node; survives its processes.
+
+    Attributes:
+        troubles: how often which field of the rule has struck.
+    """
 
     def __init__(self, loop: SimLoop, rng: HasRandom, params: DiskParams) -> None:
         self._loop = loop
@@ -49,10 +61,17 @@ class SimDisk:
         self._epoch = 0  # raised by a crash, so that a sync of a dead process never calls back
         self._last_sync_us = 0
         self._rule = HEALTHY_DISK
+        self._stalled: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+        self.troubles: dict[str, int] = {}
 
     def set_rule(self, rule: DiskRule) -> None:
-        """Make the disk exactly this."""
+        """Make the disk exactly this; what stood still goes on when it is no longer stalled."""
         self._rule = rule
+        if self._stalled and not rule.stalled:
+            stalled, self._stalled = self._stalled, []
+            for delay_us, callback, args in stalled:
+                self._last_sync_us = max(self._last_sync_us, self._loop.now_us + delay_us)
+                self._loop.post(self._last_sync_us - self._loop.now_us, callback, *args)
 
     def read(self) -> Sequence[Any]:
         """Everything in the log; right after a start, that is what survived."""
@@ -64,22 +83,48 @@ class SimDisk:
         Raises:
             DiskError: the disk is full; nothing was written.
         """
-        if self._rule.write_error and self._rng.random() < self._rule.write_error:
-            raise DiskError(errno.ENOSPC, "the simulated disk is full")
+        rule = self._rule
+        if rule is not HEALTHY_DISK:
+            if rule.write_error and self._rng.random() < rule.write_error:
+                self._trouble("write_error")
+                raise enospc()
+            if rule.misdirect and self._rng.random() < rule.misdirect:
+                self._misdirect(records)
+                return
         self._records.extend(records)
+
+    def _misdirect(self, records: Sequence[Any]) -> None:
+        """The records land on older ones: neither is what it should be."""
+        self._trouble("misdirect")
+        if self._records:
+            at = below(self._rng, len(self._records))
+            self._records[at] = _damaged(self._records[at])
+        self._records.extend(map(_damaged, records))
 
     def sync(self, done: Callable[[], None], failed: Callable[[], None]) -> None:
         """Make all that was written so far durable, then call `done`; or call `failed`, and nothing is durable."""
         rule = self._rule
         delay_us = self._params.sync_min_us + int(skewed(self._rng, self._params.sync_mean_us))
-        delay_us += int(rule.sync_delay_ms * 1000)
-        if rule.sync_error and self._rng.random() < rule.sync_error:
-            self._loop.schedule(delay_us, failed)
+        if rule is not HEALTHY_DISK:
+            if rule.sync_delay_ms:
+                self._trouble("sync_delay_ms")
+                delay_us += int(rule.sync_delay_ms * 1000)
+            if rule.sync_error and self._rng.random() < rule.sync_error:
+                self._trouble("sync_error")
+                self._loop.post(delay_us, failed)
+                return
+        count = len(self._records)
+        if rule.lying_sync and self._rng.random() < rule.lying_sync:
+            self._trouble("lying_sync")
+            count = 0
+        if rule.stalled:
+            self._trouble("stalled")
+            self._stalled.append((delay_us, self._synced, (self._epoch, count, done)))
             return
         # A disk finishes its flushes in order.
         at_us = max(self._loop.now_us + delay_us, self._last_sync_us)
         self._last_sync_us = at_us
-        self._loop.schedule(at_us - self._loop.now_us, self._synced, self._epoch, len(self._records), done)
+        self._loop.post(at_us - self._loop.now_us, self._synced, self._epoch, count, done)
 
     def _synced(self, epoch: int, count: int, done: Callable[[], None]) -> None:
         if epoch == self._epoch:
@@ -92,11 +137,45 @@ class SimDisk:
         self._last_sync_us = 0
         unsynced = len(self._records) - self._durable_count
         if unsynced > 0:
-            kept = int(self._rng.random() * (unsynced + 1)) if self._rng.random() < 0.5 else 0
+            kept = 0
+            if not self._rule.lose_unsynced and self._rng.random() < 0.5:
+                kept = int(self._rng.random() * (unsynced + 1))
             del self._records[self._durable_count + kept :]
         self._durable_count = len(self._records)
 
-    def replace(self, records: Sequence[Any]) -> None:
-        """Swap the whole log for an equivalent one, atomically and durably (a rename)."""
-        self._records = list(records)
-        self._durable_count = len(self._records)
+    def damage(self, damage: Damage) -> str:
+        """Damage what is durable, once, while no process runs; says what.
+
+        Raises:
+            NothingToDamage: the log is empty.
+        """
+        records = self._records
+        if not records:
+            raise NothingToDamage("the disk is empty")
+        if damage.kind == "truncate":
+            count = min(len(records), max(1, damage.amount // BYTES_PER_RECORD))
+            del records[len(records) - count :]
+            self._durable_count = len(records)
+            return f"the last {count} records cut off"
+        hit = sorted({int(place * len(records)) for place in damage.places[: damage.amount]})
+        for at in hit:
+            records[at] = _damaged(records[at])
+        return f"records {', '.join(map(str, hit))} of {len(records)} damaged"
+
+    def cut(self, count: int) -> None:
+        """Keep the first so many records, durably: how a system repairs a torn tail."""
+        del self._records[count:]
+        self._durable_count = min(self._durable_count, count)
+
+    def _trouble(self, what: str) -> None:
+        self.troubles[what] = self.troubles.get(what, 0) + 1
+
+
+def intact_prefix(records: Sequence[Any]) -> tuple[Sequence[Any], bool]:
+    """The records before the first damaged one, and whether the rest is but a torn tail: nothing intact follows."""
+    whole = list(itertools.takewhile(lambda record: not isinstance(record, Damaged), records))
+    return whole, all(isinstance(record, Damaged) for record in records[len(whole) :])
+
+
+def _damaged(record: Any) -> Damaged:
+    return record if isinstance(record, Damaged) else Damaged(record)

@@ -5,27 +5,35 @@ Theory of operation
     that reaches the process (messages, requests, timers, finished syncs) passes through `_run`:
     - of a process that was killed: dropped (each process has an incarnation number, and a late event carries it);
     - of a paused one: queued, as the kernel queues bytes for a stopped process, and run in order at `resume`;
+    - of a slow one: each keeps the process busy for a while, and what comes meanwhile is queued;
     - otherwise: called at once. An exception that the process does not catch ends it, as it would end a real one:
       the host is dead until it is started again, and the panic is kept for the results.
+
+    A process can be made to die at a crash point: what it does calls `reached`, and there it ends (`Crashed`).
 """
 
 from __future__ import annotations
 
-import errno
+import functools
 import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from harness.seeds import HasRandom
-from harness.sim.disk import DiskError, SimDisk
+from harness.sim.clock import SimClock
+from harness.sim.disk import SimDisk
 from harness.sim.loop import US_PER_S, SimLoop
 from harness.sim.network import SimNetwork
+from harness.sim.trouble import Crashed, DiskError, eio
+from nemesis.target import ClockRule, CrashPoint
 
 INBOX_MAX = (
     100_000  # events that pile up on a paused host; what comes after that is dropped, as a full queue does
 )
 
+
+EVENT_US = 100  # what an event costs a process at its own pace; only counted on a slow host
 
 Observer = Callable[..., None]  # (event, **fields)
 
@@ -68,14 +76,19 @@ class HostTimer:
         host = self.host
         if self.callback is None or self.incarnation != host.incarnation:
             return
-        if host.paused:
-            host.queue(self.fire)
+        if host.held:
+            host.hold(self.fire_held)
         else:
             host.guard(self.callback, *self.args)
 
+    def fire_held(self) -> None:
+        """Its turn has come, after the host was held."""
+        if self.callback is not None and self.incarnation == self.host.incarnation:
+            self.host.guard(self.callback, *self.args)
+
 
 def _raise_eio() -> None:
-    raise DiskError(errno.EIO, "the simulated disk failed to sync")
+    raise eio("sync")
 
 
 class SimHost:
@@ -96,16 +109,27 @@ class SimHost:
         self.disk = disk
         self.incarnation = 0
         self.paused = False
+        self.held = False  # paused or slow: events wait for their turn
         self.process: Process | None = None
         self._network = network
         self._factory = factory
         self.panics: list[str] = []
         self.disk_deaths = 0
-        self.wall_offset_us = 0
+        self.clock = SimClock(loop)
+        self.crash_point: CrashPoint | None = None
+        self.crashes = 0
+        self._true_time = True  # its monotonic clock is right, as it mostly is
+        self._event_us = 0
+        self.waited = 0  # how often something waited for a slow process
+        self._busy_until_us = 0
+        self._draining = False
         self._inbox: deque[Callable[[], None]] = deque()
         self._on_death: list[Callable[[], None]] = []
         self.random = rng.random
         self.storage: Any = None  # set by the system: its way of keeping records on the disk
+        self.joins = (
+            False  # its processes are new to the cluster: they know nobody before somebody tells them
+        )
         self.observer: Observer | None = None  # who wants to be told what happens here; never changes it
         network.attach(name, self._on_message)
 
@@ -113,16 +137,18 @@ class SimHost:
 
     def now_us(self) -> int:
         """Monotonic microseconds."""
-        return self.loop.now_us
+        return self.loop.now_us if self._true_time else self.clock.mono_us()
 
     def wall_us(self) -> int:
         """The wall clock, which faults may shift; the monotonic one never jumps."""
-        return self.loop.now_us + self.wall_offset_us
+        return self.clock.wall_us()
 
     def call_later(self, delay_us: int, callback: Callable[..., None], *args: Any) -> HostTimer:
         """Call back once, unless the process dies first."""
         timer = HostTimer(self, self.incarnation, callback, args)
-        self.loop.schedule(delay_us, timer.fire)
+        if not self._true_time:
+            delay_us = self.clock.true_delay_us(delay_us)
+        self.loop.post(delay_us, timer.fire)
         return timer
 
     def send(self, dst: str, message: Any) -> None:
@@ -131,8 +157,25 @@ class SimHost:
 
     def sync(self, done: Callable[[], None]) -> None:
         """Sync the disk; `done` runs when the process runs."""
+        if self.crash_point is not None:
+            self.reached("before-sync")
+            done = functools.partial(self._synced, done)
         failed = HostTimer(self, self.incarnation, _raise_eio, ())
         self.disk.sync(HostTimer(self, self.incarnation, done, ()).fire, failed.fire)
+
+    def _synced(self, done: Callable[[], None]) -> None:
+        self.reached("after-sync")
+        done()
+
+    def reached(self, point: CrashPoint) -> None:
+        """The process is at this point of what it does; it may be its last.
+
+        Raises:
+            Crashed: it is.
+        """
+        if self.crash_point == point:
+            self.crash_point = None
+            raise Crashed(point)
 
     # -- what the world does to it ----------------------------------------------------------------------------
 
@@ -154,6 +197,7 @@ class SimHost:
             return
         self.process = None
         self.paused = False
+        self.held = self._event_us > 0
         self.incarnation += 1
         self._inbox.clear()
         records = len(self.disk.read())
@@ -166,22 +210,57 @@ class SimHost:
 
     def pause(self) -> None:
         """Stop the process; a dead one cannot be paused."""
-        self.paused = self.process is not None
+        if self.process is not None:
+            self.paused = self.held = True
 
     def resume(self) -> None:
         """Let the process run on; what has piled up is run first, in order."""
-        if not self.paused:
-            return
-        self.paused = False
-        waiting, self._inbox = self._inbox, deque()
+        if self.paused:
+            self.paused = False
+            if not self._draining:
+                self._drain()
+
+    def set_slowness(self, factor: float) -> None:
+        """Let the process take `factor` times as long for each event; 1 is its own pace."""
+        self._event_us = round(EVENT_US * (factor - 1.0)) if factor > 1.0 else 0
+        self.held = self.paused or self._event_us > 0 or bool(self._inbox)
+
+    def set_clock(self, rule: ClockRule) -> None:
+        """Make the clocks exactly this."""
+        self.clock.set_rule(rule)
+        self._true_time = self._true_time and self.clock.rate == 1.0
+
+    def hold(self, event: Callable[[], None]) -> None:
+        """An event for a process that is paused or slow: it waits for its turn."""
+        if len(self._inbox) < INBOX_MAX:
+            self._inbox.append(event)
+        if not self.paused and not self._draining:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Run what waits, as fast as the process is."""
+        self._draining = True
         incarnation = self.incarnation
-        while waiting and self.incarnation == incarnation:
-            waiting.popleft()()
+        while self._inbox and not self.paused and self.incarnation == incarnation:
+            wait_us = self._busy_until_us - self.loop.now_us
+            if self._event_us and wait_us > 0:
+                self.waited += 1
+                self.loop.post(wait_us, self._drain)
+                return
+            self._busy_until_us = self.loop.now_us + self._event_us
+            self._inbox.popleft()()
+        self._draining = False
+        self.held = self.paused or self._event_us > 0
 
     def guard(self, call: Callable[..., None], *args: Any) -> None:
         """Run code of the process; an exception is the end of the process."""
         try:
             call(*args)
+        except Crashed:
+            self.crashes += 1
+            if self.observer is not None:
+                self.observer("crashed")
+            self.kill()
         except DiskError:
             self.disk_deaths += 1  # asked for: a program that cannot write should stop
             self.kill()
@@ -193,11 +272,6 @@ class SimHost:
             )
             self.kill()
 
-    def queue(self, event: Callable[[], None]) -> None:
-        """Keep an event until the process runs on."""
-        if len(self._inbox) < INBOX_MAX:
-            self._inbox.append(event)
-
     def on_death(self, callback: Callable[[], None]) -> None:
         """Call back when the process that runs now is killed."""
         self._on_death.append(callback)
@@ -208,8 +282,8 @@ class SimHost:
         process = self.process
         if process is None:
             return
-        if self.paused:
-            self.queue(lambda: self.guard(process.on_message, src, message))
+        if self.held:
+            self.hold(lambda: self.guard(process.on_message, src, message))
         else:
             self.guard(process.on_message, src, message)
 
@@ -221,8 +295,8 @@ class SimHost:
         if self.observer is not None:
             self.observer("request", request=request)
             reply = _told(self.observer, reply)
-        if self.paused:
-            self.queue(lambda: self.guard(process.on_request, request, reply))
+        if self.held:
+            self.hold(lambda: self.guard(process.on_request, request, reply))
         else:
             self.guard(process.on_request, request, reply)
 

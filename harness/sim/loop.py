@@ -4,14 +4,19 @@ Theory of operation
     Time is an integer of microseconds. The loop runs every callback that is ready, then jumps to the time of the
     next timer; a minute that holds a thousand events takes a thousand callbacks and no waiting. Callbacks that are
     ready at the same time run in the order in which they were scheduled (asyncio guarantees that for `call_soon`),
-    timers of equal time in the order in which they were set. So a program whose only inputs are its seeded streams
-    runs the same way every time.
+    timers of equal time in the order in which they were set (a `World` draws that order from its seed, because asyncio
+    guarantees none). So a program whose only inputs are its seeded streams runs the same way every time.
+
+    What ran is kept as a digest: the time and the number of every timer that fired, and how many callbacks ran.
 
 Rules of this module
     1. No real clock, no real socket, no thread: what would need one raises `NotImplementedError`, as asyncio's
        abstract loop does, and never falls back on the real thing.
-    2. A loop in which the main task waits and nothing is scheduled is a deadlock: it is reported with the tasks.
+    2. A loop in which the main task waits and nothing is scheduled is a deadlock: it is reported with the tasks, and
+       where each of them waits.
     3. Ctrl-C only sets a flag, which is looked at between callbacks, so that no callback is torn in two.
+    4. Garbage is collected between callbacks, every so many of them, and at no other time: what a finalizer does
+       belongs to the run, and must come at the same place each time.
 
 >>> import asyncio
 >>> async def main():
@@ -26,11 +31,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import heapq
+import gc
+import hashlib
 import inspect
+from array import array
 from asyncio import events
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 from harness.errors import InternalError, Interrupted
@@ -39,17 +47,18 @@ T = TypeVar("T")
 
 US_PER_S = 1_000_000
 CLOSES_MAX = 20
+WAITING_SHOWN = 12
+EVENTS_BETWEEN_LOOKS = 1 << 18
+ASYNCIO = asyncio.__file__.rsplit("/", 1)[0]
 MAX_EVENTS_DEFAULT = 2_000_000_000
 
 
 class SimTimer:
-    """A pending call on the virtual clock; ordered by time, then by the order in which it was set."""
+    """A pending call on the virtual clock that can be cancelled."""
 
-    __slots__ = ("args", "callback", "seq", "when_us")
+    __slots__ = ("args", "callback")
 
-    def __init__(self, when_us: int, seq: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.when_us = when_us
-        self.seq = seq
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.callback: Callable[..., Any] | None = callback
         self.args = args
 
@@ -58,41 +67,65 @@ class SimTimer:
         self.callback = None
         self.args = ()
 
+    def fire(self) -> None:
+        """The time has come."""
+        if self.callback is not None:
+            self.callback(*self.args)
+
 
 class SimDeadlock(InternalError):
     """The program waits for something that can never happen."""
 
 
 class SimLoop(asyncio.AbstractEventLoop):
-    """See the module. `schedule` is the fast way in for simulated parts; the rest is asyncio's interface."""
+    """See the module. `post` is the fast way in for simulated parts; the rest is asyncio's interface."""
 
     def __init__(self, *, max_events: int = MAX_EVENTS_DEFAULT) -> None:
         self.now_us = 0
         self.events_run = 0
         self._max_events = max_events
         self._seq = 0
-        self._heap: list[tuple[int, int, SimTimer]] = []
+        self._heap: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._ready: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._running = False
-        self._stopping = False
         self._closed = False
+        self._halted = False  # somebody wants the loop to end: one of the next three
+        self._stopping = False
         self._interrupted = False
         self._failure: BaseException | None = None
         self._tasks: list[asyncio.Task[Any]] = []
+        self._trace = hashlib.sha256()
+        self._traced: list[int] = []
 
     # -- the simulator's own interface ------------------------------------------------------------------------
 
-    def schedule(self, delay_us: int, callback: Callable[..., Any], *args: Any) -> SimTimer:
-        """Call back `delay_us` microseconds from now (0: after everything that is already due now)."""
-        when_us = self.now_us + (max(0, delay_us))
+    def post(self, delay_us: int, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back `delay_us` microseconds from now (0: after everything that is already due now), for certain."""
         self._seq = seq = self._seq + 1
-        timer = SimTimer(when_us, seq, callback, args)
-        heapq.heappush(self._heap, (when_us, seq, timer))
+        heappush(self._heap, (self.now_us + delay_us if delay_us > 0 else self.now_us, seq, callback, args))
+
+    def schedule(self, delay_us: int, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Call back `delay_us` microseconds from now, unless it is cancelled before."""
+        timer = SimTimer(callback, args)
+        self.post(delay_us, timer.fire)
         return timer
 
     def interrupt(self) -> None:
         """Make the run end with `Interrupted` before the next callback; safe in a signal handler."""
-        self._interrupted = True
+        self._interrupted = self._halted = True
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with this error before the next callback; the first one counts."""
+        if self._failure is None:
+            self._failure = error
+            self._halted = True
+
+    @property
+    def trace_sha256(self) -> str:
+        """Digest of all that has run: two runs with the same digest went the same way."""
+        trace = self._trace.copy()
+        trace.update(array("Q", [*self._traced, self.events_run]).tobytes())
+        return trace.hexdigest()
 
     # -- running ----------------------------------------------------------------------------------------------
 
@@ -111,56 +144,89 @@ class SimLoop(asyncio.AbstractEventLoop):
             raise RuntimeError("a simulation cannot be started from inside a running event loop")
         self._running = True
         self._stopping = False
+        self._halted = self._interrupted or self._failure is not None
+        collects = gc.isenabled()
         events._set_running_loop(self)  # noqa: SLF001 - how every loop makes itself the running one
+        if collects:
+            gc.disable()
+            gc.freeze()
         try:
             self._turn(main)
         finally:
+            if collects:
+                gc.unfreeze()
+                gc.enable()
             self._running = False
             events._set_running_loop(None)  # noqa: SLF001
 
     def _turn(self, main: asyncio.Future[Any] | None) -> None:
-        heap, ready = self._heap, self._ready
-        pop = heapq.heappop
-        count, limit = self.events_run, self._max_events
+        heap, ready, pop = self._heap, self._ready, heappop
+        take, traced = ready.popleft, self._traced
+        main_is_done = main.done if main is not None else _never
+        count = self.events_run
+        look_at = min(count + EVENTS_BETWEEN_LOOKS, self._max_events)
         try:
-            while not (main is not None and main.done()) and not self._stopping:
-                if self._interrupted:
-                    raise Interrupted("interrupted")
-                if self._failure is not None:
-                    raise self._failure
+            while True:
                 while ready:
-                    callback, args = ready.popleft()
+                    callback, args = take()
                     callback(*args)
                     count += 1
-                    if main is not None and main.done():
+                    if main_is_done():
                         return
+                if self._halted:
+                    self._end_early()
+                    return
                 if not heap:
                     if main is None:
                         return
                     raise SimDeadlock(self._deadlock_report())
-                when_us, _, timer = pop(heap)
-                if timer.callback is None:
-                    continue
+                when_us, seq, callback, args = pop(heap)
                 self.now_us = when_us
-                timer.callback(*timer.args)
+                traced.append(when_us)
+                traced.append(seq)
+                callback(*args)
                 count += 1
-                if count > limit:
-                    raise InternalError(
-                        f"the simulation ran {limit} callbacks without ending; raise max_events"
-                    )
+                if count > look_at:
+                    self._look(count)
+                    look_at = min(count + EVENTS_BETWEEN_LOOKS, self._max_events)
+                if main_is_done():
+                    return
         finally:
             self.events_run = count
 
+    def _end_early(self) -> None:
+        if self._interrupted:
+            raise Interrupted("interrupted")
+        if self._failure is not None:
+            raise self._failure
+
+    def _look(self, count: int) -> None:
+        """Every so many callbacks: the bound, the garbage, the digest."""
+        if count > self._max_events:
+            raise InternalError(
+                f"the simulation ran {self._max_events} callbacks without ending; raise max_events"
+            )
+        if not gc.isenabled():
+            gc.collect()
+        self._trace.update(array("Q", self._traced).tobytes())
+        self._traced.clear()
+
     def _deadlock_report(self) -> str:
-        waiting = [t.get_coro() for t in self._tasks if not t.done()]
-        names = ", ".join(getattr(c, "__qualname__", str(c)) for c in waiting[:10])
-        return (
-            f"deadlock at {self.now_us / US_PER_S:.3f} s: nothing is scheduled and these tasks wait: {names}"
-        )
+        return f"deadlock at {self.now_us / US_PER_S:.3f} s: nothing is scheduled any more; {self._waiting()}"
+
+    def _waiting(self) -> str:
+        """The tasks that are not done, and where each of them waits."""
+        waiting = [task for task in self._tasks if not task.done()]
+        shown = "; ".join(self._describe(task) for task in waiting[:WAITING_SHOWN])
+        more = f"; and {len(waiting) - WAITING_SHOWN} more" if len(waiting) > WAITING_SHOWN else ""
+        return f"{len(waiting)} tasks wait: {shown}{more}"
+
+    def _describe(self, task: asyncio.Task[Any]) -> str:
+        return where(task)
 
     def stop(self) -> None:
-        """Leave `run_forever` after the callback that is running."""
-        self._stopping = True
+        """Leave `run_forever` after the callbacks that are ready."""
+        self._stopping = self._halted = True
 
     def close(self) -> None:
         """Drop everything that is scheduled; tasks that are not done are cancelled without being run."""
@@ -247,7 +313,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when_us / US_PER_S, callback, args, self, context)
-        self.schedule(when_us - self.now_us, _run_handle, handle)
+        self.post(when_us - self.now_us, _run_handle, handle)
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -260,10 +326,13 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
         """Start a coroutine as a task of this loop."""
         task = asyncio.Task(coro, loop=self, name=name, context=context)
+        self._keep(task)
+        return task
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.append(task)
         if len(self._tasks) > 256 and len(self._tasks) % 256 == 0:
             self._tasks = [t for t in self._tasks if not t.done()]
-        return task
 
     def get_debug(self) -> bool:
         """Always off: asyncio's debug mode measures real time."""
@@ -279,8 +348,25 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """An exception that nobody caught ends the simulation: it is a bug in the simulated program."""
         error = context.get("exception")
-        if self._failure is None and not self._closed:
-            self._failure = error if error is not None else InternalError(str(context.get("message")))
+        if not self._closed:
+            self.fail(error if error is not None else InternalError(str(context.get("message"))))
+
+
+def where(task: asyncio.Task[Any]) -> str:
+    """The place at which a task waits: the innermost line that is not of asyncio, and the function it began with."""
+    coro: Any = task.get_coro()
+    name = getattr(coro, "__qualname__", str(coro)).replace("<locals>.", "")
+    place = "its start"
+    while inspect.iscoroutine(coro) and coro.cr_frame is not None:
+        code = coro.cr_frame.f_code
+        if not code.co_filename.startswith(ASYNCIO):
+            place = f"{code.co_filename.rsplit('/', 1)[-1]}:{coro.cr_frame.f_lineno} in {code.co_name}"
+        coro = coro.cr_await
+    return f"{name} at {place}"
+
+
+def _never() -> bool:
+    return False
 
 
 def _run_handle(handle: asyncio.Handle) -> None:

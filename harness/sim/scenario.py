@@ -22,7 +22,8 @@ from checkers import Op, encode_op
 from harness.errors import ConfigError
 from harness.judge import Valid, check_model
 from harness.sim.entropy import SimRefused
-from harness.sim.world import Host, World
+from harness.sim.world import World
+from harness.sim.world_host import Host
 from nemesis.faults import FaultError
 from nemesis.nemesis import Nemesis
 from nemesis.schedule import FaultEvent, draw

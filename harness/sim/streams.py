@@ -36,7 +36,8 @@ HIGH_WATER = 64 * 1024
 LOCAL_US = 20
 
 Address = tuple[str, int]
-EOF = None  # what a pipe carries besides bytes
+EOF = None  # what a pipe carries besides bytes; and `_BROKEN`, with which the connection ends
+_BROKEN = b""
 
 
 class Pipe:
@@ -56,6 +57,8 @@ class Pipe:
     def push(self, item: bytes | None) -> None:
         """Send bytes, or the end of the stream."""
         size_bytes = len(item) if item is not None else 0
+        if self._src != self._dst and self._world.network.resets(self._src, self._dst):
+            item = _BROKEN  # what was written is gone, and only the receiver is told
         arrives_us = self._world.loop.now_us + transit_us(self._world, self._src, self._dst, size_bytes)
         self._last_us = max(self._last_us, arrives_us)
         self._queue.append((self._last_us, item))
@@ -89,6 +92,10 @@ class Pipe:
             if not self._receiver.readable:
                 return  # `kick` goes on
             _, item = self._queue.popleft()
+            if item is _BROKEN:
+                self.drop()
+                self._receiver.reset(ConnectionResetError(104, "Connection reset by peer"))
+                return
             self._sender.delivered(len(item) if item is not None else 0)
             self._receiver.receive(item)
         if self._queue and self._timer is None:
@@ -197,7 +204,7 @@ class Endpoint(asyncio.Transport):
         if blocked(world, src, dst):
             return  # the other end learns of it when it sends something
         error = ConnectionResetError(104, "Connection reset by peer")
-        world.loop.schedule(transit_us(world, src, dst), self._deliver_reset, error)
+        world.loop.post(transit_us(world, src, dst), self._deliver_reset, error)
 
     def _deliver_reset(self, error: Exception) -> None:
         if not blocked(self._world, self.host, self.peer.host):

@@ -34,10 +34,7 @@ b'hello world!\n'
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import itertools
 import random
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -45,121 +42,15 @@ from harness.seeds import Streams
 from harness.sim import entropy
 from harness.sim.loop import US_PER_S
 from harness.sim.network import NetworkParams, SimNetwork
-from harness.sim.streams import DatagramEndpoint, Endpoint
+from harness.sim.streams import Endpoint
+from harness.sim.world_host import Host, Program, SimProcess, current_process
 from harness.sim.world_loop import WorldLoop
-from nemesis.target import Ruleset
+from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Ruleset
 
 T = TypeVar("T")
 
-Program = Callable[[], Coroutine[Any, Any, Any]]
-INBOX_MAX = 100_000
-EPHEMERAL_PORT = 49_152
 UNCAUGHT_MAX = 1000
 TEST = "test"
-
-_process: contextvars.ContextVar[SimProcess] = contextvars.ContextVar("splitbrain_process")
-
-
-class SimProcess:
-    """One life of a host's program."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.alive = True
-        self.inbox: deque[asyncio.Handle] = deque()  # what waits while it is paused
-        self.endpoints: dict[Endpoint, None] = {}
-        self.main: asyncio.Task[Any] | None = None
-
-
-class Host:
-    """One machine.
-
-    Attributes:
-        name, address: how others reach it.
-        storage: what outlives the process; everything else of a program is gone when it is killed.
-        skew_us: how far its wall clock is ahead.
-        exits: how each life of its program ended.
-    """
-
-    def __init__(self, world: World, name: str, address: str, program: Program | None) -> None:
-        self.name = name
-        self.address = address
-        self.storage: dict[str, Any] = {}
-        self.skew_us = 0
-        self.exits: list[str] = []
-        self.ports: dict[int, Any] = {}
-        self.datagram_ports: dict[int, DatagramEndpoint] = {}
-        self.process: SimProcess | None = None
-        self.paused = False
-        self.rng = world.streams.stream(f"node/{name}")
-        self._world = world
-        self._program = program
-        self._free_ports = itertools.count(EPHEMERAL_PORT)
-        world.network.attach(name, self._on_datagram)
-
-    def free_port(self) -> int:
-        """A port that nobody listens on."""
-        return next(port for port in self._free_ports if port not in self.ports)
-
-    def start(self) -> None:
-        """Start the program, unless it runs."""
-        if self.process is None and self._program is not None:
-            self.process = SimProcess(self)
-            self._world.loop.call_soon(self._main, context=self.context(self.process))
-
-    def context(self, process: SimProcess) -> contextvars.Context:
-        """A context in which everything belongs to the process."""
-        context = contextvars.copy_context()
-        context.run(_process.set, process)
-        return context
-
-    def _main(self) -> None:
-        process = self.process
-        assert process is not None, "started"
-        assert self._program is not None, "only hosts with a program are started"
-        process.main = asyncio.ensure_future(self._program())
-        process.main.add_done_callback(self._exited)
-
-    def _exited(self, task: asyncio.Task[Any]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, entropy.SimRefused):
-            self._world.loop.fail(error)
-        self._end("exited" if error is None else f"raised {error!r}")
-
-    def kill(self) -> None:
-        """SIGKILL and power loss in one; only `storage` is left."""
-        self._end("killed")
-
-    def _end(self, how: str) -> None:
-        process, self.process, self.paused = self.process, None, False
-        if process is None:
-            return
-        self.exits.append(how)
-        process.alive = False
-        process.inbox.clear()
-        self.ports.clear()
-        self.datagram_ports.clear()
-        for endpoint in list(process.endpoints):
-            endpoint.die()
-        process.endpoints.clear()
-
-    def pause(self) -> None:
-        """SIGSTOP."""
-        self.paused = self.process is not None
-
-    def resume(self) -> None:
-        """SIGCONT: what has waited runs, in order."""
-        self.paused = False
-        if self.process is not None:
-            for handle in self.process.inbox:
-                self._world.loop.again(handle)
-            self.process.inbox.clear()
-
-    def _on_datagram(self, src: str, message: Any) -> None:
-        local, port, data = message
-        endpoint = self.datagram_ports.get(port)
-        if endpoint is not None:
-            endpoint.receive((self._world.hosts[src].address, local[1]), data)
 
 
 class World:
@@ -176,7 +67,7 @@ class World:
         self.network = SimNetwork(self.loop, self.streams, params or NetworkParams())
         self.hosts: dict[str, Host] = {}
         self.uncaught: list[tuple[str, str]] = []
-        self.facts: dict[str, Any] = {}
+        self.clocks_agree = True  # no monotonic clock has ever been wrong
         self._test = self._add(TEST, None)
         self._outside = SimProcess(self._test)
 
@@ -213,7 +104,7 @@ class World:
 
     def current(self) -> SimProcess:
         """The process that runs now."""
-        return _process.get(self._outside)
+        return current_process.get(self._outside)
 
     def host_at(self, name: str | None, near: Host) -> Host | None:
         """The host of that name or address, as seen from another."""
@@ -254,24 +145,55 @@ class World:
         """See `Host.resume`."""
         self.hosts[node].resume()
 
-    async def set_clock(self, node: str, offset_ms: float) -> None:
-        """Shift the wall clock of a host."""
-        self.hosts[node].skew_us = round(offset_ms * 1000)
+    async def set_clock(self, node: str, rule: ClockRule) -> None:
+        """Make the clocks of a host exactly this."""
+        self.hosts[node].clock.set_rule(rule)
+        self.clocks_agree = self.clocks_agree and self.hosts[node].clock.rate == 1.0
+
+    async def set_disk(self, node: str, rule: DiskRule) -> None:
+        """Make the disk of a host exactly this."""
+        self.hosts[node].files.set_rule(rule)
+
+    async def damage_disk(self, node: str, damage: Damage) -> str:
+        """Damage the disk of a host on which nothing runs."""
+        return self.hosts[node].files.damage(damage)
+
+    async def set_slowness(self, node: str, factor: float) -> None:
+        """See `Host.set_slowness`."""
+        self.hosts[node].set_slowness(factor)
+
+    async def set_crash_point(self, node: str, point: CrashPoint | None) -> None:
+        """See `Host.crash_point`."""
+        self.hosts[node].crash_point = point
+
+    def reset_connections(self, a: str, b: str) -> None:
+        """Break all connections between two hosts; both ends see it at once."""
+        for endpoint in self._between(a, b):
+            endpoint.reset(ConnectionResetError(104, "Connection reset by peer"))
+
+    def half_open(self, a: str, b: str) -> None:
+        """Break the ends at `b` of all connections with `a`, which notices when it next sends."""
+        for endpoint in self._between(a, b):
+            if endpoint.host == b:
+                endpoint.reset(ConnectionResetError(104, "Connection reset by peer"))
+
+    def _between(self, a: str, b: str) -> list[Endpoint]:
+        found: list[Endpoint] = []
+        for here, there in ((a, b), (b, a)):
+            process = self.hosts[here].process
+            found += (
+                [end for end in process.endpoints if end.peer.host == there] if process is not None else []
+            )
+        return found
 
     # -- the loop's side --------------------------------------------------------------------------------------
 
     def admit(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback may run now; one of a paused process is kept for later."""
-        process = handle._context.get(_process)  # type: ignore[attr-defined]  # noqa: SLF001 - handles have no other way
+        """Whether a callback may run now; one of a paused or busy process is kept for later."""
+        process = handle._context.get(current_process)  # type: ignore[attr-defined]  # noqa: SLF001 - handles have no other way
         if process is None:
             return True
-        if not process.alive:
-            return False
-        if process.host.paused:
-            if len(process.inbox) < INBOX_MAX:
-                process.inbox.append(handle)
-            return False
-        return True
+        return process.alive and (not process.host.held or process.host.admit(process, handle))
 
     def log(self, message: str) -> None:
         """What asyncio would log."""
@@ -286,10 +208,10 @@ class _Source:
         self._world = world
 
     def monotonic_us(self) -> int:
-        return self._world.loop.now_us
+        return self._world.current().host.clock.mono_us()
 
     def wall_us(self) -> int:
-        return self._world.loop.now_us + self._world.current().host.skew_us
+        return self._world.current().host.clock.wall_us()
 
     def rng(self) -> random.Random:
         return self._world.current().host.rng

@@ -2,8 +2,8 @@
 
 Rules of this module
     1. A callback runs only if its process is alive and not paused (`World.admit`).
-    2. `run_in_executor` (and so `asyncio.to_thread`) runs the function at once, in the loop: it takes no virtual time,
-       and must not wait.
+    2. `run_in_executor` (and so `asyncio.to_thread`) runs the function at once, in the loop: it must not wait, and
+       takes as long as what it asks of the host's disk.
     3. What is not simulated raises `SimRefused`, which names it.
 """
 
@@ -12,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
-import inspect
+import functools
+import itertools
 import weakref
 from collections.abc import Callable
+from heapq import heappush
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.sim.entropy import SimRefused, SimSocket
-from harness.sim.loop import US_PER_S, SimDeadlock, SimLoop
+from harness.sim.files import SimFiles
+from harness.sim.loop import US_PER_S, SimDeadlock, SimLoop, where
 from harness.sim.streams import (
     CONNECT_TIMEOUT_US,
     RETRY_US_MIN,
@@ -30,12 +33,37 @@ from harness.sim.streams import (
     connected,
     transit_us,
 )
+from harness.sim.trouble import Crashed
 
 if TYPE_CHECKING:
-    from harness.sim.world import Host, World
+    from harness.sim.world import World
+    from harness.sim.world_host import Host
 
-WAITING_SHOWN = 12
-ASYNCIO = asyncio.__file__.rsplit("/", 1)[0]
+_MASK = (1 << 60) - 1
+
+
+class SimFuture(asyncio.Future[Any]):
+    """A future whose hash is its number, so that sets of futures are walked in the same order in each run."""
+
+    _loop: WorldLoop
+
+    def __hash__(self) -> int:
+        return _number(self)
+
+
+class SimTask(asyncio.Task[Any]):
+    """A task whose hash is its number, as above: asyncio itself keeps tasks in sets."""
+
+    def __hash__(self) -> int:
+        return _number(self)
+
+
+def _number(future: Any) -> int:
+    try:
+        number: int = future.splitbrain_number
+    except AttributeError:
+        number = future.splitbrain_number = future.get_loop().next_number()
+    return number
 
 
 class WorldLoop(SimLoop):
@@ -44,7 +72,18 @@ class WorldLoop(SimLoop):
     def __init__(self, world: World) -> None:
         super().__init__()
         self._world = world
+        self._tie_key = int.from_bytes(world.streams.stream("loop").randbytes(8), "big")
+        self._numbers = itertools.count()
+        self.next_number = self._numbers.__next__
         self._host_of: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
+
+    def post(self, delay_us: int, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back then, among all that is due at the same time in an order that the seed draws."""
+        when_us = self.now_us + delay_us if delay_us > 0 else self.now_us
+        self._seq = seq = self._seq + 1
+        # Multiplicative hashing: the high bits are the order of ties, the low ones make it unique.
+        tie = (self._tie_key + when_us * 0x9E3779B97F4A7C15 + seq * 0xD1B54A32D192ED03) & _MASK
+        heappush(self._heap, (when_us, (tie >> 32 << 32) | (seq & 0xFFFFFFFF), callback, args))
 
     # -- callbacks of processes -------------------------------------------------------------------------------
 
@@ -68,52 +107,69 @@ class WorldLoop(SimLoop):
         context: contextvars.Context | None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when_us / US_PER_S, callback, args, self, context)
-        self.schedule(when_us - self.now_us, self._run_admitted, handle)
+        true_us = when_us if self._world.clocks_agree else self._world.current().host.clock.true_us(when_us)
+        self.post(true_us - self.now_us, self._run_admitted, handle)
         return handle
+
+    def time(self) -> float:
+        """Seconds on the monotonic clock of the host that runs now."""
+        clocks_agree = self._world.clocks_agree
+        return (self.now_us if clocks_agree else self._world.current().host.clock.mono_us()) / US_PER_S
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run the callback when so much has passed on the clock of the host that runs now."""
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def _run_admitted(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled() and self._world.admit(handle):
             handle._run()  # noqa: SLF001 - how every loop runs its handles
 
+    def run_handle(self, handle: asyncio.Handle) -> None:
+        """Run a callback that waited for its turn."""
+        if not handle.cancelled():
+            handle._run()  # noqa: SLF001 - see above
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """What asyncio would log; only what was refused ends the world."""
         error = context.get("exception")
+        if isinstance(error, Crashed):
+            return
         if isinstance(error, SimRefused):
             self.fail(error)
         elif not self._closed:
             self._world.log(f"{context.get('message')}: {error!r}")
 
-    def fail(self, error: BaseException) -> None:
-        """End the world with this error before the next callback."""
-        if self._failure is None:
-            self._failure = error
-
     # -- the end ----------------------------------------------------------------------------------------------
 
     def limit(self, seconds: float) -> None:
         """End the world with a report if it is not over by then."""
-        self.schedule(round(seconds * US_PER_S), self._too_late, seconds)
+        self.post(round(seconds * US_PER_S), self._too_late, seconds)
 
     def _too_late(self, seconds: float) -> None:
-        if any(timer.callback is not None for _, _, timer in self._heap):
+        if self._heap:
             self.fail(SimDeadlock(f"not over after {seconds:g} virtual seconds; {self._waiting()}"))
         else:
             self.fail(SimDeadlock(f"deadlock: nothing is scheduled any more; {self._waiting()}"))
 
-    def _deadlock_report(self) -> str:
-        return f"deadlock at {self.now_us / US_PER_S:.3f} s: nothing is scheduled any more; {self._waiting()}"
-
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
         """A task of the process that runs now."""
-        task = super().create_task(coro, name=name, context=context)
+        task = SimTask(coro, loop=self, name=name, context=context)
+        self._keep(task)
         self._host_of[task] = self._world.current().host.name
         return task
 
-    def _waiting(self) -> str:
-        waiting = [task for task in self._tasks if not task.done()]
-        shown = [f"on {self._host_of.get(task, '?')} {_where(task)}" for task in waiting[:WAITING_SHOWN]]
-        more = f"; and {len(waiting) - WAITING_SHOWN} more" if len(waiting) > WAITING_SHOWN else ""
-        return f"{len(waiting)} tasks wait: {'; '.join(shown)}{more}"
+    def create_future(self) -> asyncio.Future[Any]:
+        """A future of this loop."""
+        return SimFuture(loop=self)
+
+    def _describe(self, task: asyncio.Task[Any]) -> str:
+        return f"on {self._host_of.get(task, '?')} {where(task)}"
 
     # -- names ------------------------------------------------------------------------------------------------
 
@@ -220,16 +276,32 @@ class WorldLoop(SimLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> Any:
-        """Run the function now; its result is there in this instant."""
+        """Run the function now; its result is there in this instant, or when the disk is done with what it asked."""
         del executor
         future = self.create_future()
+        files = self._world.current().host.files
+        files.in_call, files.took_time = True, False
         try:
-            future.set_result(func(*args))
+            settle = functools.partial(_resolve, future, func(*args))
+        except Crashed:
+            return future  # nobody will ever look at it
         except StopIteration as error:
-            future.set_exception(RuntimeError(repr(error)))
+            settle = functools.partial(_refuse, future, RuntimeError(repr(error)))
         except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-            future.set_exception(error)
+            settle = functools.partial(_refuse, future, error)
+        finally:
+            files.in_call = False
+        self._when_disk_is_done(files, settle)
         return future
+
+    def _when_disk_is_done(self, files: SimFiles, settle: Callable[[], None]) -> None:
+        end_us = files.end_us
+        if end_us is None:
+            files.when_unstalled(functools.partial(self._when_disk_is_done, files, settle))
+        elif files.took_time and end_us > self.now_us:
+            self.post(end_us - self.now_us, settle)
+        else:
+            settle()
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
@@ -302,14 +374,11 @@ class WorldLoop(SimLoop):
         self._refuse(f"watching file descriptor {fd}")
 
 
-def _where(task: asyncio.Task[Any]) -> str:
-    """The place at which a task waits: the innermost line that is not of asyncio, and the function it began with."""
-    coro: Any = task.get_coro()
-    name = getattr(coro, "__qualname__", str(coro)).replace("<locals>.", "")
-    place = "its start"
-    while inspect.iscoroutine(coro) and coro.cr_frame is not None:
-        code = coro.cr_frame.f_code
-        if not code.co_filename.startswith(ASYNCIO):
-            place = f"{code.co_filename.rsplit('/', 1)[-1]}:{coro.cr_frame.f_lineno} in {code.co_name}"
-        coro = coro.cr_await
-    return f"{name} at {place}"
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

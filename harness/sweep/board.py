@@ -38,6 +38,7 @@ class Board:
         self.ops = 0
         self.faults = 0
         self.sim_s = 0.0
+        self.recovered_ms_max: float | None = None
         self.groups: dict[str, Found] = {}
         self.by_verdict: dict[Valid, int] = {"valid": 0, "invalid": 0, "unknown": 0}
 
@@ -48,6 +49,8 @@ class Board:
         self.faults += result.faults
         self.sim_s += result.sim_seconds
         self.by_verdict[result.valid] += 1
+        if result.recovered_ms is not None:
+            self.recovered_ms_max = max(result.recovered_ms, self.recovered_ms_max or 0.0)
         if not result.signature or (result.signature not in self.groups and len(self.groups) >= GROUPS_MAX):
             return
         group = self.groups.setdefault(result.signature, Found(result.signature, result.valid))
@@ -68,9 +71,11 @@ class Board:
         """Where the sweep is, on one line."""
         of = f" of {self.total}" if self.total is not None else ""
         per_minute = self.count * 60 / elapsed_s if elapsed_s > 0 else 0.0
+        slowest = self.recovered_ms_max
+        recovery = f", slowest recovery {slowest / 1000:.2f} s" if slowest is not None else ""
         return (
             f"{self.count}{of} seeds, {per_minute:.0f} a minute, {self.faults} faults injected, {self.ops} operations, "
-            f"{self.by_verdict['invalid']} invalid, {self.by_verdict['unknown']} unknown"
+            f"{self.by_verdict['invalid']} invalid, {self.by_verdict['unknown']} unknown{recovery}"
         )
 
     def sorted_groups(self) -> list[Found]:
@@ -99,6 +104,7 @@ class Board:
             "invalid": self.by_verdict["invalid"],
             "unknown": self.by_verdict["unknown"],
             "sim_seconds": round(self.sim_s, 3),
+            "recovered_ms_max": self.recovered_ms_max,
             "groups": [
                 {
                     "signature": group.signature,

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from harness import judge, runner, store, systems, workloads
+from harness import judge, runner, store, systems
 from harness import plan as plans
 from harness.clusters import make_cluster
 from harness.config import Config
@@ -26,6 +26,7 @@ from harness.execute import execute
 from harness.judge import Check, Valid
 from harness.plan import Plan
 from harness.progress import QuietProgress
+from harness.runner import RunRecord
 from harness.shrink.attempt import MemoryRecorder
 from harness.sweep.swarm import swarmed
 
@@ -56,6 +57,7 @@ class Result(msgspec.Struct, frozen=True):
         evidence: the first lines of what the checks said.
         run_dir: where the failure is stored; None where it is not.
         faults: how many were injected.
+        recovered_ms: with liveness: how long the healed majority took to answer all its clients.
     """
 
     seed: int
@@ -67,6 +69,7 @@ class Result(msgspec.Struct, frozen=True):
     faults: int = 0
     sim_seconds: float = 0.0
     wall_seconds: float = 0.0
+    recovered_ms: float | None = None
 
 
 def run_one(task: Task) -> Result:
@@ -88,11 +91,10 @@ def _run(task: Task) -> Result:
     config = swarmed(task.config, task.seed) if task.swarm else task.config
     plan = plans.draw(config, task.seed)
     system = systems.by_name(config.system)
-    workload = workloads.by_name(config.workload)
     cluster = make_cluster(plan, system)
     recorder = MemoryRecorder(cluster.now_ns)
     record = runner.run(plan, cluster, system, recorder, QuietProgress())
-    checks = judge.judge(recorder.ops, workload.model, recorder, record)
+    checks = judge.judge(recorder.ops, config, recorder, record)
     verdict = judge.merged(checks)
     bad = [check for check in checks if check.valid != "valid"]
     return Result(
@@ -104,7 +106,13 @@ def _run(task: Task) -> Result:
         ops=sum(1 for op in recorder.ops if op.type == "invoke" and isinstance(op.process, int)),
         faults=sum(1 for fault in record.faults if fault.started_ns is not None),
         sim_seconds=record.end_ns / 1e9,
+        recovered_ms=_recovered_ms(record),
     )
+
+
+def _recovered_ms(record: RunRecord) -> float | None:
+    after_ns = record.liveness.recovered_ns if record.liveness is not None else None
+    return round(after_ns / 1e6, 3) if after_ns is not None else None
 
 
 def _store(plan: Plan, verdict: Valid) -> str:

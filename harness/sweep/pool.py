@@ -15,8 +15,15 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 
 from harness.sweep.one import Result, Task, failed, run_one
 
@@ -73,15 +80,15 @@ class _Pool:
         alone = bool(self._suspects) or self._alone is not None
         try:
             self._submit(alone=alone)
-        except BrokenProcessPool:
+        except BrokenExecutor:
             return self._recover()
         if not self._under_way:
             return None
         done, _ = wait(self._under_way, timeout=POLL_S, return_when=FIRST_COMPLETED)
         finished: list[Result] = []
         for future in done:
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool):
+            error = CancelledError() if future.cancelled() else future.exception()
+            if isinstance(error, BrokenExecutor | CancelledError):
                 return finished + self._recover()
             task = self._under_way.pop(future)
             self._alone = None
@@ -104,7 +111,7 @@ class _Pool:
     def _recover(self) -> list[Result]:
         """A worker has died: a new executor; what was under way is tried again, or given up if it was alone."""
         lost: list[Result] = []
-        finished = {f: t for f, t in self._under_way.items() if f.done() and f.exception() is None}
+        finished = {f: t for f, t in self._under_way.items() if _succeeded(f)}
         lost += [future.result() for future in finished]
         rest = [task for future, task in self._under_way.items() if future not in finished]
         if self._alone is not None and rest == [self._alone]:
@@ -112,10 +119,16 @@ class _Pool:
         else:
             self._suspects.extend(rest)
         self._alone = None
+        self.close()
         self._under_way.clear()
-        self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = self._make()
         return lost
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for future in self._under_way:
+            future.cancel()
+        self._executor.shutdown(wait=False)
+
+
+def _succeeded(future: Future[Result]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

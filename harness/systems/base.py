@@ -13,12 +13,13 @@ The outcome rule (rule 1 of the design), in one place
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from harness.sim.files import SimFiles
 from harness.sim.host import Process, SimHost
 from harness.transport import Transport
 
@@ -28,7 +29,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     Attributes:
         type: ok, fail or info.
-        value: the result of an ``ok`` (a read's value); None otherwise.
+        value: what was read or done, where the answer tells more than the question; of an ``info``, what was tried
+            (the element that a lost dequeue may have taken). None where the question says it all.
         error: why it is not ok, as a short token.
         node: the node that answered last, where one did.
     """
@@ -56,11 +58,17 @@ class ClientOptions(msgspec.Struct, frozen=True):
         op_timeout_ms: after this an operation is over.
         attempt_timeout_ms: after this an attempt is given up and, where that is safe, made again elsewhere.
         backoff_ms: pause before asking again when no leader is known.
+        follows_leader: ask first whoever answered last, not always the node that the client is bound to.
+        workload: which of the system's contracts the client keeps to.
+        settings: the workload's options.
     """
 
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     backoff_ms: int = 25
+    follows_leader: bool = False
+    workload: str = "register"
+    settings: dict[str, Any] = {}
 
 
 class Bug(Protocol):
@@ -89,10 +97,14 @@ class Service(Protocol):
     Attributes:
         client_port: where every node listens to clients.
         status_path: what to GET for a node's view of itself, as JSON.
+        leader_path: what to GET to ask whether a node leads: 200 where it does, and only there.
+        refusal: the body of an answer that says: refused before anything was done.
     """
 
     client_port: int
     status_path: str
+    leader_path: str
+    refusal: bytes
 
     def argv(
         self, python: str, node: str, addresses: Mapping[str, str], data: Path, bug: str | None
@@ -109,15 +121,53 @@ class Service(Protocol):
         """The term in which the node with this status thinks it leads; None where it does not."""
 
 
+class Watch(Protocol):
+    """Sees what no client sees: whether the nodes keep the system's own invariants.
+
+    Attributes:
+        violations: sentences.
+    """
+
+    violations: list[str]
+
+
+class WholeProgram(Protocol):
+    """One life of a node's real program."""
+
+    async def run(self) -> None:
+        """Serve until killed; a `DiskError` is the disk's fault, everything else is its own."""
+
+    def leader_term(self) -> int | None:
+        """The term in which this node thinks that it leads, or None."""
+
+
 class System(Protocol):
-    """A system under test."""
+    """A system under test.
+
+    Attributes:
+        contracts: the workloads that its clients can serve, by name.
+    """
 
     name: str
     bugs: Mapping[str, Any]
+    contracts: Mapping[str, Any]
     service: Service
 
-    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+    def watch(self, now_us: Callable[[], int]) -> Watch:
+        """What looks at all nodes of a simulated cluster while they run."""
+
+    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: Any) -> Process:
         """A node's program for the simulator."""
+
+    def whole_program(
+        self,
+        node: str,
+        addresses: Mapping[str, str],
+        bug: str | None,
+        files: SimFiles,
+        watch: Any,
+    ) -> WholeProgram:
+        """A node's real program for a simulated world, on the files of its machine."""
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions

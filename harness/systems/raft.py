@@ -1,8 +1,9 @@
 """The reference system: the Raft key-value store of this project.
 
-The client keeps to the outcome rule of `harness.systems.base`. Each operation has one request with the session's
-next sequence number; every attempt of the operation carries the same one, so that the store applies it once
-however often it arrives (Raft thesis, section 6.3). That makes it safe to try again after an unknown outcome.
+The client keeps to the outcome rule of `harness.systems.base`. Each command of an operation is one request with the
+session's next sequence number; every attempt of it carries the same one, so that the store applies it once
+however often it arrives (Raft thesis, section 6.3). That makes it safe to try again after an unknown outcome. Which
+commands an operation takes is the contract of the workload (`harness.systems.raft_contracts`).
 
 Each operation is first tried on the node that the client is bound to, as Jepsen binds clients to nodes: a client
 of a deposed leader then keeps asking the deposed leader, which is where stale reads are seen.
@@ -11,22 +12,20 @@ of a deposed leader then keeps asking the deposed leader, which is where stale r
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.sim.files import SimFiles
 from harness.sim.host import Process, SimHost
+from harness.systems import raft_sim
 from harness.systems.base import ClientOptions, Outcome, Service
+from harness.systems.raft_contracts import CONTRACTS, contract_of
 from harness.systems.raft_service import RaftService
+from harness.systems.raft_watch import InvariantWatch
+from harness.systems.raft_whole import WholeServer
 from harness.transport import Lost, NotSent, Transport
 from raft import api
-from raft.bugs import BUGS, assemble
-from raft.core import Options
-from raft.node import Node
-from raft.storage import replay
-
-# A simulated minute has some thousands of entries; with these sizes it takes snapshots, and sends some in chunks.
-SIM_OPTIONS = Options(snapshot_entries=500, snapshot_trailing=100, snapshot_chunk_bytes=4096)
+from raft.bugs import BUGS
 
 
 class RaftSystem:
@@ -34,12 +33,29 @@ class RaftSystem:
 
     name = "raft"
     bugs: Mapping[str, Any] = BUGS
+    contracts: Mapping[str, Any] = CONTRACTS
     service: Service = RaftService()
 
-    def sim_process(self, host: SimHost, nodes: tuple[str, ...], bug: str | None) -> Process:
+    def watch(self, now_us: Callable[[], int]) -> InvariantWatch:
+        """The invariants of the protocol."""
+        return InvariantWatch(now_us)
+
+    def sim_process(
+        self, host: SimHost, nodes: tuple[str, ...], bug: str | None, watch: InvariantWatch
+    ) -> Process:
         """A node's program, with the seeded bug if one is asked for."""
-        host.storage = _SimStorage(host)
-        return _SimNode(_node_class(bug)(host.name, nodes, host, SIM_OPTIONS, host.observer))
+        return raft_sim.process(host, nodes, bug, watch)
+
+    def whole_program(
+        self,
+        node: str,
+        addresses: Mapping[str, str],
+        bug: str | None,
+        files: SimFiles,
+        watch: InvariantWatch,
+    ) -> WholeServer:
+        """The program of ``python -m raft``."""
+        return WholeServer(node, addresses, bug, files, watch)
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
@@ -48,72 +64,41 @@ class RaftSystem:
         return RaftClient(transport, nodes, home, client_id, options)
 
 
-@functools.cache
-def _node_class(bug: str | None) -> type[Node]:
-    return assemble([bug] if bug is not None else [])
-
-
-class _SimStorage:
-    """Raft's records on a simulated disk: what survived a crash is folded into the saved state."""
-
-    def __init__(self, host: SimHost) -> None:
-        self._host = host
-        self.write = host.disk.write
-        self.sync = host.sync
-
-    def load(self) -> Any:
-        return replay(self._host.disk.read())
-
-
-class _SimNode:
-    """A Raft node as a process of a simulated host."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.start = node.start
-        self.on_request = node.on_request
-
-    def on_message(self, _src: str, message: Any) -> None:
-        self._node.on_message(message)
-
-    def leader_term(self) -> int | None:
-        status = self._node.status()
-        return status.term if status.role == "leader" else None
-
-
-COMMANDS: Mapping[str, Callable[[str, Any], Any]] = {
-    "read": lambda key, _value: api.Get(key),
-    "write": api.Put,
-    "cas": lambda key, value: api.Cas(key, value[0], value[1]),
-    "delete": lambda key, _value: api.Delete(key),
-}
-
-
 class RaftClient:
     """One session; see the module."""
 
     def __init__(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
     ) -> None:
+        self.settings = options.settings
+        self.state: dict[str, Any] = {}
+        self._contract = contract_of(options.workload)
+        self._deadline_s = 0.0
         self._transport = transport
         self._nodes = nodes
         self._home = nodes.index(home)
-        self._client_id = client_id
+        self.client_id = client_id
         self._options = options
         self._seq = 0
 
     async def invoke(self, f: str, key: Any, value: Any) -> Outcome:
-        """Try until the system answers or time runs out."""
+        """What the workload's contract says, within the operation's time."""
+        self._deadline_s = asyncio.get_running_loop().time() + self._options.op_timeout_ms / 1000
+        return await self._contract[f](self, key, value)
+
+    async def ask(self, command: api.Command) -> Outcome:
+        """One command of the operation: try until the system answers or the operation's time runs out."""
         self._seq += 1
-        request = api.Request(self._client_id, self._seq, COMMANDS[f](key, value))
+        request = api.Request(self.client_id, self._seq, command)
         attempts = _Attempts(self._nodes, self._home)
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._options.op_timeout_ms / 1000
-        while (left_s := deadline_s - loop.time()) > 0:
+        while (left_s := self._deadline_s - loop.time()) > 0:
             outcome = await self._attempt(
                 request, attempts, min(left_s, self._options.attempt_timeout_ms / 1000)
             )
             if outcome is not None:
+                if self._options.follows_leader:
+                    self._home = self._nodes.index(attempts.node)
                 return outcome
             if attempts.exhausted:
                 attempts.start_over()
@@ -129,8 +114,7 @@ class RaftClient:
     async def _attempt(self, request: api.Request, attempts: _Attempts, timeout_s: float) -> Outcome | None:
         node = attempts.node
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._transport.request(node, request)
+            response = await self._transport.request(node, request, timeout_s)
         except NotSent:
             attempts.try_next()
             return None
@@ -138,19 +122,32 @@ class RaftClient:
             attempts.unsure = True
             attempts.try_next()
             return None
-        match response:
-            case api.Done():
-                return Outcome("ok", value=response.value, node=node)
-            case api.Mismatch():
-                return Outcome("fail", error="mismatch", node=node)
-            case api.NotLeader():
-                attempts.redirect(response.leader)
-            case api.Refused():
-                attempts.try_next()
-            case _:  # Unknown, and whatever else a node may answer one day
-                attempts.unsure = True
-                attempts.try_next()
+        decided = _decided(response, node, is_unsure=attempts.unsure)
+        if decided is not None:
+            return decided
+        if isinstance(response, api.NotLeader):
+            attempts.redirect(response.leader)
+            return None
+        if not isinstance(response, api.Refused):  # Unknown, and whatever else a node may answer one day
+            attempts.unsure = True
+        attempts.try_next()
         return None
+
+
+def _decided(response: api.Response, node: str, *, is_unsure: bool) -> Outcome | None:
+    """How an operation ended, if this answer ends it."""
+    match response:
+        case api.Done(value):
+            return Outcome("ok", value=value, node=node)
+        case api.Mismatch():
+            return Outcome("fail", error="mismatch", node=node)
+        case api.Compacted(revision):
+            return Outcome("fail", value=revision, error="compacted", node=node)
+        case api.Expired(what):
+            # In a session that has ended, an attempt before its end may have had an effect.
+            return Outcome("info" if what == "session" and is_unsure else "fail", error="expired", node=node)
+        case _:
+            return None
 
 
 class _Attempts:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from harness.systems.base import Call
+from nemesis.target import Members
 from raft import api
 
 PEER_PORT = 7000
@@ -23,15 +24,20 @@ class RaftService:
 
     >>> service = RaftService()
     >>> service.encode(api.Request("c1", 7, api.Get("x"))).body
-    b'["c1",7,["get","x"]]'
+    b'["c1",7,["get","x",false]]'
     >>> service.decode(200, b'["done",3]')
     Done(value=3)
     >>> service.decode(404, b"")
     Unknown(reason='the node answered 404')
+    >>> service.decode(503, service.refusal)
+    Refused(reason='no node leads')
     """
 
     client_port = CLIENT_PORT
     status_path = "/status"
+    leader_path = "/leader"
+    join_options: ClassVar[list[str]] = ["--join"]
+    refusal = _encode(api.Refused("no node leads"))
 
     def argv(
         self, python: str, node: str, addresses: Mapping[str, str], data: Path, bug: str | None
@@ -49,13 +55,31 @@ class RaftService:
         return Call("POST", "/v1/request", _encode(request))
 
     def decode(self, status: int, body: bytes) -> api.Response:
-        """A whole response as JSON."""
-        if status != 200:
+        """A whole response as JSON; 503 is what a load balancer says for all nodes."""
+        if status not in (200, 503):
             return api.Unknown(f"the node answered {status}")
         try:
             return _decoder.decode(body)
         except msgspec.DecodeError as error:
             return api.Unknown(f"the node answered nonsense: {error}")
+
+    def members(self, status: Any) -> Members:
+        """From `/status`."""
+        config = status["config"]
+        return Members(
+            voters=tuple(config["voters"]),
+            learners=tuple(config["learners"]),
+            outgoing=tuple(config["outgoing"]),
+            is_settled=not config["is_changing"],
+        )
+
+    def change_members(self, voters: Sequence[str], learners: Sequence[str]) -> Call:
+        """`POST /v1/members`."""
+        return Call("POST", "/v1/members", _encode({"voters": list(voters), "learners": list(learners)}))
+
+    def transfer(self, node: str) -> Call:
+        """`POST /v1/transfer`."""
+        return Call("POST", "/v1/transfer", _encode({"to": node}))
 
     def leader_term(self, status: Any) -> int | None:
         """From `/status`."""

@@ -16,11 +16,12 @@ Theory of operation
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from checkers.catalogue import CheckerCall
 from harness.config import Config
 from harness.seeds import Streams, below, between, pick
-from harness.workloads.base import OpTuple
+from harness.workloads.base import Option, OpTuple, Settings
 
 VALUES = 20  # 0 to 19; few enough that values repeat, enough that a wrong one is seldom right by chance
 RECENT = 3  # how far back a cas looks for what it expects
@@ -32,9 +33,19 @@ class RegisterWorkload:
     name = "register"
     summary = "read, write and cas on several keys; finds lost writes, stale reads and split brain"
     model = "etcd-register"
+    faults: tuple[str, ...] = ()
+    options: Mapping[str, Option] = {}
 
-    def plan(self, config: Config, streams: Streams) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
+    def checkers(self, settings: Settings) -> tuple[CheckerCall, ...]:
+        """The model decides."""
+        del settings
+        return ()
+
+    def plan(
+        self, config: Config, settings: Settings, streams: Streams
+    ) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
         """Operations over the time limit, then one read of every key."""
+        del settings
         arrivals = streams.stream("workload/arrivals")
         keys = _Keys(config, streams.stream("workload/keys"))
         values = _Values(unique=config.unique_values, rng=streams.stream("workload/values"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from raft.bugs import defects
+from raft.bugs import coordination, defects, transactions
 from raft.core import Core
 from raft.kv import KeyValue
 from raft.node import Node
@@ -288,6 +288,55 @@ _ALL = (
         needs=("M", "P"),
         reference="section 6; etcd-io/raft e515a67",
         core=defects.JointOneMajority,
+    ),
+    Bug(
+        name="lease-expired-locally",
+        summary="each node ends leases by its own timer, without an entry in the log",
+        breaks=("LE", "DV"),
+        needs=("P",),
+        reference="etcd-io/etcd#12528; etcd-io/etcd#15247",
+        node=coordination.LeaseExpiredLocally,
+    ),
+    Bug(
+        name="keep-alive-not-replicated",
+        summary="the leader renews a lease in its memory only: the next leader takes it for one nobody renewed",
+        breaks=("LE",),
+        needs=("P", "C"),
+        reference="etcd-io/etcd#2660; etcd-io/etcd#15247",
+        node=coordination.KeepAliveNotReplicated,
+    ),
+    Bug(
+        name="session-expiry-not-replicated",
+        summary="each node forgets client sessions by its own timer, without an entry in the log",
+        breaks=("DU", "DV"),
+        needs=("P",),
+        reference="thesis 6.3",
+        node=coordination.SessionExpiryNotReplicated,
+    ),
+    Bug(
+        name="watch-gap",
+        summary="a node restored from a snapshot forgets the changes before it, and does not tell those who watch",
+        breaks=("WG",),
+        needs=("C", "P"),
+        reference="etcd-io/etcd#18089; etcd-io/etcd#19179",
+        machine=coordination.WatchGap,
+        options={"snapshot_entries": 40, "snapshot_trailing": 0},
+    ),
+    Bug(
+        name="guards-unchecked",
+        summary="a transaction is applied whether its guards hold or not",
+        breaks=("TX",),
+        needs=(),
+        reference="Berenson et al. 1995, P4 (lost update)",
+        machine=transactions.GuardsUnchecked,
+    ),
+    Bug(
+        name="txn-in-two-parts",
+        summary="all writes of a transaction but the first are done only after the next entry of the log",
+        breaks=("TX",),
+        needs=(),
+        reference="Bailis et al. 2014 (fractured reads)",
+        machine=transactions.TxnInTwoParts,
     ),
 )
 

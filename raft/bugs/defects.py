@@ -15,12 +15,14 @@ from raft.core import (
     RequestVote,
     VoteReply,
 )
+from raft.core.progress import Progress
 from raft.core.quorum import majority, reached
 from raft.core.records import Saved, SaveHardState
 from raft.core.roles import Follower
 from raft.core.types import Index, NodeId, Term
 from raft.kv import KeyValue
 from raft.node import Node
+from raft.sessions import Sessions
 
 
 class Unguarded(Core):
@@ -364,9 +366,9 @@ class SessionNotInSnapshot(KeyValue):
 
     def snapshot(self) -> bytes:
         """Leaves the sessions out."""
-        sessions, self._sessions = self._sessions, {}
+        sessions, self.sessions = self.sessions, Sessions(1)
         data = super().snapshot()
-        self._sessions = sessions
+        self.sessions = sessions
         return data
 
 
@@ -385,8 +387,8 @@ class JointOneMajority(AsInThePaper):
 
     __slots__ = ()
 
-    def _reached(self, value_of: Callable[[NodeId], int]) -> int:
-        return reached([value_of(voter) for voter in self.voters])
+    def _reached(self, role: Leader, value_of: Callable[[Progress], int]) -> int:
+        return reached([value_of(role.progress[voter]) for voter in self.voters])
 
     def _is_majority(self, names: Sequence[NodeId]) -> bool:
         return sum(name in self.voters for name in names) >= majority(len(self.voters))

@@ -197,12 +197,18 @@ class Base:
         """Whether this node is a voter."""
         return self.name in self.voters or self.name in self.config.outgoing
 
-    def _reached(self, value_of: Callable[[NodeId], int]) -> int:
+    def _reached(self, role: Leader, value_of: Callable[[Progress], int]) -> int:
         """The largest number a majority has reached; in a joint configuration, both (section 6)."""
-        found = reached([value_of(voter) for voter in self.voters])
+        progress = role.progress
+        found = reached([value_of(progress[voter]) for voter in self.voters])
         if self.config.outgoing:
-            found = min(found, reached([value_of(voter) for voter in self.config.outgoing]))
+            found = min(found, reached([value_of(progress[voter]) for voter in self.config.outgoing]))
         return found
+
+    def _new_seq(self, role: Leader, seq: int) -> None:
+        """Begins a round of confirmation; the leader confirms it to itself at once."""
+        role.read_seq = seq
+        role.progress[self.name].read_seq = seq
 
     def _is_majority(self, names: Sequence[NodeId]) -> bool:
         """Whether these are a majority; in a joint configuration, of both (section 6)."""

@@ -177,6 +177,11 @@ class Core(Membership, Elections, Reads):
         return isinstance(self.role, Leader) and self._start_transfer(self.role, target)
 
     @property
+    def is_changing_config(self) -> bool:
+        """Whether a change of membership is under way, as far as this server knows."""
+        return bool(self.config.outgoing) or self._configs[-1][0] > self.commit_index
+
+    @property
     def uncommitted(self) -> int:
         """How many entries of the log are not known to be committed."""
         return self.log.last_index - self.commit_index
@@ -186,7 +191,7 @@ class Core(Membership, Elections, Reads):
     def ready(self) -> Ready | None:
         """Takes what this turn has produced; None when there is nothing to do."""
         role = self.role
-        if isinstance(role, Leader):
+        if isinstance(role, Leader) and (self._unsaved or role.waiting_reads or role.sent_us):
             self._finish_turn_as_leader(role)
         records: Sequence[Record] = ()
         if self._unsaved or self._records or self._unsaved_hard_state:

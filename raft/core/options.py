@@ -30,6 +30,9 @@ class Options:
     pending_reads_max: int = 1024
     committed_per_turn_max: int = 256
     sessions_max: int = 10_000
+    leases_max: int = 10_000
+    watches_max: int = 1_024  # requests that wait for a change
+    watch_events_max: int = 10_000  # changes that are kept for those who watch
 
     def __post_init__(self) -> None:
         """Refuses timings under which no leader could last."""
@@ -63,4 +66,7 @@ _LIMITS = (
     "pending_reads_max",
     "committed_per_turn_max",
     "sessions_max",
+    "leases_max",
+    "watches_max",
+    "watch_events_max",
 )

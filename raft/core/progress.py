@@ -48,6 +48,23 @@ class Progress:
         self._inflight: deque[tuple[Index, int]] = deque()  # last index and size of each message
         self._inflight_bytes = 0
 
+    @property
+    def state(self) -> str:
+        """Which of the three ways of sending is in use."""
+        if self.snapshot is not None:
+            return "snapshot"
+        return "probe" if self.probing else "replicate"
+
+    @property
+    def inflight(self) -> int:
+        """How many messages with entries are not answered yet."""
+        return len(self._inflight)
+
+    @property
+    def inflight_bytes(self) -> int:
+        """How large those are."""
+        return self._inflight_bytes
+
     def may_send(self, appends_max: int, bytes_max: int) -> bool:
         """Whether entries may be sent now, without waiting for an answer."""
         if self.probing:

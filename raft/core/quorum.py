@@ -27,4 +27,4 @@ def reached(values: Sequence[int]) -> int:
     >>> reached([7, 3, 5, 4])  # three of four have reached 4
     4
     """
-    return sorted(values, reverse=True)[majority(len(values)) - 1]
+    return sorted(values)[(len(values) - 1) // 2]  # from the bottom: all but a majority lie below

@@ -21,11 +21,14 @@ at most.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from raft.core.base import Base
 from raft.core.messages import ReadIndex, ReadIndexReply
 from raft.core.roles import Follower, Leader, ReadRound, RemoteRead
+
+_read_seq = attrgetter("read_seq")
 
 
 class Reads(Base):
@@ -47,7 +50,7 @@ class Reads(Base):
 
     def _start_round(self, role: Leader) -> None:
         """Gives the waiting reads their index, and a round that confirms them."""
-        role.read_seq = self._next_seq(role)
+        self._new_seq(role, self._next_seq(role))
         role.read_rounds.append(ReadRound(role.read_seq, self.commit_index, tuple(role.waiting_reads)))
         role.waiting_reads = []
 
@@ -57,9 +60,7 @@ class Reads(Base):
 
     def _confirmed_seq(self, role: Leader) -> int:
         """The newest round that a majority has answered; the leader answers itself."""
-        return self._reached(
-            lambda voter: role.read_seq if voter == self.name else role.progress[voter].read_seq
-        )
+        return self._reached(role, _read_seq)
 
     def _finish_rounds(self, role: Leader) -> None:
         """Hands out the reads whose round a majority has confirmed and whose index is handed out already."""

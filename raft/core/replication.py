@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from raft.core.base import Base
 from raft.core.messages import AppendEntries, AppendReply, InstallSnapshot
 from raft.core.progress import Progress
 from raft.core.roles import Follower, Leader
 from raft.core.types import Entry, EntryKind, Index, NodeId
+
+_match_index = attrgetter("match_index")
+_heard_us = attrgetter("heard_us")
 
 
 class Replication(Base):
@@ -42,7 +46,7 @@ class Replication(Base):
         assert isinstance(role, Leader)
         self.heartbeat_us = self.now_us + self.options.heartbeat_us
         if self.options.lease_reads:
-            role.read_seq += 1
+            self._new_seq(role, role.read_seq + 1)
             role.sent_us.append((role.read_seq, self.now_us))
         for peer in self.peers:
             progress = role.progress[peer]
@@ -106,8 +110,7 @@ class Replication(Base):
 
     def _quorum_index(self, role: Leader) -> Index:
         """The last entry that a majority holds durably."""
-        progress = role.progress
-        return self._reached(lambda voter: progress[voter].match_index)
+        return self._reached(role, _match_index)
 
     def _may_commit(self, index: Index) -> bool:
         """Only an entry of the current term is committed by counting; earlier ones with it (Figure 8)."""
@@ -117,9 +120,8 @@ class Replication(Base):
         """Whether no majority has answered for a whole election timeout (CheckQuorum, thesis 6.2)."""
         if not self.options.check_quorum:
             return False
-        now_us, progress = self.now_us, role.progress
-        heard_us = self._reached(lambda voter: now_us if voter == self.name else progress[voter].heard_us)
-        return now_us - heard_us > self.options.election_timeout_us_max
+        role.progress[self.name].heard_us = self.now_us
+        return self.now_us - self._reached(role, _heard_us) > self.options.election_timeout_us_max
 
     # -- follower ----------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ heap of events, and all chance comes from one seed.
 >>> world.run(ms=1000)
 >>> leader = world.leader()
 >>> world.call(leader, Put("x", 1))
-Done(value=None)
+Done(mod_revision=1, revision=1)
 >>> world.call(leader, Get("x"))
-Done(value=1)
+Done(value=1, mod_revision=1, revision=1)
 """
 
 from __future__ import annotations

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from harness.clusters import docker
+from harness import config, plan
+from harness.clusters import docker, docker_box
 from harness.errors import SetupError
+from harness.systems.raft_service import RaftService
+from nemesis.target import HEALTHY, LinkRule, Ruleset
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -20,7 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 def engine():
     try:
         docker.probe()
-        client = docker.engine()
+        client = docker_box.engine()
     except SetupError as error:
         pytest.skip(str(error))
     yield client
@@ -43,11 +46,11 @@ def command(store, *options):
 
 def left_by(engine, pid):
     """Containers and networks that name this process as their owner."""
-    of_ours = {"label": docker.OWNER_LABEL}
+    of_ours = {"label": docker_box.OWNER_LABEL}
     containers = engine.containers.list(all=True, filters=of_ours, ignore_removed=True)
     labels = [(one.name, one.labels) for one in containers]
     labels += [(one.name, one.attrs["Labels"]) for one in engine.networks.list(filters=of_ours)]
-    return [name for name, found in labels if found[docker.OWNER_LABEL].startswith(f"{pid}:")]
+    return [name for name, found in labels if found[docker_box.OWNER_LABEL].startswith(f"{pid}:")]
 
 
 def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
@@ -96,10 +99,74 @@ def test_nothing_is_left_when_it_is_stopped(engine, tmp_path, number):
     assert left_by(engine, process.pid) == []
 
 
-def test_a_fault_that_containers_cannot_do_is_refused(engine, tmp_path):
+def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path):
+    options = ["--nodes", "3", "--time-limit", "12", "--rate", "50", "--seed", "4", "--json", "--via", "lb"]
+    options += [option for name in ("clock", "disk", "kill") for option in ("--fault", name)]
     done = subprocess.run(
-        command(tmp_path / "store", "--fault", "clock"), capture_output=True, text=True, check=False
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
     )
-    assert done.returncode == 254
-    assert "fault 'clock' needs 'clock', which this cluster cannot do" in done.stderr
-    assert not (tmp_path / "store").exists()
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, summary["valid"]) == (0, True), done.stderr
+    assert summary["ok"] > 30
+    nodes = Path(summary["run_dir"]) / "nodes"
+    assert "is UP" in (nodes / "lb.log").read_text()
+    leaders = {
+        (sample["node"], sample["status"]["term"])
+        for sample in map(json.loads, (nodes / "status.jsonl").read_text().splitlines())
+        if sample["status"] and sample["status"]["role"] == "leader"
+    }
+    assert len(leaders) > 1, "the leader changed under load, and nothing that was acknowledged was lost"
+
+
+CONNECT = """
+import socket, sys, time
+took = []
+for _ in range(15):
+    began = time.perf_counter()
+    socket.create_connection((sys.argv[1], 8000), 3).close()
+    took.append(1000 * (time.perf_counter() - began))
+print(sorted(took)[2])
+"""
+
+
+def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_again(engine, tmp_path):
+    planned = plan.draw(
+        config.load(None, {"cluster": "docker", "nodes": 3, "faults": [], "time_limit_s": 5.0}), 1
+    )
+    cluster = docker.DockerCluster(planned, RaftService(), tmp_path)
+    box, reach = cluster._box, cluster._box.reach()
+
+    async def connect_ms(src, dst):
+        return float(await reach.run(src, [box.python, "-c", CONNECT, cluster._addresses[dst]]))
+
+    async def client_ms(node):
+        began = time.perf_counter()
+        (await cluster._dial(node)).drop()
+        return 1000 * (time.perf_counter() - began)
+
+    async def main():
+        await cluster.open()
+        await cluster.set_network(
+            Ruleset({("n1", "n2"): LinkRule(delay_ms=50), ("n1", "n3"): LinkRule(blocked=True)})
+        )
+        assert 50 <= await connect_ms("n1", "n2") < 52
+        assert await connect_ms("n2", "n3") < 5
+        assert min([await client_ms("n1") for _ in range(5)]) < 5, "the clients' path is unaffected"
+        first = box.pid("n1")
+        box._containers["n1"].kill()
+        await cluster.start("n1")
+        assert box.pid("n1") != first, "it is another process in another namespace"
+        assert "blackhole" in await reach.run("n1", ["tc", "qdisc", "show"])
+        assert 50 <= await connect_ms("n1", "n2") < 52
+        await cluster.set_network(HEALTHY)
+        assert await connect_ms("n1", "n3") < 5
+        assert box.get("n1", PurePosixPath("/etc/hostname")), "files can be fetched"
+        box.put("n1", PurePosixPath("/tmp/there"), b"said")
+        assert b"said" in box.get("n1", PurePosixPath("/tmp/there"))
+        await cluster.close()
+
+    cluster.run(main)
+    assert [words.partition(", its last words")[0] for words in cluster.deaths()] == [
+        "n1 ended with its container, exit code 137"
+    ]
+    assert left_by(engine, os.getpid()) == []

@@ -120,6 +120,6 @@ def test_the_rule_is_written_in_place(file):
     inode = file.stat().st_ino
     disk.write_rule(file, DiskRule(0.001, 0.000001, 1.0))
     assert file.stat().st_ino == inode
-    assert file.stat().st_size == 16
+    assert file.stat().st_size == 64
     assert disk.read_rule(file) == DiskRule(0.001, 0.000001, 1.0)
     assert disk.read_rule(file.with_name("missing")) == HEALTHY_DISK

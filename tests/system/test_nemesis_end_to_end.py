@@ -106,8 +106,8 @@ class Cluster:
     async def resume(self, node):
         self.processes[node].send_signal(signal.SIGCONT)
 
-    async def set_clock(self, node, offset_ms):
-        clock.write_offset(self.directory / f"{node}.clock", offset_ms)
+    async def set_clock(self, node, rule):
+        clock.write_offset(self.directory / f"{node}.clock", rule.offset_ms)
 
     async def set_disk(self, node, rule):
         disk.write_rule(self.directory / f"{node}.disk", rule)

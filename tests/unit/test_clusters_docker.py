@@ -1,20 +1,22 @@
 """What the docker cluster decides without an engine, or with a feigned one."""
 
 import gc
+import re
 import types
+from pathlib import Path
 
 import pytest
 
 from harness import config, plan
-from harness.clusters import docker
+from harness.clusters import balancer, bundle, docker, docker_box, images
 from harness.errors import ConfigError, SetupError
+from harness.systems.raft_service import RaftService
 from nemesis.backend import PROBES, Abilities
 
 
-def planned(*faults):
-    return plan.draw(
-        config.load(None, {"cluster": "docker", "faults": list(faults), "time_limit_s": 60.0}), 1
-    )
+def planned(*faults, **options):
+    asked = {"cluster": "docker", "faults": list(faults), "time_limit_s": 60.0} | options
+    return plan.draw(config.load(None, asked), 1)
 
 
 def with_image(labels):
@@ -23,9 +25,9 @@ def with_image(labels):
 
 
 def test_without_the_sdk_the_remedy_is_named(monkeypatch):
-    monkeypatch.setattr(docker.importlib, "import_module", lambda name: exec("import no_such_module"))
+    monkeypatch.setattr(docker_box.importlib, "import_module", lambda name: exec("import no_such_module"))
     with pytest.raises(SetupError, match=r"the Docker SDK is missing; pip install 'splitbrain\[docker\]'"):
-        docker.engine()
+        docker_box.engine()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -33,23 +35,85 @@ def test_without_an_engine_the_reason_is_told(monkeypatch, tmp_path):
     pytest.importorskip("docker")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(SetupError, match="cluster 'docker': no Docker engine answers"):
-        docker.engine()
+        docker_box.engine()
     gc.collect()  # the SDK leaves the socket on which nobody answered
 
 
-def test_an_image_of_other_code_is_refused():
-    docker._check_image(with_image({docker.SOURCES_LABEL: docker.sources_digest()}))
-    with pytest.raises(SetupError, match="built from other code than this; make it again with: splitbrain"):
-        docker._check_image(with_image({docker.SOURCES_LABEL: "old"}))
+def test_the_image_of_a_node_is_named_by_its_code():
+    assert re.fullmatch("splitbrain-node:[0-9a-f]{12}", images.node_image())
+    assert bundle.digest() == bundle.digest()
+    assert images.problem(with_image({})) is None
 
 
-def test_a_missing_image_is_named():
-    with pytest.raises(SetupError, match=r"no image splitbrain-node .*splitbrain images build"):
-        docker._check_image(types.SimpleNamespace())
+def test_a_missing_image_is_named(monkeypatch):
+    monkeypatch.setattr(docker, "engine", lambda: types.SimpleNamespace(close=lambda: None))
+    docker.probe.cache_clear()
+    with pytest.raises(SetupError, match=r"no image splitbrain-node:.*make it with: splitbrain images build"):
+        docker.probe()
 
 
-def test_faults_that_containers_cannot_do_are_refused(monkeypatch):
+@pytest.fixture
+def able(monkeypatch):
+    """Containers in which everything works, but for the libraries of the image."""
+    monkeypatch.setattr(docker, "engine", lambda: types.SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(docker, "probe", lambda: Abilities(dict.fromkeys(PROBES)))
-    docker.check(planned("partition", "latency", "kill", "pause"))
-    with pytest.raises(ConfigError, match="fault 'disk' needs 'disk', which this cluster cannot do"):
+    monkeypatch.setattr(docker, "libraries", lambda: ("clock",))
+    built = []
+    monkeypatch.setattr(images, "problem", lambda _, image=None: "no image")
+    monkeypatch.setattr(images, "find_base", lambda *_: "base")
+    monkeypatch.setattr(images, "build", lambda _, image, base: built.append((image, base)))
+    return built
+
+
+def test_faults_that_containers_cannot_do_are_refused(able):
+    docker.check(planned("partition", "latency", "kill", "pause", "clock"))
+    with pytest.raises(
+        ConfigError, match=r"fault 'disk' needs 'disk.*cannot do \(no C compiler when the image"
+    ):
         docker.check(planned("disk"))
+
+
+def test_missing_images_are_built_before_the_run_and_it_is_said(able, capsys):
+    docker.check(planned("kill"))
+    assert able == [(images.node_image(), "base")]
+    assert capsys.readouterr().err == "cluster 'docker': no image; building it\n"
+    docker.check(planned("kill", via="lb"))
+    assert able[1:] == [(images.node_image(), "base"), (images.LB_IMAGE, "base")]
+
+
+class Engine:
+    """An engine with these images, whose registry cannot be reached."""
+
+    def __init__(self, *names):
+        self.images = self
+        self.names = names
+
+    def list(self, name):
+        return [each for each in self.names if each == name]
+
+    def pull(self, *_):
+        raise OSError("no route to the registry")
+
+
+def test_the_base_is_the_one_asked_for_or_there_or_made(monkeypatch):
+    said, made = [], []
+    monkeypatch.setattr(images, "_make_base", lambda: made.append(1))
+    assert images.find_base(Engine(), "mine", said.append) == "mine"
+    assert images.find_base(Engine(images.BASE), None, said.append) == images.BASE
+    assert (said, made) == ([], [])
+    assert images.find_base(Engine(), None, said.append) == images.BASE
+    assert made == [1]
+    assert "no route to the registry" in said[0]
+    assert "making splitbrain-base of Debian packages instead" in said[0]
+
+
+def test_the_balancer_of_the_compose_file_is_the_one_of_a_run():
+    names = {f"n{number}": f"n{number}" for number in range(1, 6)}
+    made = (images.recipes() / "haproxy.cfg").read_text()
+    assert made.partition("\n")[2] == balancer.config(RaftService(), names, by_name=True)
+
+
+def test_owners_on_other_machines_are_not_ours(monkeypatch):
+    here = docker_box.this_host()
+    assert here == docker_box.this_host()
+    assert "pid:[" in here or not Path("/proc/self/ns/pid").is_symlink()

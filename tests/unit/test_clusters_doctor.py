@@ -6,19 +6,23 @@ import os
 import pytest
 
 from harness import cli
-from harness.clusters import docker, local
+from harness.clusters import docker, docker_box, local, scratch
 from harness.commands import doctor
 from harness.errors import SetupError
 from nemesis.backend import PROBES, Abilities
 from nemesis.kinds import FAULTS
 
+FAULTS_OF_ALL_CLUSTERS = (
+    "partition", "latency", "kill", "pause", "loss", "duplicate", "reorder", "corrupt", "rate", "clock", "disk",
+)  # fmt: skip
 ALL = Abilities(dict.fromkeys(PROBES))
 
 
 @pytest.fixture(autouse=True)
 def _docker(monkeypatch):
     monkeypatch.setattr(docker, "probe", lambda: ALL)
-    monkeypatch.setattr(docker, "sweep", list)
+    monkeypatch.setattr(docker, "libraries", lambda: ("clock", "disk"))
+    monkeypatch.setattr(docker_box, "sweep", list)
 
 
 def say(capsys, *options):
@@ -32,16 +36,26 @@ def test_a_machine_that_can_all(monkeypatch, capsys):
     code, out = say(capsys, "--json")
     clusters = json.loads(out)["clusters"]
     assert code == 0
-    docker = clusters["docker"]["faults"]
-    assert not docker["clock"].pop("can")
-    assert docker["kill"]["by"] == "signals"
-    assert docker["corrupt"]["by"] == "netem"
+    assert clusters["docker"]["faults"]["clock"]["by"] == "library"
+    assert clusters["docker"]["faults"]["kill"]["by"] == "signals"
+    assert clusters["docker"]["faults"]["corrupt"]["by"] == "netem"
     assert set(clusters["sim"]["faults"]) == set(clusters["local"]["faults"]) == set(FAULTS)
+    assert all(fault["can"] for fault in clusters["sim"]["faults"].values())
     assert all(
-        fault["can"]
-        for cluster in (clusters["sim"], clusters["local"])
-        for fault in cluster["faults"].values()
+        clusters[name]["faults"][kind]["can"]
+        for name in ("local", "docker")
+        for kind in FAULTS_OF_ALL_CLUSTERS
     )
+    beyond = {"power-loss", "torn-write", "lying-disk", "misdirected-write"}
+    simulated_only = {"timer-drift"}
+    cannot = {
+        name: {fault for fault, found in clusters[name]["faults"].items() if not found["can"]}
+        for name in ("local", "docker")
+    }
+    assert simulated_only <= cannot["local"] <= simulated_only | beyond
+    damage = {"bit-flip", "truncate"}
+    assert cannot["docker"] == simulated_only | beyond | damage | {"crash", "membership"}
+    assert clusters["docker"]["faults"]["crash"]["reason"] == "this cluster cannot do it"
     assert clusters["local"]["faults"]["partition"]["by"] == "tc"
     assert clusters["local"]["faults"]["latency"]["by"] == "netem"
     assert clusters["local"]["faults"]["kill"]["by"] == "signals"
@@ -75,12 +89,12 @@ def test_without_namespaces_the_reason_is_told(monkeypatch, capsys):
 def test_heal_tells_what_it_removed(monkeypatch, capsys, tmp_path, found):
     monkeypatch.setattr(local, "probe", lambda: ALL)
     monkeypatch.setattr(doctor.netns, "sweep", lambda: list(found))
-    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: str(tmp_path))
-    ours = tmp_path / f"{local.DIRECTORY_PREFIX}{os.getpid()}-abc"
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(tmp_path))
+    ours = tmp_path / f"{scratch.PREFIX}{os.getpid()}-abc"
     ours.mkdir()
     assert json.loads(say(capsys, "--heal", "--json")[1])["healed"] == found
     assert ours.exists(), "its maker lives"
-    abandoned = tmp_path / f"{local.DIRECTORY_PREFIX}{2**22 + 1}-abc"
+    abandoned = tmp_path / f"{scratch.PREFIX}{2**22 + 1}-abc"
     abandoned.mkdir()
     assert json.loads(say(capsys, "--heal", "--json")[1])["healed"] == [*found, f"removed {abandoned}"]
     assert not abandoned.exists()

@@ -3,7 +3,7 @@
 import pytest
 
 from harness import clusters, config, plan
-from harness.clusters import local
+from harness.clusters import local, shims
 from harness.errors import ConfigError, SetupError
 from nemesis.backend import PROBES, Abilities
 from nemesis.netns import NetnsError
@@ -25,9 +25,9 @@ def test_a_fault_that_no_means_can_do_is_refused_with_the_reason(monkeypatch):
 
 
 def test_shims_are_used_only_where_the_plan_needs_them():
-    assert local.shims_of(planned("partition", "kill")) == ()
-    assert local.shims_of(planned("clock")) == ("clock",)
-    assert local.shims_of(planned("disk", "clock")) == ("clock", "disk")
+    assert shims.needed(planned("partition", "kill")) == ()
+    assert shims.needed(planned("clock")) == ("clock",)
+    assert shims.needed(planned("disk", "clock")) == ("clock", "disk")
 
 
 def test_without_a_compiler_the_fault_is_refused(monkeypatch, tmp_path):

@@ -65,7 +65,7 @@ def test_deadlock_names_the_task():
     async def waits_for_ever():
         await loop.create_future()
 
-    with pytest.raises(SimDeadlock, match="waits_for_ever"):
+    with pytest.raises(SimDeadlock, match=r"1 tasks wait: .*waits_for_ever at test_harness_sim_loop.py:\d+"):
         run(waits_for_ever(), loop)
 
 

@@ -32,7 +32,8 @@ CUT = Partition(topology="one", nodes=("n1",))
 def test_the_first_means_that_works_is_chosen(said, means):
     backend = choose(parse(said))
     assert (backend.blocked, backend.rate, backend.shapes) == means
-    assert set(backend.reasons) == {
+    assert ("resets" in backend.reasons) == (QUEUE not in said) == (backend.resets is None)
+    assert set(backend.reasons) - {"resets"} == {
         name for name, one in zip(("blocked", "rate", "shapes"), means, strict=True) if one is None
     }
     assert msgspec.json.decode(msgspec.json.encode(backend), type=Backend) == backend
@@ -49,13 +50,15 @@ def test_reasons_are_the_kernels_own_words():
 
 def test_what_has_no_means_is_refused_before_the_run():
     backend = choose(parse(TREE + NO_NETEM))
-    check_faults([CUT, Kill(aim="one", nodes=("n1",))], NODES, backend)
+    check_faults([CUT, Kill(aim="one", nodes=("n1",))], NODES, backend, ["kill"])
     with pytest.raises(
         FaultError, match=r"'latency' needs 'delay_ms', which this cluster cannot do \(netem: Err"
     ):
-        check_faults([CUT, SLOW], NODES, backend)
+        check_faults([CUT, SLOW], NODES, backend, ["kill"])
     with pytest.raises(FaultError, match="'rate' needs 'rate_kbit'"):
-        check_faults([Rate(aim="one", nodes=("n1",), rate_kbit=5)], NODES, choose(parse(NO_NETEM + QUEUE)))
+        check_faults(
+            [Rate(aim="one", nodes=("n1",), rate_kbit=5)], NODES, choose(parse(NO_NETEM + QUEUE)), []
+        )
 
 
 def test_needs():

@@ -3,25 +3,33 @@
 import msgspec
 import pytest
 
+from nemesis.effects import Now, check, resolve
 from nemesis.faults import (
     FAULT_TYPES,
+    ClockDrift,
     ClockSkew,
+    ClockStrobe,
     Corrupt,
+    Crash,
     Disk,
+    DiskDamage,
     Duplicate,
     Fault,
     FaultError,
     Kill,
     Latency,
     Loss,
+    LyingDisk,
+    Membership,
     Partition,
     Pause,
+    PowerLoss,
     Rate,
     Reorder,
-    check,
+    Reset,
+    Slow,
     encode,
     name_of,
-    resolve,
     wants_leader,
 )
 from nemesis.target import DiskRule, LinkRule
@@ -40,6 +48,20 @@ EXAMPLES = [
     Rate(aim="one", nodes=("n3",), rate_kbit=64),
     ClockSkew(aim="leader", nodes=("n3",), offset_ms=-250.5),
     Disk(aim="one", nodes=("n3",), sync_delay_ms=5, sync_error=0.5, write_error=1),
+    Partition(topology="leader-in-minority", nodes=("n1", "n2")),
+    Partition(topology="primaries", nodes=("n1",)),
+    Latency(aim="one", nodes=("n3",), delay_ms=5, jitter_ms=9, distribution="pareto", correlation=0.25),
+    Loss(aim="one", nodes=("n3",), probability=0.25, correlation=0.75),
+    Reset(aim="one", nodes=("n3",), probability=0.25),
+    ClockStrobe(aim="one", nodes=("n3",), delta_ms=200, period_ms=5),
+    ClockDrift(aim="one", nodes=("n3",), drift_ppm=-500, timers=True),
+    Disk(aim="one", nodes=("n3",), stalled=True, misdirect=0.5),
+    PowerLoss(aim="one", nodes=("n3",), torn_write=0.5),
+    LyingDisk(aim="one", nodes=("n3",), probability=0.5),
+    DiskDamage(aim="one", nodes=("n3",), damage="bit-flip", amount=2, places=(0.5, 0.25)),
+    Membership(aim="one", nodes=("n3",), change="replace"),
+    Slow(aim="trigger", nodes=("n3",), factor=10),
+    Crash(aim="primaries", nodes=("n3",), point="after-sync"),
     Kill(aim="leader", nodes=("n3", "n4")),
     Pause(aim="minority", nodes=("n3", "n4")),
 ]
@@ -61,7 +83,7 @@ def test_every_type_has_an_example():
 
 @pytest.mark.parametrize("fault", EXAMPLES, ids=name_of)
 def test_details_are_json(fault):
-    details = resolve(fault, CLUSTER, "n5").details
+    details = resolve(fault, CLUSTER, Now(leader="n5")).details
     assert details
     assert (
         msgspec.json.decode(msgspec.json.encode(details)) == msgspec.to_builtins(details, str_keys=True)
@@ -97,6 +119,27 @@ def test_ring_in_the_order_given():
     assert effect.details["grudge"]["n5"] == ("n4", "n2")
 
 
+def test_every_node_that_thinks_it_leads_is_alone():
+    fault = Partition(topology="primaries", nodes=("n1",))
+    effect = resolve(fault, CLUSTER, Now(leader="n2", primaries=("n2", "n5")))
+    assert effect.description == "partition primaries: n2 | n5 | n1 n3 n4"
+    assert {("n2", "n5"), ("n5", "n2"), ("n2", "n1")} < blocked(effect)
+    assert ("n1", "n3") not in blocked(effect)
+
+
+@pytest.mark.parametrize(("topology", "size"), [("leader-in-minority", 2), ("leader-in-majority", 3)])
+def test_the_leader_stands_on_the_side_that_is_asked_for(topology, size):
+    effect = resolve(Partition(topology=topology, nodes=CLUSTER[:size]), CLUSTER, Now(leader="n5"))
+    assert len(effect.details["hit"]) == size
+    assert effect.details["hit"][0] == "n5"
+
+
+def test_a_trigger_takes_the_place_of_the_first():
+    assert resolve(Kill(aim="trigger", nodes=("n1", "n2")), CLUSTER, Now(trigger="n4")).killed == ("n4", "n2")
+    cut = resolve(Partition(topology="trigger", nodes=("n1",)), CLUSTER, Now(trigger="n4"))
+    assert cut.description == "partition trigger: n4 | n1 n2 n3 n5"
+
+
 def test_custom_takes_the_grudge_as_written():
     effect = resolve(Partition(topology="custom", grudge={"n1": ("n2", "n3"), "n4": ()}), CLUSTER)
     assert {("n2", "n1"), ("n3", "n1")} == blocked(effect)
@@ -114,15 +157,15 @@ def test_custom_takes_the_grudge_as_written():
     ],
 )
 def test_the_leader_takes_the_place_of_the_first(nodes, leader, expected):
-    assert expected == resolve(Kill(aim="leader", nodes=nodes), CLUSTER, leader).killed
-    partition = resolve(Partition(topology="leader", nodes=nodes), CLUSTER, leader)
+    assert expected == resolve(Kill(aim="leader", nodes=nodes), CLUSTER, Now(leader=leader)).killed
+    partition = resolve(Partition(topology="leader", nodes=nodes), CLUSTER, Now(leader=leader))
     assert expected == partition.details["hit"]
     assert leader == partition.details["leader"]
     assert {dst for src, dst in blocked(partition) if src in expected} == set(CLUSTER) - set(expected)
 
 
 def test_who_does_not_aim_at_the_leader_does_not_care_for_it():
-    assert resolve(Pause(aim="one", nodes=("n2",)), CLUSTER, "n4").paused == ("n2",)
+    assert resolve(Pause(aim="one", nodes=("n2",)), CLUSTER, Now(leader="n4")).paused == ("n2",)
     assert not wants_leader(Pause(aim="one", nodes=("n2",)))
     assert wants_leader(Pause(aim="leader", nodes=("n2",)))
     assert wants_leader(Partition(topology="leader", nodes=("n2",)))
@@ -200,7 +243,7 @@ def test_the_ends_of_a_range_are_inside():
 
 
 def test_descriptions_and_details():
-    effects = [resolve(fault, CLUSTER, "n1") for fault in EXAMPLES]
+    effects = [resolve(fault, CLUSTER, Now(leader="n1")) for fault in EXAMPLES]
     assert [effect.description for effect in effects] == [
         "partition halves: n1 n2 | n3 n4 n5",
         "partition one: n1 -> n2 n3 n4 n5",
@@ -213,13 +256,24 @@ def test_descriptions_and_details():
         "rate one: n3 64 kbit/s",
         "clock leader: n1 -250.5 ms",
         "disk one: n3 sync +5 ms, sync fails 50%, full 100%",
+        "partition leader-in-minority: n1 n2 | n3 n4 n5",
+        "partition primaries: n1 | n2 n3 n4 n5",
+        "latency one: n3 5+9 ms pareto",
+        "loss one: n3 25% in bursts",
+        "reset one: n3 25%",
+        "clock-strobe one: n3 +200 ms every 5 ms",
+        "clock-drift one: n3 -500 ppm with timers",
+        "disk one: n3 stalled, misdirects 50%",
+        "power-loss one: n3 torn 50%",
+        "lying-disk one: n3 syncs lie 50%",
+        "disk-damage one: n3 bit-flip 2 bits",
+        "membership replace: n3",
+        "slow trigger: n3 10 times",
+        "crash primaries: n1 at after-sync",
         "kill leader: n1 n4",
         "pause minority: n3 n4",
     ]
-    assert ["leader" in effect.details for effect in effects] == [
-        *(False, False, False, False, False, True),
-        *(False, False, False, True, False, True, False),
-    ]
+    assert ["leader" in effect.details for effect in effects] == [wants_leader(fault) for fault in EXAMPLES]
 
 
 def test_reordering_needs_a_delay_to_overtake():
@@ -229,12 +283,12 @@ def test_reordering_needs_a_delay_to_overtake():
 
 
 def test_a_clock_is_shifted_on_the_nodes_hit():
-    effect = resolve(ClockSkew(aim="leader", nodes=("n3", "n4"), offset_ms=250), CLUSTER, "n5")
-    assert effect.skews_ms == {"n5": 250, "n4": 250}
+    effect = resolve(ClockSkew(aim="leader", nodes=("n3", "n4"), offset_ms=250), CLUSTER, Now(leader="n5"))
+    assert {node: rule.offset_ms for node, rule in effect.clocks.items()} == {"n5": 250, "n4": 250}
 
 
 def test_a_disk_is_broken_on_the_nodes_hit():
-    effect = resolve(Disk(aim="leader", nodes=("n3",), write_error=0.5), CLUSTER, "n5")
+    effect = resolve(Disk(aim="leader", nodes=("n3",), write_error=0.5), CLUSTER, Now(leader="n5"))
     assert effect.disks == {"n5": DiskRule(write_error=0.5)}
     assert effect.description == "disk leader: n5 full 50%"
 

@@ -61,9 +61,9 @@ class Books:
         self._called("resume", node)
         self.stopped[node] = False
 
-    async def set_clock(self, node, offset_ms):
-        self._called("set_clock", node, offset_ms)
-        self.clocks[node] = offset_ms
+    async def set_clock(self, node, rule):
+        self._called("set_clock", node, rule)
+        self.clocks[node] = rule.offset_ms
 
     async def set_disk(self, node, rule):
         self._called("set_disk", node, rule)
@@ -128,7 +128,7 @@ def test_inject_tells_whom_it_hit_and_heal_undoes_it():
         injected = await nemesis.inject(CUT_LEADER)
         assert injected.description == "partition leader: n2 | n1 n3"
         assert injected.details["leader"] == "n2"
-        assert msgspec.json.encode(injected)
+        assert msgspec.json.encode(injected.details)
         assert {"cut-2": injected.description} == dict(nemesis.in_force)
         healed = await nemesis.heal(CUT_LEADER)
         assert healed.description == "healed partition leader: n2 | n1 n3"
@@ -400,15 +400,19 @@ def test_a_cancelled_injection_is_healed_all_the_same():
     class Slow(Books):
         async def kill(self, node):
             await super().kill(node)
+            down.set()
             await asyncio.sleep(60)
 
     async def script(nemesis):
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(nemesis.inject(KILL_12), 0.01)
+        injection = asyncio.ensure_future(nemesis.inject(KILL_12))
+        await down.wait()
+        injection.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await injection
         assert target.states()["n1"] == "down"
         await nemesis.heal_all()
 
-    target = Slow()
+    target, down = Slow(), asyncio.Event()
     run(script, target)
     assert target.healthy()
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemesis import nfnetlink, nfqueue, packet
+from nemesis.abilities import SHAPES
 from nemesis.target import LinkRule, Ruleset
 
 PEERS = {"n1": "10.0.0.1", "n2": "10.0.0.2", "n3": "10.0.0.3"}
@@ -37,15 +38,33 @@ def test_a_node_does_what_arrives_there():
             ("n3", "n2"): LinkRule(blocked=True, delay_ms=5),
         }
     )
-    assert nfqueue.state(rules, "n2", PEERS).peers == {"10.0.0.1": LinkRule(delay_ms=5)}
-    assert list(nfqueue.state(rules, "n2", PEERS, blocks=True).peers) == ["10.0.0.1", "10.0.0.3"]
-    assert nfqueue.state(rules, "n3", PEERS).peers == {}
+    assert nfqueue.state(rules, "n2", PEERS, SHAPES).peers == {"10.0.0.1": LinkRule(delay_ms=5)}
+    with_blocked = nfqueue.state(rules, "n2", PEERS, (*SHAPES, "blocked")).peers
+    assert with_blocked == {"10.0.0.1": LinkRule(delay_ms=5), "10.0.0.3": LinkRule(blocked=True)}
+    assert nfqueue.state(rules, "n3", PEERS, SHAPES).peers == {}
 
 
-def test_a_rate_is_not_for_the_queue():
-    assert not nfqueue.needs_queue(LinkRule(rate_kbit=64))
-    for name in ("delay_ms", "jitter_ms", "loss", "duplicate", "reorder", "corrupt"):
-        assert nfqueue.needs_queue(LinkRule(**{name: 0.5}))
+def test_only_what_is_done_here_needs_the_queue():
+    """A rate is for tc; a shape of a jitter that there is not does nothing."""
+    for rule in (LinkRule(rate_kbit=64), LinkRule(distribution="normal", delay_correlation=0.5)):
+        assert nfqueue.state(Ruleset({("n1", "n2"): rule}), "n2", PEERS, SHAPES).peers == {}
+    for name in ("delay_ms", "jitter_ms", "loss", "duplicate", "reorder", "corrupt", "reset"):
+        rules = Ruleset({("n1", "n2"): LinkRule(**{name: 0.5})})
+        assert nfqueue.state(rules, "n2", PEERS, (*SHAPES, "reset")).peers
+    assert nfqueue.state(Ruleset({("n1", "n2"): LinkRule(reset=0.5)}), "n2", PEERS, SHAPES).peers == {}
+
+
+def test_a_segment_becomes_the_end_of_its_connection():
+    """Head only, RST set, both checksums right, the place in the stream kept; what is no TCP stays as it is."""
+    segment = struct.pack(">HHIIBBHHH", 1, 2, 0xAABBCCDD, 7, 5 << 4, 0x18, 100, 0, 0) + b"payload"
+    made = packet.as_reset(ip_packet(6, segment))
+    assert len(made) == 40 == int.from_bytes(made[2:4], "big")
+    assert made[20:32] == segment[:12]
+    assert made[33] == 0x14
+    assert plain_checksum(made[:20]) == 0
+    assert packet.with_checksum(made) == made
+    for other in (ip_packet(17, b"12345678udp"), ip_packet(6, segment, fragment=0x2000), b"", b"short"):
+        assert packet.as_reset(other) == other
 
 
 def test_a_state_goes_over_the_wire():
@@ -205,7 +224,7 @@ def queue(clock):
     one = nfqueue.Queue.__new__(nfqueue.Queue)
     one._random, one._rules, one._waiting, one._count = Random(1), {}, [], 0
     one._buffer, one.socket, one._raw = bytearray(1 << 17), Kernel(), None
-    one._bound = set()
+    one._bound, one._before = set(), {}
     one._bind = lambda number, needs_payload: None
     return one
 

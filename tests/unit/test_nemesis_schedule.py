@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemesis import draws, schedule
-from nemesis.faults import FaultError, Kill, Partition, resolve
+from nemesis import composition, draws, schedule
+from nemesis.backend import needs
+from nemesis.effects import Now, resolve
+from nemesis.faults import FaultError, Kill, Partition
 from nemesis.kinds import DEFAULT_MIX, FAULTS, default_kinds, kind
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
@@ -201,9 +203,9 @@ def test_every_kind_resolves_on_every_cluster_it_is_meant_for(name, count):
     faults = FAULTS[name].draw(nodes, Random(3))
     for fault in (next(faults) for _ in range(30)):
         for leader in (None, *nodes):
-            effect = resolve(fault, nodes, leader)
+            effect = resolve(fault, nodes, Now(leader=leader))
             if count > 2:  # of two nodes both are the majority, so a ring is whole
-                acts = effect.rules.links or effect.killed or effect.paused or effect.skews_ms or effect.disks
+                acts = needs(fault, nodes)
                 assert acts, effect.description
 
 
@@ -257,7 +259,7 @@ def test_faults_are_listed_only_where_a_name_is_wrong():
 
 
 def test_the_plan_in_the_documentation_is_one():
-    page = Path(__file__).parents[2] / "docs" / "faults.md"
+    page = Path(__file__).parents[2] / "docs" / "nemesis.md"
     (example,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
     events = schedule.decode(example)
     schedule.check_plan(events, ("n1", "n2", "n3"))
@@ -265,10 +267,9 @@ def test_the_plan_in_the_documentation_is_one():
 
 
 def test_the_documentation_names_every_kind():
-    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
-    assert not [
-        name for name in FAULTS if f"`{name}`" not in page and f"`-{name.partition('-')[2]}`" not in page
-    ]
+    page = (Path(__file__).parents[2] / "docs" / "nemesis.md").read_text()
+    rows = [f"| `{name}` | {one.summary} |" for name, one in FAULTS.items()]
+    assert [row for row in rows if row not in page] == []
 
 
 def test_a_plan_for_another_cluster_is_refused():
@@ -335,7 +336,102 @@ DIGESTS = {
     "partition-ring": "5087cb824a9e",
     "partition-bridge": "ddfceea237a0",
     "partition-leader": "3e92c25a4ebe",
+    "partition-primaries": "4740f6fb87c6",
+    "partition-leader-minority": "443a95008e69",
+    "partition-leader-majority": "cd318c63833d",
+    "partition-flapping": "48c3b63ed7a4",
+    "jitter": "92ac2cb76408",
+    "loss-bursts": "0337a7d1bb8e",
+    "reset": "7d35be9f31a3",
     "kill-leader": "61f1e31f9940",
     "kill-all": "b6c5c2da0a4d",
     "pause-leader": "a8e9bf860a35",
+    "slow": "7a53c6a5dc94",
+    "crash": "2064bb6a2756",
+    "clock-strobe": "c0cea4928567",
+    "clock-drift": "7444cae2d85d",
+    "timer-drift": "5be6b3b9f029",
+    "disk-stall": "189caeb57ae5",
+    "power-loss": "f5dd7bb472ab",
+    "torn-write": "2082f7320973",
+    "lying-disk": "9da4d2e217ec",
+    "misdirected-write": "17d130596807",
+    "bit-flip": "9cfe9fe349da",
+    "truncate": "e647f5d73114",
+    "membership": "b104736d20c8",
+    "transfer": "019f7f936a59",
+    "isolate-new-leader": "ee73434c4108",
+    "kill-new-leader": "816cc41c3ed4",
+    "kill-in-snapshot": "7ae551e19e23",
+    "partition-in-joint": "0a9c5ba7ab83",
 }
+
+
+def spans(events, kind):
+    return [(event.start_ms, event.stop_ms) for event in events if kind_of(event) == kind]
+
+
+def test_a_list_of_kinds_means_any_of_them():
+    assert plan(7, kinds=["kill", "pause"]) == plan(7, kinds=["any(kill, pause)"])
+
+
+def test_a_mix_has_one_fault_at_a_time_and_all_of_them():
+    events = plan(7, kinds=["mix(kill,pause,partition)"], duration_ms=300_000)
+    assert {kind_of(event) for event in events} == {"kill", "pause", "partition"}
+    assert all(before.stop_ms <= after.start_ms for before, after in itertools.pairwise(events))
+
+
+def test_phases_follow_one_another_and_a_part_may_be_empty():
+    events = plan(7, kinds=["phases(kill,any(),any(pause,kill))"], duration_ms=90_000, quiet_ms=0)
+    assert all(stop <= 30_000 or start >= 60_000 for start, stop in spans(events, "kill"))
+    assert any(stop <= 30_000 for _, stop in spans(events, "kill"))
+    assert any(start >= 60_000 for start, _ in spans(events, "kill"))
+    assert all(start >= 60_000 for start, _ in spans(events, "pause"))
+    assert len({event.id for event in events}) == len(events)
+
+
+def test_every_composition_is_drawn_again_from_its_text():
+    for text in ("mix(kill,kill)", "phases(mix(kill,pause),any(clock,phases(disk,loss)))", "any()"):
+        assert str(composition.parse(text)) == text
+        assert plan(3, kinds=[text]) == plan(3, kinds=[composition.parse(text)])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("mix()", "takes kinds, at least one"),
+        ("mix(any(kill))", "takes kinds, at least one"),
+        ("phases()", "without parts"),
+        ("sum(kill)", "'sum' takes no parts"),
+        ("any(kill", "ends too early"),
+        ("any(kill pause)", "lacks a comma"),
+        ("kill)", "goes on with"),
+        ("any(kil)", "did you mean 'kill'"),
+        ("kill & pause", "there is no fault 'kill & pause'"),
+        ("any(kill;pause)", "there is no fault"),
+        ("any(" * 20, "nests deeper"),
+        ("", "ends too early"),
+    ],
+)
+def test_a_composition_that_is_none_is_told(text, sentence):
+    with pytest.raises(FaultError, match=re.escape(sentence)):
+        composition.parse(text)
+
+
+def test_reactive_kinds_say_what_sets_them_off():
+    for name, one in FAULTS.items():
+        events = plan(7, kinds=[name])
+        assert all((event.when is not None) == (one.draw_trigger is not None) for event in events)
+    assert {event.when.on for event in plan(7, kinds=["kill-in-snapshot"])} == {"snapshot-receiving"}
+
+
+def test_flapping_is_never_a_single_long_cut():
+    events = plan(7, kinds=["partition-flapping"], duration_ms=120_000)
+    assert len(events) > 20
+    assert max(event.stop_ms - event.start_ms for event in events) <= 800
+
+
+def test_damage_for_good_stays_in_a_minority():
+    for name in ("bit-flip", "truncate", "lying-disk", "misdirected-write"):
+        events = plan(11, kinds=[name], duration_ms=600_000)
+        assert 1 <= len({node for event in events for node in event.fault.nodes}) <= 2

@@ -55,6 +55,15 @@ def test_members_in_the_environment_are_separated_by_spaces():
         ([*FLAGS, "--member", "n3"], "is not of the form name=host:port,host:port"),
         ([*FLAGS, "--member", "n3=a:1,b"], "address 'b' is not of the form host:port"),
         ([*FLAGS, "--member", MEMBERS[0]], "each named once"),
+        ([*FLAGS, "--peer-cert", __file__], "peer_cert without peer_key, peer_ca: TLS needs"),
+        ([*FLAGS, "--client-key", __file__], "client_key without client_cert"),
+        (
+            [*FLAGS, "--client-cert", "no/such", "--client-key", __file__],
+            "client_cert is no/such, where there is no",
+        ),
+        ([*FLAGS, "--token-file", "no/such"], "cannot read the token in no/such"),
+        ([*FLAGS, "--log-format", "xml"], "log_format is 'xml'; it must be one of text, json"),
+        ([*FLAGS, "--listen-clients", "here"], "address 'here' is not of the form host:port"),
         ([*FLAGS, "--heartbeat-ms", "soon"], "heartbeat_ms is 'soon'; it must be a whole number"),
         ([*FLAGS, "--heartbeat-ms", "500"], "must be positive and below"),
         ([*FLAGS, "--pre-vote", "maybe"], "pre_vote is 'maybe'; it must be true or false"),
@@ -72,3 +81,34 @@ def test_unknown_settings_in_a_file_are_named(tmp_path):
     file.write_text("heart_beat = 3\n")
     with pytest.raises(SettingsError, match="has unknown settings: heart_beat"):
         load(["--config", str(file)], {})
+
+
+def test_a_port_alone_is_one_of_loopback():
+    settings = load(["--name", "n1", "--data-dir", "d", "--member", "n1=7001,8001"], {})
+    assert settings.me.clients == Address(host="127.0.0.1", port=8001)
+    assert settings.exposed == []
+
+
+def test_who_listens_to_the_world_is_told_what_that_means():
+    everywhere = ["--listen-peers", "0.0.0.0:7001", "--listen-clients", "[::]:8001"]
+    settings = load([*FLAGS, *everywhere], {})
+    assert settings.listen_clients == Address(host="::", port=8001)
+    assert len(settings.exposed) == 2
+    assert len(load([*FLAGS, *everywhere], {"RAFT_TOKEN": "secret"}).exposed) == 1
+
+
+def test_the_token_is_not_shown(tmp_path):
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    settings = load([*FLAGS, "--token-file", str(file)], {})
+    assert settings.token == "secret"
+    assert "secret" not in repr(settings)
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match="which is empty"):
+        load([*FLAGS, "--token-file", str(file)], {})
+
+
+def test_no_sync_is_asked_for_by_name_only():
+    base = ["--name", "n1", "--data-dir", "d", "--member", "n1=h:1,h:2"]
+    assert not load(base, {}).unsafe_no_sync
+    assert load([*base, "--unsafe-no-sync"], {}).unsafe_no_sync

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness import plan as plans
 from harness.config import Config
-from harness.plan import PlannedOp
+from harness.planned import PlannedOp
 from harness.seeds import Streams
 from harness.shrink import edits
 from harness.shrink.attempt import attempt

@@ -370,3 +370,50 @@ def test_the_same_seed_gives_the_same_times_and_another_seed_others():
         return world.run(test)
 
     assert ends(5) == ends(5) != ends(6)
+
+
+def test_timers_of_equal_time_run_in_an_order_that_the_seed_draws():
+    """Asyncio guarantees none; what `call_soon` was given keeps its order."""
+
+    def order(seed):
+        world, seen = World(seed), []
+
+        async def test():
+            loop = asyncio.get_running_loop()
+            for i in range(8):
+                loop.call_at(5.0, seen.append, i)
+            for i in range(8):
+                loop.call_soon(seen.append, str(i))
+            await asyncio.sleep(6)
+
+        world.run(test)
+        return seen
+
+    first = order(1)
+    assert first[:8] == [str(i) for i in range(8)]
+    assert sorted(first[8:]) == list(range(8)) != first[8:]
+    assert order(1) == first
+    assert order(2) != first
+
+
+def test_sets_of_tasks_are_walked_in_the_same_order_each_time():
+    async def test():
+        tasks = [asyncio.ensure_future(asyncio.sleep(1)) for _ in range(100)]
+        done, _ = await asyncio.wait(set(tasks))
+        return [tasks.index(task) for task in done]
+
+    assert World(1).run(test) == World(1).run(test)
+
+
+def test_the_trace_tells_runs_apart():
+    def trace(seed, extra=0):
+        world = world_with(seed=seed)
+
+        async def test():
+            await exchange(b"x" * (10 + extra))
+
+        world.run(test)
+        return world.loop.trace_sha256
+
+    assert trace(1) == trace(1)
+    assert len({trace(1), trace(2)}) == 2

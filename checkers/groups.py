@@ -1,0 +1,53 @@
+"""Groups of registers that are read and written together: linearizable, each group by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from checkers.history import History, Op
+from checkers.linear import check_linearizable
+from checkers.models import model_by_name
+from checkers.values import freeze, show
+from checkers.verdict import Verdict, worst
+
+NAME = "multi-register"
+
+
+def check_multi_register(history: History) -> Verdict:
+    """Whether the transactions of each key are linearizable as reads and writes of several registers.
+
+    Raises:
+        HistoryError: the history is malformed.
+    """
+    groups: dict[Any, list[Op]] = {}
+    for op in history.lines:
+        if isinstance(op.process, int):
+            groups.setdefault(freeze(op.key), []).append(op)
+    if not groups:
+        return Verdict(
+            valid="unknown", checker=NAME, cause="there is no transaction: there is nothing to check"
+        )
+    verdicts = {show(key): _check(lines) for key, lines in groups.items()}
+    bad = [(key, verdict) for key, verdict in verdicts.items() if verdict.valid != "valid"]
+    valid = worst(verdict.valid for verdict in verdicts.values())
+    first = next((verdict for _, verdict in bad if verdict.valid == valid), Verdict(valid=valid))
+    return replace(
+        first,
+        checker=NAME,
+        operations=sum(verdict.operations for verdict in verdicts.values()),
+        keys=len(groups),
+        failing_keys=tuple(key for key, verdict in bad if verdict.valid == "invalid"),
+        unknown_keys=tuple(key for key, verdict in bad if verdict.valid == "unknown"),
+        at=tuple(sorted(_last_line(groups, key) for key, verdict in bad if verdict.valid == "invalid")),
+    )
+
+
+def _check(lines: list[Op]) -> Verdict:
+    # Registers begin as absent, which reads as null.
+    names = sorted({str(op[1]) for line in lines for op in line.value or ()})
+    return check_linearizable(lines, model_by_name(NAME, dict.fromkeys(names)))
+
+
+def _last_line(groups: dict[Any, list[Op]], name: str) -> int:
+    return next(lines[-1].index for key, lines in groups.items() if show(key) == name)

@@ -1,0 +1,204 @@
+"""Sets: was every element that was added seen again?
+
+`set` looks at the last read only. `set-full` looks at all of them, and says of every element when it became visible
+for good, or was lost.
+
+Theory of operation of set-full
+    An element is *known* once its add was acknowledged, or once a read saw it. A read that began after that must have
+    it. By the reads that began after it was known:
+
+    stable      the last of them has it. Its *stable latency* is how long, after it was known, a read could still
+                begin that had it not: 0 in a linearizable set. A stable element with a latency above 0 is *stale*.
+    lost        the last of them has it not: its *lost latency* is how long after it was known it was last missed
+                for the first time.
+    never read  there is no such read. Nothing follows.
+
+    ``linearizable`` (the default) makes stale elements invalid; without it they are only counted. Elements that
+    nobody added, and elements that one read has twice, are always invalid. An add without a known outcome may be
+    seen or not; once it was seen it must stay.
+
+Rules of this module
+    1. Keys are sets of their own.
+    2. A history without an ok read, or in which no element could be judged, is ``unknown``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from checkers.calls import Call, calls_of, hashable
+from checkers.findings import Findings, some
+from checkers.history import History
+from checkers.verdict import Verdict
+
+SET = "set"
+SET_FULL = "set-full"
+
+
+def check_set(history: History) -> Verdict:
+    """Whether the last ok read of each key has every acknowledged element, and no other than attempted ones.
+
+    Raises:
+        HistoryError: the history is malformed.
+    """
+    findings = Findings()
+    unread = []
+    groups = _by_key(calls_of(history))
+    for key, calls in groups.items():
+        final = next((call for call in reversed(calls) if call.f == "read" and call.status == "ok"), None)
+        if final is None:
+            unread.append(key)
+            continue
+        there = Counter(hashable(one) for one in final.result or ())
+        adds = [(hashable(call.argument), call.status) for call in calls if call.f == "add"]
+        acknowledged = {element for element, status in adds if status == "ok"}
+        possible = acknowledged | {element for element, status in adds if status == "info"}
+        at = final.complete.index
+        findings.several("lost", [e for e in acknowledged if e not in there], key, at)
+        findings.several("unexpected", [e for e in there if e not in possible], key, at)
+        findings.several("duplicated", [e for e, count in there.items() if count > 1], key, at)
+        findings.count("recovered", sum(e in there and e not in acknowledged for e in possible))
+    cause = (
+        f"the set {some(unread)} was never read: there is nothing to check" if unread or not groups else ""
+    )
+    return findings.verdict(SET, sum(map(len, groups.values())), len(groups), cause)
+
+
+@dataclass(slots=True)
+class _Element:
+    """What is known of an element: when it was known, and the reads that began after that."""
+
+    status: str
+    known: int | None = None
+    known_ns: int = 0
+    seen: Call | None = None  # the last read, by invocation, that has it
+    missed: Call | None = None  # the last read, by invocation, that has it not although it was known
+
+
+@dataclass(slots=True)
+class _Set:
+    """One key's elements and what became of them."""
+
+    elements: dict[Any, _Element] = field(default_factory=dict)
+    stable_ms: list[float] = field(default_factory=list)
+    lost_ms: list[float] = field(default_factory=list)
+
+
+def check_set_full(history: History, *, linearizable: bool = True) -> Verdict:
+    """What became of every element; see the module.
+
+    Raises:
+        HistoryError: the history is malformed.
+    """
+    findings = Findings()
+    stable_ms: list[float] = []
+    lost_ms: list[float] = []
+    groups = _by_key(calls_of(history))
+    for key, calls in groups.items():
+        one = _go_through(key, calls, findings)
+        _judge(key, one, findings, linearizable=linearizable)
+        stable_ms += one.stable_ms
+        lost_ms += one.lost_ms
+    judged = findings.counts.get("stable", 0) + findings.counts.get("lost", 0)
+    cause = "" if judged else "no element was read after it was known to be added: there is nothing to check"
+    notes = [
+        f"{name} latency, ms: " + "  ".join(f"p{q} {_quantile(found, q):.1f}" for q in (50, 95, 100))
+        for name, found in (("stable", stable_ms), ("lost", lost_ms))
+        if any(found)
+    ]
+    return findings.verdict(SET_FULL, sum(map(len, groups.values())), len(groups), cause, notes)
+
+
+def _by_key(calls: Sequence[Call]) -> dict[Any, list[Call]]:
+    groups: dict[Any, list[Call]] = {}
+    for call in calls:
+        if call.f in ("add", "read"):
+            groups.setdefault(hashable(call.key), []).append(call)
+    return groups
+
+
+def _go_through(key: Any, calls: Sequence[Call], findings: Findings) -> _Set:
+    one = _Set()
+    reads: list[tuple[Call, set[Any]]] = []
+    for call in calls:
+        if call.f == "add":
+            element = hashable(call.argument)
+            known = call.ret if call.status == "ok" else None
+            one.elements[element] = _Element(call.status, known, call.complete.time_ns)
+    for call in calls:
+        if call.f == "read" and call.status == "ok":
+            there = [hashable(value) for value in call.result or ()]
+            inside = set(there)
+            reads.append((call, inside))
+            at = call.complete.index
+            if len(inside) < len(there):
+                findings.several("duplicated", [e for e, n in Counter(there).items() if n > 1], key, at)
+            strange = [e for e in there if e not in one.elements or one.elements[e].status == "fail"]
+            findings.several("unexpected", strange, key, at)
+    for call, inside in sorted(reads, key=lambda read: read[0].ret or 0):
+        for element in inside:  # known by the first read that has it, if no add was acknowledged before
+            found = one.elements.get(element)
+            if found is not None and (found.known is None or (call.ret or 0) < found.known):
+                found.known, found.known_ns = call.ret, call.complete.time_ns
+    _reads_after(one, reads)
+    return one
+
+
+def _reads_after(one: _Set, reads: Sequence[tuple[Call, set[Any]]]) -> None:
+    """For each element the last reads, by invocation, that have it and have it not."""
+    waiting = sorted(
+        (found.known, e) for e, found in enumerate(one.elements.values()) if found.known is not None
+    )
+    elements = list(one.elements.items())
+    known: dict[Any, _Element] = {}
+    place = 0
+    for call, inside in reads:  # in order of invocation
+        while place < len(waiting) and waiting[place][0] < call.call:
+            element, found = elements[waiting[place][1]]
+            known[element] = found
+            place += 1
+        missed = known.keys() - inside if len(inside) < len(known) or not inside >= known.keys() else ()
+        for element in missed:
+            known[element].missed = call
+        for element in inside:
+            if element in known:
+                known[element].seen = call
+
+
+def _judge(key: Any, one: _Set, findings: Findings, *, linearizable: bool) -> None:
+    for element, found in one.elements.items():
+        if found.known is None or (found.seen is None and found.missed is None):
+            findings.count("never-read" if found.status != "fail" else "failed", 1)
+            continue
+        missed = found.missed
+        late_ms = max(0.0, (missed.invoke.time_ns - found.known_ns) / 1e6) if missed is not None else 0.0
+        if missed is not None and (found.seen is None or found.seen.call < missed.call):
+            one.lost_ms.append(late_ms)
+            findings.add(
+                "lost",
+                missed.complete.index,
+                f"{_named(element, key)} was known at {found.known_ns / 1e9:.3f} s; the read {missed.span} "
+                f"of process {missed.process}, begun at {missed.invoke.time_ns / 1e9:.3f} s, has it not, "
+                "nor have later ones",
+            )
+            continue
+        one.stable_ms.append(late_ms)
+        findings.count("stable", 1)
+        if missed is not None:
+            sentence = (
+                f"{_named(element, key)} was known at {found.known_ns / 1e9:.3f} s; the read {missed.span} "
+                f"of process {missed.process}, begun {late_ms:.1f} ms later, has it not"
+            )
+            findings.add("stale", missed.complete.index, sentence, wrong=linearizable)
+
+
+def _named(element: Any, key: Any) -> str:
+    return f"{some([element])}" + (f" of {some([key])}" if key is not None else "")
+
+
+def _quantile(found: Sequence[float], percent: int) -> float:
+    ordered = sorted(found)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

@@ -1,0 +1,220 @@
+"""Combinators of time: when operations come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.generators.base import (
+    PENDING,
+    Answer,
+    Context,
+    Event,
+    Generator,
+    Liftable,
+    Pending,
+    Quiet,
+    is_deaf,
+    lift,
+)
+
+US_PER_S = 1_000_000
+
+
+class _TimeLimit:
+    __slots__ = ("_end_us", "_generator", "_limit_us", "deaf")
+
+    def __init__(self, limit_us: int, generator: Generator, end_us: int | None) -> None:
+        self._limit_us = limit_us
+        self._generator = generator
+        self.deaf = is_deaf(generator)
+        self._end_us = end_us
+
+    def op(self, context: Context) -> Answer | None:
+        if self._end_us is not None and context.time_us >= self._end_us:
+            return None
+        answer = self._generator.op(context)
+        if answer is None:
+            return None
+        event, after = answer
+        if isinstance(event, Pending):
+            return (event, _TimeLimit(self._limit_us, after, self._end_us))
+        end_us = self._end_us if self._end_us is not None else event.time_us + self._limit_us
+        return (event, _TimeLimit(self._limit_us, after, end_us)) if event.time_us < end_us else None
+
+    def update(self, context: Context, event: Event) -> Generator:
+        after = self._generator.update(context, event)
+        return self if after is self._generator else _TimeLimit(self._limit_us, after, self._end_us)
+
+
+def time_limit(seconds: float, generator: Liftable) -> Generator:
+    """No operation so long after the first one, or later.
+
+    >>> from harness.generators import ask, repeat
+    >>> from harness.generators.simulate import simulate
+    >>> events = simulate(time_limit(0.02, repeat(ask("read"))), concurrency=1, nemesis=False)
+    >>> [event.time_us for event in events if event.kind == "invoke"]
+    [0, 10000]
+    """
+    return _TimeLimit(int(seconds * US_PER_S), lift(generator), None)
+
+
+class _Spaced:
+    """Operations with gaps between them: from when each was due with `late`, else from when it could be done."""
+
+    __slots__ = ("_draw", "_generator", "_late", "_next_us", "deaf")
+
+    def __init__(
+        self, draw: Callable[[Context], float], generator: Generator, next_us: float | None, *, late: bool
+    ) -> None:
+        self._draw = draw
+        self._generator = generator
+        self.deaf = is_deaf(generator)
+        self._next_us = next_us
+        self._late = late
+
+    def op(self, context: Context) -> Answer | None:
+        due_us = self._next_us if self._next_us is not None else context.time_us + self._draw(context)
+        answer = self._generator.op(context.at(int(due_us)) if due_us > context.time_us else context)
+        if answer is None:
+            return None
+        event, after = answer
+        if isinstance(event, Pending):
+            return (event, _Spaced(self._draw, after, due_us, late=self._late))
+        next_us = (due_us if self._late else max(due_us, event.time_us)) + self._draw(context)
+        return (event, _Spaced(self._draw, after, next_us, late=self._late))
+
+    def update(self, context: Context, event: Event) -> Generator:
+        after = self._generator.update(context, event)
+        return (
+            self if after is self._generator else _Spaced(self._draw, after, self._next_us, late=self._late)
+        )
+
+
+def stagger(seconds: float, generator: Liftable) -> Generator:
+    """So long between operations on average, drawn between nothing and twice that; for all threads together.
+
+    >>> from harness.generators import ask, limit, repeat
+    >>> from harness.generators.simulate import simulate
+    >>> events = simulate(limit(1000, stagger(0.01, repeat(ask("read")))), concurrency=10)
+    >>> 9 < events[-1].time_us / US_PER_S < 11
+    True
+    """
+    width_us = 2 * seconds * US_PER_S
+    return _Spaced(lambda context: context.dice.random() * width_us, lift(generator), None, late=False)
+
+
+def delay(seconds: float, generator: Liftable) -> Generator:
+    """So long between operations; late ones catch up.
+
+    >>> from harness.generators import ask, repeat
+    >>> from harness.generators.simulate import simulate
+    >>> events = simulate(delay(0.5, repeat(ask("read"), 3)))
+    >>> [event.time_us for event in events if event.kind == "invoke"]
+    [0, 500000, 1000000]
+    """
+    gap_us = seconds * US_PER_S
+    return _Spaced(lambda _context: gap_us, lift(generator), 0.0, late=True)
+
+
+class _CycleTimes:
+    __slots__ = ("_generators", "_start_us", "_times_us", "deaf")
+
+    def __init__(
+        self, times_us: tuple[int, ...], generators: tuple[Generator, ...], start_us: int | None
+    ) -> None:
+        self._times_us = times_us
+        self._generators = generators
+        self.deaf = all(map(is_deaf, generators))
+        self._start_us = start_us
+
+    def op(self, context: Context) -> Answer | None:
+        start_us = self._start_us if self._start_us is not None else context.time_us
+        period_us = sum(self._times_us)
+        now_us = context.time_us
+        for _ in range(2 * len(self._times_us)):
+            place, end_us = self._window((now_us - start_us) % period_us, now_us)
+            answer = self._generators[place].op(context.at(now_us) if now_us > context.time_us else context)
+            if answer is None:
+                return None
+            event, after = answer
+            if isinstance(event, Pending) or event.time_us < end_us:
+                generators = (*self._generators[:place], after, *self._generators[place + 1 :])
+                return (event, _CycleTimes(self._times_us, generators, start_us))
+            now_us = end_us  # it comes only after its window: then it is another one's turn
+        return None
+
+    def _window(self, into_us: int, now_us: int) -> tuple[int, int]:
+        for place, length_us in enumerate(self._times_us):
+            if into_us < length_us:
+                return place, now_us + length_us - into_us
+            into_us -= length_us
+        raise AssertionError("a time within the period is within one of its windows")
+
+    def update(self, context: Context, event: Event) -> Generator:
+        generators = tuple(one.update(context, event) for one in self._generators)
+        return _CycleTimes(self._times_us, generators, self._start_us)
+
+
+def cycle_times(*windows: tuple[float, Liftable]) -> Generator:
+    """By the clock: so many seconds of the first, so many of the second, and so on, round and round.
+
+    Each goes on where it was when its turn comes again.
+
+    >>> from harness.generators import ask, repeat, time_limit
+    >>> from harness.generators.simulate import simulate
+    >>> calm, busy = delay(1, repeat(ask("calm"))), delay(0.5, repeat(ask("busy")))
+    >>> events = simulate(time_limit(4, cycle_times((2, calm), (1, busy))))
+    >>> [(event.time_us // 100_000, event.f) for event in events if event.kind == "invoke"][:5]
+    [(0, 'calm'), (10, 'calm'), (20, 'busy'), (20, 'busy'), (20, 'busy')]
+    """
+    return _CycleTimes(
+        tuple(int(seconds * US_PER_S) for seconds, _ in windows),
+        tuple(lift(generator) for _, generator in windows),
+        None,
+    )
+
+
+class _Cache(Quiet):
+    __slots__ = ("_generator", "_kept", "_until_us", "_width_us")
+
+    def __init__(self, width_us: int, generator: Generator, kept: Answer | None, until_us: int) -> None:
+        self._width_us = width_us
+        self._generator = generator
+        self._kept = kept
+        self._until_us = until_us
+
+    def op(self, context: Context) -> Answer | None:
+        if self._kept is not None and context.time_us < self._until_us:
+            event = self._kept[0]
+            if isinstance(event, Event):
+                thread = context.some_free()
+                if thread < 0:
+                    return (PENDING, self)
+                event = Event(
+                    context.time_us,
+                    thread,
+                    context.processes[thread],
+                    event.f,
+                    event.key,
+                    event.value,
+                    event.kind,
+                )
+            return (event, self)
+        answer = self._generator.op(context)
+        if answer is None or isinstance(answer[0], Pending):
+            return answer
+        until_us = context.time_us + self._width_us
+        return (answer[0], _Cache(self._width_us, answer[1], answer, until_us))
+
+
+def cache(seconds: float, generator: Liftable) -> Generator:
+    """Repeats an operation that is costly to make for so long, before the generator is asked for another.
+
+    >>> from harness.generators import ask, delay, limit
+    >>> from harness.generators.simulate import simulate
+    >>> costly = (ask("write", None, n) for n in range(9))
+    >>> events = simulate(limit(4, delay(0.4, cache(1, costly))))
+    >>> [event.value for event in events if event.kind == "invoke"]
+    [0, 0, 0, 1]
+    """
+    return _Cache(int(seconds * US_PER_S), lift(generator), None, 0)

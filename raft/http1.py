@@ -1,0 +1,288 @@
+"""HTTP/1.1 on a transport: calls in, answers out, and nothing of what they mean.
+
+Theory of operation
+    A connection is an `asyncio.Protocol`, for a stream with a task of its own costs more than everything else
+    that a server does for a small call. Calls of one connection are handled one after another, in order; what a
+    client sends ahead waits in the buffer. A handler may answer at once or later, once, from the loop's thread.
+
+Rules of this module
+    1. Everything a client can make grow has a bound: the head, the body, what is sent ahead, the time a half-sent
+       call may take, the number of connections.
+    2. What is no HTTP/1.1 is answered with why, and the connection ends, for nobody knows where its next call
+       would begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple, TypeAlias, cast
+
+HEAD_BYTES_MAX = 16 << 10
+BODY_BYTES_MAX = 4 << 20
+CONNECTIONS_MAX = 10_000
+_HALF_CALL_S_MAX = 30.0
+_REASONS = {
+    200: "OK",
+    202: "Accepted",
+    307: "Temporary Redirect",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    410: "Gone",
+    413: "Content Too Large",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+_JSON = ("Content-Type", "application/json")
+_FIRST = {status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in _REASONS.items()}
+
+
+class Call(NamedTuple):
+    """What a client asks; names of headers are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """What it gets. With `chunks` the body is what they yield, for as long as they do."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    chunks: AsyncIterator[bytes] | None = None
+
+
+class Refusal(Exception):
+    """A call that is answered with an error, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+Respond: TypeAlias = Callable[[Answer], None]
+Handler: TypeAlias = Callable[[Call, Respond], None]
+
+
+class Http1:
+    """Makes connections that one handler answers: `loop.create_server(http1.connection, ...)`."""
+
+    def __init__(self, handle: Handler, refuse: Callable[[Refusal], Answer]) -> None:
+        self.handle = handle
+        self.refuse = refuse  # how an error is worded
+        self.connections: set[Connection] = set()
+
+    def connection(self) -> Connection:
+        """A protocol for one more connection."""
+        return Connection(self)
+
+    def close(self) -> None:
+        """Ends all connections."""
+        for connection in list(self.connections):
+            connection.close()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, http1: Http1) -> None:
+        self._http1 = http1
+        self._transport: asyncio.Transport
+        self._buffer = b""
+        self._keep = True  # whether another call may follow
+        self._busy = False  # a call is being answered
+        self._taking = False
+        self._told_to_go_on = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+
+    # -- what the transport says -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        if len(self._http1.connections) >= CONNECTIONS_MAX:
+            transport.close()
+            return
+        self._http1.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        del exc
+        self._http1.connections.discard(self)
+        self._stop_timer()
+        if self._pump is not None:
+            self._pump.cancel()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is answered."""
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._may_write.set()
+
+    def data_received(self, data: bytes) -> None:
+        """More bytes of calls."""
+        self._buffer = self._buffer + data if self._buffer else data
+        if not self._busy:
+            self._take_calls()
+        elif len(self._buffer) > HEAD_BYTES_MAX + BODY_BYTES_MAX:
+            self._transport.pause_reading()
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._keep = False
+        self._transport.close()
+
+    def _take_calls(self) -> None:
+        """Takes calls off the buffer until one has to wait for its answer, or is not there as a whole."""
+        self._taking = True
+        try:
+            while self._buffer and not self._busy and self._keep:
+                call = self._next_call()
+                if call is None:
+                    self._start_timer()
+                    break
+                self._stop_timer()
+                self._busy = True
+                self._http1.handle(call, self._respond)
+        except Refusal as refusal:
+            self._keep = False
+            self._write(self._http1.refuse(refusal))
+        finally:
+            self._taking = False
+
+    def _next_call(self) -> Call | None:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
+        if end < 0:
+            if len(buffer) >= HEAD_BYTES_MAX:
+                raise Refusal(413, f"the head of the request is longer than {HEAD_BYTES_MAX} bytes")
+            return None
+        first, *lines = buffer[:end].decode("latin-1").split("\r\n")
+        parts = first.split(" ")
+        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+            raise Refusal(400, f"{first[:100]!r} is no HTTP/1.1 request")
+        headers = _headers_of(lines)
+        length = _body_length(headers)
+        start, stop = end + 4, end + 4 + length
+        if len(buffer) < stop:
+            if "expect" in headers and not self._told_to_go_on:
+                self._told_to_go_on = True
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return None
+        self._buffer = buffer[stop:]
+        self._told_to_go_on = False
+        self._keep = _keeps(parts[2], headers.get("connection", ""))
+        path, _, query = parts[1].partition("?")
+        return Call(parts[0], path, query, headers, buffer[start:stop])
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_HALF_CALL_S_MAX, self._on_timer)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._keep = False
+        self._write(self._http1.refuse(Refusal(408, f"half a call after {_HALF_CALL_S_MAX:.0f} s")))
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def _respond(self, answer: Answer) -> None:
+        if self._transport.is_closing():
+            return
+        if answer.chunks is not None:
+            self._pump = asyncio.get_running_loop().create_task(self._stream(answer, answer.chunks))
+            return
+        self._write(answer)
+        self._answered()
+
+    def _answered(self) -> None:
+        self._busy = False
+        if self._buffer and not self._taking:
+            self._transport.resume_reading()
+            self._take_calls()
+
+    def _write(self, answer: Answer) -> None:
+        head = f"{_FIRST[answer.status]}Content-Length: {len(answer.body)}\r\n{self._headers(answer)}\r\n"
+        self._transport.write(head.encode("latin-1") + answer.body)
+        if not self._keep:
+            self._transport.close()
+
+    def _headers(self, answer: Answer) -> str:
+        if not answer.headers:
+            return "Content-Type: application/json\r\n" + ("" if self._keep else "Connection: close\r\n")
+        headers = answer.headers
+        if not any(name == "Content-Type" for name, _ in headers):
+            headers = (_JSON, *headers)
+        if not self._keep:
+            headers = (*headers, ("Connection", "close"))
+        return "".join(f"{name}: {value}\r\n" for name, value in headers)
+
+    async def _stream(self, answer: Answer, chunks: AsyncIterator[bytes]) -> None:
+        """Sends chunks as they come, no faster than the client takes them."""
+        head = f"{_FIRST[answer.status]}Transfer-Encoding: chunked\r\n{self._headers(answer)}\r\n"
+        self._transport.write(head.encode("latin-1"))
+        async for chunk in chunks:
+            if chunk:
+                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                await self._may_write.wait()
+        self._pump = None
+        self._transport.write(b"0\r\n\r\n")
+        if not self._keep:
+            self._transport.close()
+        self._answered()
+
+
+def _headers_of(lines: list[str]) -> dict[str, str]:
+    """Headers by name.
+
+    What two readers could take for two different things is refused: a request is not to be longer for us than
+    for a proxy before us (RFC 9112, sections 5.1, 5.2 and 6.3).
+    """
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or " " in name or "\t" in name:
+            raise Refusal(400, f"{line[:100]!r} is no header")
+        name = name.lower()
+        if name in headers and name in ("content-length", "transfer-encoding", "host"):
+            raise Refusal(400, f"{name} is there twice")
+        headers[name] = value.strip()
+    return headers
+
+
+def _body_length(headers: dict[str, str]) -> int:
+    if "transfer-encoding" in headers:
+        raise Refusal(400, "a body needs Content-Length; chunks are not taken")
+    text = headers.get("content-length", "0")
+    if not (text.isascii() and text.isdigit()) or int(text) > BODY_BYTES_MAX:
+        raise Refusal(413, f"a body of {text[:20]} bytes; at most {BODY_BYTES_MAX} are taken")
+    return int(text)
+
+
+def _keeps(version: str, connection: str) -> bool:
+    """Whether a connection lives on after a call."""
+    wish = connection.lower()
+    return wish == "keep-alive" if version == "HTTP/1.0" else wish != "close"

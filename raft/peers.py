@@ -1,0 +1,214 @@
+"""Connections between servers: what one sends and what it is sent, as frames of messages.
+
+Theory of operation
+    Each server dials each other one and only sends on that connection; it only receives on those dialled by
+    others. A connection begins with a `Hello`: the cluster's name and the sender's, so that servers of two
+    clusters that were given each other's addresses by mistake do not mix. All messages that one turn of the
+    loop has for a peer travel in one frame and one system call; none waits for another's answer, so as much is
+    under way as the core's window allows.
+
+    With TLS both sides show a certificate (`raft.security`). A connection on which nothing has been acknowledged
+    for a while is given up and dialled anew: after a partition TCP would go on waiting, for longer the longer
+    the partition was.
+
+    What waits to be sent to a peer that is slow or away is bounded, and beyond that dropped: messages may be
+    lost, the protocol knows how to repeat itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+
+from raft import logs
+from raft.core import Message
+from raft.framing import BadFrame, Unframer, frame
+from raft.settings import Address
+
+_FRAME_BYTES_MAX = 64 << 20
+_FRAME_BYTES_USUAL_MAX = 8 << 20  # more than that to send becomes several frames
+_QUEUE_MESSAGES_MAX = 4_096
+_DIAL_AGAIN_S_MAX = 1.0
+_DIAL_S_MAX = 2.0
+_UNACKNOWLEDGED_MS_MAX = 2_000
+_VERSION = 2
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """The first frame of a connection between peers."""
+
+    cluster: str
+    name: str
+    version: int = _VERSION
+
+
+_decode_hello = msgspec.msgpack.Decoder(Hello).decode
+
+
+class Peer(asyncio.Protocol):
+    """The outgoing side: one other server. Dials it, again and again, for as long as its task runs."""
+
+    def __init__(self, hello: Hello, name: str, address: Address, tls: ssl.SSLContext | None = None) -> None:
+        self.name = name
+        self.address = address
+        self.sent = self.dropped = 0
+        self._complaint = ""
+        self._hello = frame(_encode(hello))
+        self._tls = tls
+        self._queue: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._flush_is_due = False
+        self._lost = asyncio.Event()
+        self._seen = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.task = self._loop.create_task(self._dial(), name=f"to {name}")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._transport is not None
+
+    def dial_now(self) -> None:
+        """The peer has just been heard of: waiting any longer before the next attempt would be idle."""
+        self._seen.set()
+
+    def send(self, message: Message) -> None:
+        """Queues a message; it leaves at the end of this turn of the loop."""
+        if self._transport is None or len(self._queue) >= _QUEUE_MESSAGES_MAX:
+            self.dropped += 1  # to nobody: it would be old news by the time anybody listens
+            return
+        self._queue.append(_encode(message))
+        if not self._flush_is_due and not self._paused:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        transport, queue = self._transport, self._queue
+        if transport is None or self._paused or not queue:
+            return
+        self.sent += len(queue)
+        transport.write(_frames(queue))
+        queue.clear()
+
+    async def _dial(self) -> None:
+        wait_s = 0.02
+        while True:
+            self._lost.clear()
+            try:
+                async with asyncio.timeout(_DIAL_S_MAX):
+                    await self._loop.create_connection(
+                        lambda: self, self.address.host, self.address.port, ssl=self._tls
+                    )
+            except (OSError, TimeoutError) as error:
+                self._complain(error)
+                self._seen.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s * (0.5 + random.random() / 2)):
+                        await self._seen.wait()
+                wait_s = min(2 * wait_s, _DIAL_AGAIN_S_MAX)
+                continue
+            wait_s = 0.02
+            self._complaint = ""
+            try:
+                await self._lost.wait()
+            finally:
+                self._close()
+
+    def _complain(self, error: Exception) -> None:
+        """Says what is wrong with a certificate, once; that nobody listens is nothing unusual."""
+        if isinstance(error, ssl.SSLError) and str(error) != self._complaint:
+            self._complaint = str(error)
+            logs.event("peer refused", level=logging.WARNING, peer=self.name, reason=self._complaint)
+
+    def _close(self) -> None:
+        transport, self._transport = self._transport, None
+        self._queue.clear()
+        if transport is not None:
+            transport.close()
+
+    # -- what the transport says -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The peer has answered."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._paused = False
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS_MAX)
+        self._transport.write(self._hello)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone, or we are."""
+        del exc
+        self._transport = None
+        self._queue.clear()
+        self._lost.set()
+
+    def pause_writing(self) -> None:
+        """The peer takes less than we send."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._paused = False
+        self._flush()
+
+
+def _frames(messages: list[bytes]) -> bytes:
+    """Encoded messages as few frames, each a list of them."""
+    if sum(map(len, messages)) <= _FRAME_BYTES_USUAL_MAX:
+        return frame(
+            b"".join((b"\xdd", len(messages).to_bytes(4), *messages))
+        )  # the head of a list in msgpack
+    half = len(messages) // 2
+    if not half:
+        return frame(b"\xdd\0\0\0\1" + messages[0])
+    return _frames(messages[:half]) + _frames(messages[half:])
+
+
+class Inbound(asyncio.Protocol):
+    """The incoming side: a connection that another server has dialled."""
+
+    def __init__(
+        self, cluster: str, take: Callable[[list[Message]], None], greeted: Callable[[str], None]
+    ) -> None:
+        self._cluster = cluster
+        self._on_greeted = greeted
+        self._take = take
+        self._greeted = False
+        self._unframer = Unframer(_FRAME_BYTES_MAX)
+        self._transport: asyncio.BaseTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has dialled."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of frames; a connection that sends anything else is ended."""
+        try:
+            for body in self._unframer.feed(data):
+                if self._greeted:
+                    self._take(_decode(body))
+                else:
+                    self._greet(_decode_hello(body))
+        except (BadFrame, msgspec.DecodeError) as error:
+            logs.event("peer's connection ended", level=logging.WARNING, reason=str(error))
+            self._transport.close()
+
+    def _greet(self, hello: Hello) -> None:
+        if hello.cluster != self._cluster or hello.version != _VERSION:
+            raise BadFrame(f"it is {hello.name} of cluster {hello.cluster!r}, version {hello.version}")
+        self._greeted = True
+        self._on_greeted(hello.name)

@@ -1,0 +1,154 @@
+"""`--cluster ssh` against containers of our own that run sshd."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.clusters import docker_box, images, ssh
+from harness.clusters.docker_box import Box
+from harness.clusters.ssh_pool import CommandError, Pool, parse_host
+from harness.errors import SetupError
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+pytest.importorskip("paramiko", reason="no paramiko; pip install 'splitbrain[ssh]'")
+
+IMAGE = "splitbrain-test-sshd"
+NODES = ("n1", "n2", "n3")
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    """Three machines; options that name them, and a pool to look around with."""
+    directory = tmp_path_factory.mktemp("ssh")
+    try:
+        client = docker_box.engine()
+        if (why := images.problem(client)) is not None:
+            pytest.skip(why)
+    except SetupError as error:
+        pytest.skip(str(error))
+    client.images.build(
+        path=str(Path(__file__).parent / "sshd"), tag=IMAGE, rm=True, buildargs={"BASE": images.node_image()}
+    )
+    box = Box(client)
+    pool = None
+    try:
+        yield_of = _start(box, directory)
+        pool = Pool({node: parse_host(host) for node, host in yield_of[0].items()}, *yield_of[1])
+        yield yield_of[0], yield_of[1], pool
+    finally:
+        if pool is not None:
+            pool.close()
+        box.remove()
+        client.close()
+
+
+def _start(box, directory):
+    key, known = directory / "key", directory / "known_hosts"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    addresses = box.make_network(NODES)
+    for node in NODES:
+        box.create(node, IMAGE, ["/usr/sbin/sshd", "-D", "-e"], address=addresses[node])
+        box.start(node)
+        run_in = box._containers[node].exec_run
+        script = f"echo '{key.with_suffix('.pub').read_text().strip()}' > /home/tester/.ssh/authorized_keys"
+        assert run_in(["sh", "-c", script], user="tester")[0] == 0
+        host_key = run_in(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"])[1].decode().split()[:2]
+        with known.open("a") as file:
+            file.write(f"{addresses[node]} {' '.join(host_key)}\n")
+    return {node: f"tester@{addresses[node]}" for node in NODES}, (str(key), str(known))
+
+
+def command(store, hosts, *options, known_hosts=None):
+    names, (key, known), _ = hosts
+    argv = [sys.executable, "-m", "harness.cli", "run", "--cluster", "ssh", "--store", str(store)]
+    argv += [part for host in names.values() for part in ("--node", host)]
+    return [*argv, "--ssh-key", key, "--ssh-known-hosts", known_hosts or known, *options]
+
+
+def left_on(hosts):
+    """Directories, nodes and rules of ours on all hosts."""
+    script = (
+        "ls -d /tmp/splitbrain-* 2>/dev/null; ps ax 2>/dev/null | grep '[p]ython3 -m raft'; "
+        "sudo env PATH=/usr/sbin:/sbin:/bin:/usr/bin sh -c '"
+        "tc qdisc show dev eth0 | grep 5b:; iptables -w -t mangle -S | grep SPLITBRAIN'; true"
+    )
+    return {node: said for node in NODES if (said := hosts[2].run(node, script).decode())}
+
+
+def eventually(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return answer
+
+
+def test_faults_bite_and_the_verdict_is_valid(hosts, tmp_path):
+    faults = ("partition", "latency", "kill", "pause", "clock")
+    options = [option for name in faults for option in ("--fault", name)]
+    options += ["--time-limit", "15", "--rate", "60", "--seed", "5", "--json"]
+    done = subprocess.run(
+        command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, summary["valid"]) == (0, True), done.stderr
+    assert summary["ok"] > 50
+    run_dir = Path(summary["run_dir"])
+    facts = json.loads((run_dir / "results.json").read_text())["facts"]
+    assert facts["packets_met_by_faults"] > 0
+    assert facts["processes_started"] > 3
+    assert all("listens to clients" in (run_dir / "nodes" / f"{node}.log").read_text() for node in NODES)
+    assert left_on(hosts) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_hosts_clean_up_by_themselves(hosts, tmp_path, number):
+    options = ("--fault", "pause", "--fault", "partition", "--time-limit", "60", "--rate", "20")
+    with subprocess.Popen(
+        command(tmp_path, hosts, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        assert eventually(lambda: list(tmp_path.glob("latest/nodes/status.jsonl")), 60), "it is ready"
+        time.sleep(2)
+        assert set(left_on(hosts)) == set(NODES), "there is something to remove"
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        process.communicate(timeout=60)
+    assert process.returncode == (2 if number == signal.SIGINT else -signal.SIGKILL)
+    assert eventually(lambda: left_on(hosts) == {}), left_on(hosts)
+
+
+def test_an_unknown_host_key_is_refused(hosts, tmp_path):
+    nobody = tmp_path / "known_hosts"
+    nobody.touch()
+    done = subprocess.run(
+        command(tmp_path / "store", hosts, "--fault", "none", known_hosts=str(nobody)),
+        capture_output=True, text=True, check=False, env=os.environ | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 255
+    assert "its host key is not in known_hosts" in done.stderr
+    assert "ssh-keyscan" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_key_that_is_refused_is_named(hosts, tmp_path):
+    names, (_, known), _ = hosts
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    with pytest.raises(SetupError, match=r"our keys are refused; put one there with: ssh-copy-id tester@"):
+        ssh.probe(tuple(names.values()), str(tmp_path / "key"), known)
+
+
+def test_commands_are_bounded_and_connections_are_opened_again(hosts):
+    pool = hosts[2]
+    with pytest.raises(CommandError, match=r"'exit 3' on n1 failed"):
+        pool.run("n1", "exit 3")
+    pool.connect("n1").close()
+    assert pool.run("n1", "cat", b"after it broke") == b"after it broke"
+    assert len(pool.run("n1", "head -c 3000000 /dev/zero")) == 3_000_000
