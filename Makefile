@@ -6,7 +6,10 @@ BIN    := $(VENV)/bin
 JOBS   ?= auto
 ARGS   ?=
 
-.PHONY: run test quick check format clean
+CORE_TESTS := $(foreach part,elections log membership options progress quorum reads replication snapshots stability \
+  scenarios,$(wildcard tests/unit/test_raft_$(part).py)) raft/core
+
+.PHONY: run test quick cover check format clean
 
 run: $(VENV)/.run       ## a fault-injected run of the reference Raft in the simulator, checked
 	$(BIN)/splitbrain run $(ARGS)
@@ -17,6 +20,10 @@ test: $(VENV)/.dev      ## the whole test suite; what the machine lacks is skipp
 
 quick: $(VENV)/.dev     ## the tests that take seconds
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not system" $(ARGS)
+
+cover: $(VENV)/.dev     ## the protocol core's own tests reach every branch of it
+	$(BIN)/python -m pytest -n $(JOBS) -q -m "not slow" --cov=raft.core --cov-branch --cov-fail-under=100 \
+	  --cov-report=term-missing:skip-covered $(CORE_TESTS)
 
 check: $(VENV)/.dev     ## static checks: style, types, architecture
 	$(BIN)/ruff check .

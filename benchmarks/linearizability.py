@@ -3,6 +3,7 @@
     python benchmarks/linearizability.py            a table
     python benchmarks/linearizability.py --json     the same as JSON
     python benchmarks/linearizability.py --large    also a million operations, and from a file
+    python benchmarks/linearizability.py --jit      also how long each part compiles, in a cache of its own
 
 Every row checks one history and says what the verdict should be and what it was; a time without the
 right verdict is worth nothing, and the exit code is 1 if any is wrong. Times are wall clock, the smallest
@@ -19,6 +20,7 @@ import os
 import platform
 import random
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -125,6 +127,53 @@ def list_of(op):
     return op.process, op.type, op.f, op.key, op.value, op.error
 
 
+def container_lines(put, take, choose, count=5_000, *, wrong=False):
+    """One producer and one consumer; the consumer takes what ``choose`` says, or once what it must not."""
+    rng, inside, lines = random.Random(1), [], []
+
+    def operation(process, f, value, result):
+        lines.append(Op(len(lines), len(lines) + 1, process, "invoke", f, None, value))
+        lines.append(Op(len(lines), len(lines) + 1, process, "ok", f, None, result))
+
+    for n in range(count):
+        operation(0, put, n, n)
+        inside.append(n)
+        while inside and rng.random() < 0.5:
+            at = choose(inside)
+            if wrong and n > 0.9 * count and len(inside) > 2:
+                wrong, at = False, len(inside) // 2
+            operation(1, take, None, inside.pop(at))
+    return lines
+
+
+def container_rows():
+    """Queues and stacks whose values are put in once."""
+    for name, put, take, choose in (
+        ("fifo-queue", "enqueue", "dequeue", lambda _inside: 0),
+        ("stack", "push", "pop", lambda inside: len(inside) - 1),
+        ("priority-queue", "enqueue", "dequeue", lambda _inside: 0),
+    ):
+        yield f"{name}, 10000", container_lines(put, take, choose), name, "valid"
+        yield "  with one taken out of turn", container_lines(put, take, choose, wrong=True), name, "invalid"
+
+
+def measure_jit():
+    """How long each part compiles, in a process and a cache of its own; then how long it loads."""
+    program = (
+        "import json, time\nfrom checkers import fast\nfound = {}\n"
+        "for part in fast.PARTS:\n    began = time.perf_counter()\n    fast.prepare(part)\n"
+        "    found[part] = round(time.perf_counter() - began, 2)\nprint(json.dumps(found))"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("compiled", "loaded"):
+            ran = subprocess.run(
+                [sys.executable, "-c", program],
+                env=os.environ | {"NUMBA_CACHE_DIR": folder},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            yield kind, json.loads(ran.stdout)
+
+
 def rows(large):
     sizes = (10_000, 100_000, 1_000_000) if large else (10_000, 100_000)
     for size in sizes:
@@ -134,10 +183,12 @@ def rows(large):
     yield "unique values, 5% info, 100000", register_lines(100_000, 10, info=0.05), "cas-register", "valid"
     yield "unique values, 30% cas, 100000", register_lines(100_000, 10, cas=0.3), "etcd-register", "valid"
     yield "unique, 1000 keys, 100000", register_lines(100_000, 10, keys=1000), "etcd-register", "valid"
-    for clients in (5, 10, 20, 30):
-        lines = register_lines(7_500, clients, values=5, cas=0.3)
-        yield f"5 values, cas, c={clients}, 7500", lines, "cas-register", "valid"
-        yield "  with an impossible read", with_impossible_read(lines), "cas-register", "invalid"
+    for size in (1_000, 7_500, *([100_000] if large else [])):
+        for clients in (5, 10, 20, 30):
+            lines = register_lines(size, clients, values=5, cas=0.3)
+            yield f"5 values, cas, c={clients}, {size}", lines, "cas-register", "valid"
+            yield "  with an impossible read", with_impossible_read(lines), "cas-register", "invalid"
+    yield from container_rows()
     lines = register_lines(7_500, 10, values=5, cas=0.3)
     yield "5 values, refused cas counts, c=10, 7500", lines, "etcd-register", "valid"
     for info, size in ((0.01, 7_500), (0.05, 750)):
@@ -226,8 +277,10 @@ def main():
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--large", action="store_true", help="also a million operations, and from a file")
     parser.add_argument("--seconds", type=float, default=60, help="budget of one check")
+    parser.add_argument("--jit", action="store_true", help="also how long each part of the kernels compiles")
     options = parser.parse_args()
     results = []
+    jit = dict(measure_jit()) if options.jit else {}
     if not options.json:
         print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
         print(f"{'history':44} {'operations':>10} {'verdict':>8} {'cold s':>9} {'warm s':>9}  algorithm")
@@ -241,9 +294,14 @@ def main():
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if options.json:
         print(
-            json.dumps({"python": platform.python_version(), "peak_mib": peak_mib, "rows": results}, indent=1)
+            json.dumps(
+                {"python": platform.python_version(), "peak_mib": peak_mib, "jit_s": jit, "rows": results},
+                indent=1,
+            )
         )
     else:
+        for kind, parts in jit.items():
+            print(f"{kind}: " + ", ".join(f"{part} {seconds} s" for part, seconds in parts.items()))
         print(f"peak memory {peak_mib} MiB")
     return int(any(row["verdict"] not in {row["expected"], "unknown"} for row in results))
 

@@ -119,6 +119,19 @@ class Cluster:
             await asyncio.sleep(0.01)
         raise TimeoutError("no leader")
 
+    async def answers(self, name: str, timeout_s: float = 30.0) -> None:
+        """Waits until a server serves, and knows of a leader."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                client = await HttpClient.connect(self.ports[name])
+                status, _ = await client.call("GET", "/health")
+                client.transport.close()
+                if status == 200:
+                    return
+            await asyncio.sleep(0.02)
+        raise TimeoutError(f"{name} does not serve")
+
     def cpu_s(self) -> float:
         return sum(cpu_s(process.pid) for process in self.processes.values())
 

@@ -59,7 +59,7 @@ def of_bug(bug, budget_s):
         return None
     plan, run, seed = found
     first = edits.cut_off_end(plan, run.ops, run.violations[0].index)
-    shrunk = shrinker.shrink(first, shrinker.Budget(seconds=budget_s))
+    shrunk = shrinker.shrink(first, shrinker.Budget(seconds=budget_s), origin=plan)
     row = {
         "bug": bug, "seed": seed, "operations": clients_operations(run.ops), "faults": len(plan.faults),
         "became": clients_operations(shrunk.attempt.ops), "became_faults": len(shrunk.plan.faults),

@@ -9,16 +9,18 @@ r"""Checkers: pure functions from a history to a verdict, and the history format
 valid: linearizable with model register: 2 operations, zones
 """
 
+from checkers import drawing, fast
 from checkers.effects import Effect, Inconsistent
 from checkers.fast import warm_up
 from checkers.formats import encode_header, encode_op, parse_history, read_history
 from checkers.history import History, HistoryError, Op, Operation
-from checkers.linear import Budget, check_linearizable
+from checkers.linear import ALGORITHMS, Budget, check_linearizable
 from checkers.models import MODELS, Model, default_model, model_by_name
 from checkers.stats import check_stats
 from checkers.verdict import Verdict, merge
 
 __all__ = [
+    "ALGORITHMS",
     "MODELS",
     "Budget",
     "Effect",
@@ -32,8 +34,10 @@ __all__ = [
     "check_linearizable",
     "check_stats",
     "default_model",
+    "drawing",
     "encode_header",
     "encode_op",
+    "fast",
     "merge",
     "model_by_name",
     "parse_history",

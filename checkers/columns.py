@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from checkers.clash import CHAIN_MAX
 from checkers.history import History, Op, is_mismatch
@@ -28,8 +28,9 @@ _PLAIN_TYPES = {int, str, type(None)}
 
 def register_columns(history: History, model: Register) -> RegisterColumns | None:
     """Columns (arrays) of a history for a register, or None by rule 2; ``origin`` is lines (call, end)."""
+    reader = _ScannedReader if hasattr(history.lines, "columns") else _Reader
     with collector_paused():
-        return _Reader(history, model).run()
+        return reader(history, model).run()
 
 
 class _Reader:
@@ -65,10 +66,10 @@ class _Reader:
     def _ranks(self, types: Any) -> Any:
         """Order numbers of the lines, or None where times run backwards; see `checkers.history`."""
         np = self.np
-        count = len(self.lines)
+        count = len(types)
         if not self.timed:
             return np.arange(count)
-        times = np.array(list(map(attrgetter("time_ns"), self.lines)), np.int64)
+        times = self._times()
         steps = np.diff(times)
         if (steps < 0).any():
             return None
@@ -77,6 +78,9 @@ class _Reader:
         rank = np.empty(count, np.int64)
         rank[np.lexsort((types != 0, times))] = np.arange(count)
         return rank
+
+    def _times(self) -> Any:
+        return self.np.array(list(map(attrgetter("time_ns"), self.lines)), self.np.int64)
 
     def _pair(self, processes: Any, types: Any) -> tuple[Any, Any] | None:
         """Lines of the calls and of their completions (-1 for none), in the order of calls."""
@@ -135,10 +139,29 @@ class _Reader:
         distinct, numbers = self._interned([*first, *second, model.initial()])
         a, b, initial = numbers[: len(f)], np.full(len(f), numbers[-1]), int(numbers[-1])
         b[(f == CAS) | (f == DIFFERS)] = numbers[len(f) : -1]
-        key = key_of_line[calls]
-        found, (a, b, start) = self._numbered_by_key(a, b, key, initial, len(keys), len(distinct))
-        if not model.strict_nil and None in distinct:
-            silent = found % len(distinct) == distinct.index(None)
+        nothing = distinct.index(None) if None in distinct else -1
+        return self._laid_out(
+            (f, a, b), status, (calls, ends), rank, (keys, key_of_line), (initial, len(distinct), nothing)
+        )
+
+    def _laid_out(
+        self,
+        operations: tuple[Any, Any, Any],
+        status: Any,
+        lines: tuple[Any, Any],
+        rank: Any,
+        keys: tuple[list[Hashable], Any],
+        values: tuple[int, int, int],
+    ) -> RegisterColumns:
+        """The columns; ``values`` are the initial one's number, how many there are, and the number of null or -1."""
+        np = self.np
+        f, a, b = operations
+        calls, ends = lines
+        initial, count, nothing = values
+        key = keys[1][calls]
+        found, (a, b, start) = self._numbered_by_key(a, b, key, initial, len(keys[0]), count)
+        if not self.model.strict_nil and nothing >= 0:
+            silent = found % count == nothing
             a = np.where((f == READ) & silent[a], -1, a)
         call, ret = rank[calls], np.where(status == _TYPE_CODES["info"], NEVER, rank[ends])
         order = np.arange(len(f)) if (np.diff(call) > 0).all() else np.argsort(call)
@@ -146,7 +169,7 @@ class _Reader:
             np.ascontiguousarray(c[order], np.int64) for c in (f, a, b, call, ret, key)
         )
         return RegisterColumns(
-            f, a, b, call, ret, key, found // len(distinct), start, keys, (calls[order], ends[order])
+            f, a, b, call, ret, key, found // count, start, keys[0], (calls[order], ends[order])
         )
 
     def _numbered_by_key(
@@ -183,6 +206,96 @@ class _Reader:
         return first, second
 
 
+class _ScannedReader(_Reader):
+    """The same from lines that were scanned (`checkers.line_columns`), whose scalars are numbers already."""
+
+    def run(self) -> RegisterColumns | None:
+        from checkers.kernel_lines import ABSENT, ERROR, KEY, PROCESS, SECOND, TIME, TYPE, VALUE, F  # noqa: PLC0415
+
+        np, scanned, model = self.np, cast("Any", self.lines), self.model
+        initial = model.initial()
+        if not isinstance(initial, int | str | None):
+            return None
+        clients = scanned.clients()
+        cut = len(clients) < len(scanned)
+
+        def column(number: int) -> Any:
+            return scanned.columns[number][clients] if cut else scanned.columns[number]
+
+        null = scanned.number(None)
+        self._time_column = column(TIME)
+        try:
+            types = self._translated(column(TYPE), _TYPE_CODES)
+            fs = self._translated(column(F), _F_CODES)
+        except KeyError:
+            return None
+        rank = self._ranks(types)
+        paired = self._pair(column(PROCESS), types)
+        if rank is None or paired is None:
+            return None
+        calls, ends = paired
+        raw_key = column(KEY)
+        numbers, at, key_of_line = np.unique(
+            np.where(raw_key == null, ABSENT, raw_key), return_index=True, return_inverse=True
+        )
+        by_first = np.argsort(at)
+        keys = [None if n == ABSENT else scanned.scalar(int(n)) for n in numbers[by_first]]
+        key_of_line = np.argsort(by_first)[key_of_line]
+        done = ends >= 0
+        same = (key_of_line[calls[done]] == key_of_line[ends[done]]) | (raw_key[ends[done]] == ABSENT)
+        if not same.all() or (fs[calls[done]] != fs[ends[done]]).any():
+            return None
+        mismatch = column(ERROR) == scanned.number("mismatch")
+        f, status, kept = self._kinds(calls, ends, types, fs, mismatch)
+        calls, ends, f, status = calls[kept], ends[kept], f[kept], status[kept]
+        asked = np.where(f == READ, ends, calls)
+        value, second = column(VALUE)[asked], column(SECOND)[asked]
+        deletes = fs[calls] == _F_CODES["delete"]
+        two = (f == CAS) | (f == DIFFERS)
+        known = (model.cas or not two.any()) and (model.delete or not deletes.any())
+        if not known or ((second != ABSENT) != two).any():
+            return None
+        count = 2 + int(scanned.columns[F:].max())
+        a = np.where((value == null) | deletes, 0, value + 1)
+        b = np.where(two & (second != null), second + 1, 0)
+        first = 0 if initial is None else scanned.number(initial) + 1
+        if initial is not None and first == 0:
+            first, count = count, count + 1
+        b = np.where(two, b, first)
+        return self._laid_out((f, a, b), status, (calls, ends), rank, (keys, key_of_line), (first, count, 0))
+
+    def _times(self) -> Any:
+        return self._time_column
+
+    def _translated(self, numbers: Any, codes: dict[str, int]) -> Any:
+        np, scanned = self.np, cast("Any", self.lines)
+        there = np.unique(numbers)
+        table = np.zeros(int(there.max(initial=0)) + 1, np.int8)
+        for number in there.tolist():
+            table[number] = codes[scanned.scalar(number)]
+        return table[numbers]
+
+    def _kinds(self, calls: Any, ends: Any, types: Any, fs: Any, mismatch: Any) -> tuple[Any, Any, Any]:
+        """What each operation is, how it ended, and whether it counts."""
+        np = self.np
+        f = np.array([READ, READ, WRITE, WRITE, CAS, WRITE])[fs[calls]]
+        status = np.where(ends >= 0, types[ends], _TYPE_CODES["info"])
+        refused = (status == _TYPE_CODES["fail"]) & (f == CAS) & mismatch[ends] & self.model.uses_mismatch
+        f[refused] = DIFFERS
+        status[refused] = _TYPE_CODES["ok"]
+        kept = (status != _TYPE_CODES["fail"]) & ~((status == _TYPE_CODES["info"]) & (f == READ))
+        return f, status, kept
+
+
+def places_by_key(columns: RegisterColumns) -> dict[Hashable, Any]:
+    """Which operations are each key's, in the order of calls."""
+    import numpy as np  # noqa: PLC0415  (only for long histories)
+
+    by_key = np.argsort(columns.key, kind="stable")
+    starts = np.searchsorted(columns.key[by_key], np.arange(len(columns.keys) + 1))
+    return {key: by_key[starts[n] : starts[n + 1]] for n, key in enumerate(columns.keys)}
+
+
 class KeyParts:
     """The parts of a history by the keys of its columns; indexed once, cut out on demand."""
 
@@ -190,8 +303,12 @@ class KeyParts:
         import numpy as np  # noqa: PLC0415  (only for long histories)
 
         self._history = history
-        lines = history.lines
-        if any(type(op.process) is not int for op in lines):
+        lines: Any = history.lines
+        #: Places of the clients' lines, where that is not all of them.
+        self._clients: Any = None
+        if hasattr(lines, "columns"):
+            self._clients = lines.clients()
+        elif any(type(op.process) is not int for op in lines):
             lines = [op for op in lines if type(op.process) is int]
         self._lines = lines
         self._numbers = {key: number for number, key in enumerate(columns.keys)}
@@ -235,6 +352,8 @@ class KeyParts:
     def _lines_of(self, chosen: Any) -> History:
         ends = self._ends[chosen]
         places = sorted([*self._calls[chosen].tolist(), *ends[ends >= 0].tolist()])
+        if self._clients is not None:
+            places = self._clients[places].tolist()
         return History(
             [self._lines[place] for place in places],
             source=self._history.source,

@@ -1,10 +1,12 @@
-"""The general search on compiled code: tables in, an `Outcome` out, in turns as `checkers.search.search`.
+"""The general search on compiled code: tables or registers in, an `Outcome` out.
 
 Rules of this module
     1. A register needs no table, whatever the number of its values. Any other model is explored once into
        a table of states by kinds, up to `CELLS_MAX` cells; an object with more states than that is for the
        search that asks the model as it goes.
     2. Importing it imports numba; see `checkers.fast`.
+    3. Deep first and level by level take turns as in `checkers.search`, with growing shares, and each goes on where
+       it was. The clock is read between turns only.
 """
 
 from __future__ import annotations
@@ -15,20 +17,39 @@ from typing import Any
 
 import numpy as np
 
-from checkers import kernel_orders, kernels
+from checkers import fast
 from checkers.models import RegisterCode
 from checkers.problem import GENERAL, NEVER, OVERWRITE, PURE, Problem
 from checkers.search import Meter, Outcome, Trail
 
+kernels = fast.kernels("kernels")
+kernel_orders = fast.kernels("kernel_orders")
+kernel_replay = fast.kernels("kernel_replay")
+
 CELLS_MAX = 1_000_000
-_FIRST_SHARE = 100_000
-#: No turn is longer, since the clock is read between turns.
+#: Configurations of the first turn, and of the longest one.
+_FIRST_SHARE = 20_000
 _SHARE_MAX = 1_000_000
+#: Level by level gets longer turns: what deep first does not find soon is mostly not there, and only the other can say.
+_LEVELWISE_SHARE = 3
 _INFOS_PER_KIND_MAX = 0x7FFF
 _RECENT_LEVELS = 256
 _NO_VALUE = -2
 _FORMS = {"read": kernels.READS, "write": kernels.WRITES, "cas": kernels.CAS, "differs": kernels.DIFFERS}
-_CAUSES = {-1: "configurations", -2: "bytes", -3: "bytes"}
+_CAUSES = {
+    kernels.OUT_OF_CONFIGURATIONS: "configurations",
+    kernels.OUT_OF_ROWS: "bytes",
+    kernels.OUT_OF_TRAIL: "bytes",
+}
+_NAMES = {"dfs": "wgl-dfs-numba", "bfs": "jit-bfs-numba"}
+_PARTS = {"dfs": "deep", "bfs": "levelwise"}
+#: Rows that one level may have, whatever the bytes: so many are a second or two of work between looks at the clock.
+_LEVEL_ROWS_MAX = 1 << 21
+_TRAIL_SHARE = 64
+
+
+class TooLarge(Exception):
+    """A problem that does not fit into the compiled search; the message says what is too large."""
 
 
 def explore(problem: Problem, cells_max: int = CELLS_MAX) -> Any:
@@ -85,6 +106,117 @@ def _transitions(problem: Problem) -> tuple[Any, Any, Any]:
     return table, codes, settle_effects(problem, table)
 
 
+class Race:
+    """Both orders of search over one task, in turns.
+
+    Args:
+        call: order numbers of invocations, ascending.
+        ret: order numbers of completions, `NEVER` for info operations.
+        kind: the kind of each operation.
+        effect: PURE, OVERWRITE or GENERAL, by kind.
+        table: the state after each kind in each state, for kinds whose code is `kernels.BY_TABLE`.
+        code: see `kernels.after`, by kind.
+        initial: number of the initial state.
+
+    Raises:
+        TooLarge: where too many info operations are equal.
+    """
+
+    def __init__(
+        self, call: Any, ret: Any, kind: Any, effect: Any, table: Any, code: Any, initial: int
+    ) -> None:
+        rets = np.argsort(ret, kind="stable")[: int((ret < NEVER).sum())]
+        slot, slots, start, pending = kernels.levels(call, ret, rets)
+        lost = np.flatnonzero(ret == NEVER)
+        lost = lost[np.argsort(kind[lost], kind="stable")]
+        kinds, counts = np.unique(kind[lost], return_counts=True)
+        if len(counts) and counts.max() > _INFOS_PER_KIND_MAX:
+            raise TooLarge(f"more than {_INFOS_PER_KIND_MAX} equal info operations")
+        info_start = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        self.initial = initial
+        self.returns = len(rets)
+        self.words = max(1, slots + 63 >> 6)
+        self.width = 1 + 2 * self.words + (len(kinds) + 3 >> 2)
+        self.task = kernels.Task(
+            rets, slot, start, pending, ret, kind, effect, table, code, kinds, info_start, call[lost], lost
+        )
+        self.states: dict[str, Any] = {}
+        self.answers: dict[str, int] = {}
+
+    def turn(self, order: str, meter: Meter, configurations: int) -> Outcome:
+        """One turn of an order, ``dfs`` or ``bfs``, with that share of the meter."""
+        fast.prepare("expand")
+        fast.prepare(_PARTS[order])
+        if order not in self.states:
+            start = (self.task, self.initial, self.width) if order == "dfs" else (self.initial, self.width)
+            self.states[order] = getattr(kernel_orders, f"{order}_start")(*start)
+        state = self.states[order]
+        before = int(state.counters[0])
+        row_bytes = 3 * (8 * (self.width + 1) + 52)
+        rows_max = max(1024, meter.bytes_max // row_bytes)
+        if order == "bfs":
+            rows_max = min(rows_max, _LEVEL_ROWS_MAX)
+        trail_max = max(4096, meter.bytes_max // _TRAIL_SHARE)
+        answer, state = getattr(kernel_orders, order)(
+            self.task, state, self.words, self.width, before + configurations, rows_max, trail_max
+        )
+        self.states[order] = state
+        self.answers[order] = answer
+        used = int(state.counters[0]) - before
+        meter.left -= min(used, meter.left)
+        meter.used += used
+        return Outcome(
+            valid={kernels.YES: True, kernels.NO: False}.get(answer),
+            level=int(state.at[1 if order == "dfs" else 0]),
+            configurations=meter.used,
+            algorithm=_NAMES[order],
+            cause=_CAUSES.get(int(answer)),
+        )
+
+    def chosen(self, order: str) -> Any:
+        """For a yes: level * operations + operation, for each choice from first to last."""
+        state = self.states[order]
+        if self.returns == 0:
+            return np.empty(0, np.int64)
+        last = state.pool[0, self.width] if order == "dfs" else state.rows[0, self.width]
+        return kernel_replay.choices(int(last), state.trail_before, state.trail_op)
+
+    def recent(self, order: str, level: int) -> dict[int, tuple[int, ...]]:
+        """For a no: states in which the last levels could be reached."""
+        state = self.states[order]
+        if order == "bfs":
+            rows = state.recent
+        else:
+            visited = state.visited[: int(state.at[2])]
+            rows = np.stack((visited[:, self.width], visited[:, 0]), axis=1).astype(np.int64)
+        rows = rows[(rows[:, 0] >= 0) & (rows[:, 0] > level - _RECENT_LEVELS)]
+        found: dict[int, dict[int, None]] = {}
+        for at, value in rows.tolist():
+            found.setdefault(at, {}).setdefault(value)
+        return {at: tuple(values) for at, values in found.items()}
+
+    def run(self, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> tuple[str, Outcome]:
+        """Turns until one order is sure or the meter runs out; which one it was, and what it found."""
+        share = _FIRST_SHARE
+        best: tuple[str, Outcome] | None = None
+        going = list(orders)
+        while True:
+            for order in tuple(going):
+                turn = share * (_LEVELWISE_SHARE if order == "bfs" else 1)
+                outcome = self.turn(order, meter, min(turn, meter.left))
+                if outcome.valid is not None:
+                    return order, outcome
+                if best is None or outcome.level >= best[1].level:
+                    best = order, outcome
+                if outcome.cause == "bytes":
+                    going.remove(order)
+                if time.monotonic() > meter.deadline_s:
+                    return order, Outcome(None, best[1].level, meter.used, best[1].algorithm, cause="seconds")
+            if meter.left <= 0 or not going:
+                return best  # type: ignore[return-value]  # set by the first turn
+            share = min(2 * share, _SHARE_MAX)
+
+
 class CompiledSearcher:
     """Both searches over one problem, compiled.
 
@@ -95,99 +227,74 @@ class CompiledSearcher:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         table, code, effect = _transitions(problem)
-        call = np.array(problem.call, np.int64)
-        ret = np.array(problem.ret, np.int64)
-        kind = np.array(problem.kind, np.int64)
-        rets, slot, slots, start, pending = kernels.levels(call, ret)
-        self.returns = len(rets)
-        unanswered = [place for place, value in enumerate(problem.ret) if value == NEVER]
-        by_kind: dict[int, list[int]] = {}
-        for place in unanswered:
-            by_kind.setdefault(problem.kind[place], []).append(place)
-        if any(len(places) > _INFOS_PER_KIND_MAX for places in by_kind.values()):
-            raise TooLarge(f"more than {_INFOS_PER_KIND_MAX} equal info operations")
-        places = np.array([place for group in by_kind.values() for place in group], np.int64)
-        info_start = np.cumsum([0, *map(len, by_kind.values())])
-        self.width = 2 + 2 * max(1, slots + 63 >> 6) + (len(by_kind) + 3 >> 2)
-        self.arguments = (
-            rets, slot, slots, start, pending, ret, kind, effect, table, code,
-            problem.initial, np.array(list(by_kind), np.int64), info_start, call[places], places,
-        )  # fmt: skip
+        call, ret, kind = (np.array(column, np.int64) for column in (problem.call, problem.ret, problem.kind))
+        self.race = Race(call, ret, kind, effect, table, code, problem.initial)
 
     def run(self, order: str, meter: Meter, configurations: int) -> Outcome:
         """One search, ``dfs`` or ``bfs``, with that share of the meter."""
-        rows_max = max(1024, meter.bytes_max // (16 * self.width))
-        trail_max = max(4096, meter.bytes_max // 16)
-        answer, level, used, trail, before, op, recent = getattr(kernel_orders, order)(
-            *self.arguments, configurations, rows_max, trail_max
-        )
-        used = min(int(used), configurations)
-        meter.left -= used
-        meter.used += used
-        valid = {kernels.YES: True, kernels.NO: False}.get(answer)
-        return Outcome(
-            valid=valid,
-            level=int(level),
-            configurations=used,
-            algorithm={"dfs": "wgl-dfs-numba", "bfs": "jit-bfs-numba"}[order],
-            trail=self._trail(trail, before, op) if valid else None,
-            recent=self._recent(recent, int(level)) if valid is False else {},
-            cause=_CAUSES.get(int(answer)),
-        )
+        return self._told(order, self.race.turn(order, meter, configurations))
 
-    def _trail(self, last: int, before: Any, op: Any) -> Trail | None:
-        """The chosen operations, each with its level; an entry is level * operations + operation."""
-        chosen: list[int] = []
-        while last > 0:
-            chosen.append(int(op[last]))
-            last = before[last]
+    def search(self, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
+        """Both in turns, see `Race.run`."""
+        return self._told(*self.race.run(meter, orders))
+
+    def _told(self, order: str, outcome: Outcome) -> Outcome:
         trail: Trail | None = None
-        for entry in reversed(chosen):
-            trail = Trail(trail, *divmod(entry, len(self.problem.operations)))
-        return trail
-
-    def _recent(self, recent: Any, level: int) -> dict[int, tuple[Any, ...]]:
-        rows = recent[(recent[:, 0] >= 0) & (recent[:, 0] > level - _RECENT_LEVELS)]
-        found: dict[int, dict[int, None]] = {}
-        for at, state in rows.tolist():
-            found.setdefault(at, {}).setdefault(state)
-        return {at: tuple(self.problem.states[state] for state in states) for at, states in found.items()}
-
-
-def ready() -> None:
-    """Loads the kernels from their cache on disk, or compiles them (half a minute or so)."""
-    from checkers.history import Operation  # noqa: PLC0415
-
-    write = Operation(0, "write", None, 1, 1, "ok", 0, 1, 0)
-    lost = Operation(1, "write", None, 2, None, "info", 0, None, 2)
-    problem = Problem([write, lost], [(0,), (1,)], [OVERWRITE, OVERWRITE], None, lambda _state, place: place)
-    searcher = CompiledSearcher(problem)
-    for order in ("dfs", "bfs"):
-        searcher.run(order, Meter(10, 1 << 20, 0), 10)
+        recent: dict[int, tuple[Any, ...]] = {}
+        if outcome.valid:
+            for entry in self.race.chosen(order).tolist():
+                trail = Trail(trail, *divmod(entry, len(self.problem.operations)))
+        elif outcome.valid is False:
+            found = self.race.recent(order, outcome.level)
+            recent = {at: tuple(self.problem.states[n] for n in numbers) for at, numbers in found.items()}
+        return Outcome(
+            outcome.valid,
+            outcome.level,
+            outcome.configurations,
+            outcome.algorithm,
+            trail=trail,
+            recent=recent,
+            cause=outcome.cause,
+        )
 
 
-class TooLarge(Exception):
-    """A problem that does not fit into the compiled search; the message says what is too large."""
-
-
-def search(problem: Problem, meter: Meter) -> Outcome:
-    """Deep first and level by level in turns with growing shares, like `checkers.search.search`.
+def search(problem: Problem, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
+    """Deep first and level by level in turns, like `checkers.search.search`.
 
     Raises:
         TooLarge: see `CompiledSearcher`.
     """
-    searcher = CompiledSearcher(problem)
-    share = _FIRST_SHARE
-    best: Outcome | None = None
-    while True:
-        for order in ("dfs", "bfs"):
-            outcome = searcher.run(order, meter, min(share, meter.left))
-            if outcome.valid is not None:
-                return outcome
-            if best is None or outcome.level >= best.level:
-                best = outcome
-            if time.monotonic() > meter.deadline_s:
-                return Outcome(None, best.level, best.configurations, best.algorithm, cause="seconds")
-            if meter.left <= 0:
-                return best
-        share = min(4 * share, _SHARE_MAX)
+    return CompiledSearcher(problem).search(meter, orders)
+
+
+def tiny_race() -> Race:
+    """Two writes, one of which was lost: enough to compile everything."""
+    call, ret = np.array([0, 2], np.int64), np.array([1, NEVER], np.int64)
+    code = np.array([[kernels.WRITES, 1, _NO_VALUE], [kernels.WRITES, 2, _NO_VALUE]], np.int64)
+    table, effect = np.zeros((1, 1), np.int32), np.array([OVERWRITE, OVERWRITE], np.int64)
+    return Race(call, ret, np.array([0, 1], np.int64), effect, table, code, 0)
+
+
+def expand_tiny() -> None:
+    """Compiles what both orders share."""
+    race = tiny_race()
+    nodes, out = (kernels.new_nodes(64, race.width) for _ in "ab")
+    work = kernels.new_work(race.task, race.words, np.array([0, 1, 0, 0], np.int64))
+    before, op = np.empty(64, np.int64), np.empty(64, np.int64)
+    rows = np.zeros((4, race.width + 1), np.uint64)
+    kernels.expand(race.task, 0, rows, 0, 1, out, 0, 1, nodes, work, before, op, race.words, race.width)
+
+
+def run_tiny(order: str) -> None:
+    """Compiles one order of search, or loads it; for `checkers.fast`."""
+    race = tiny_race()
+    start = (race.task, race.initial, race.width) if order == "dfs" else (race.initial, race.width)
+    state = getattr(kernel_orders, f"{order}_start")(*start)
+    getattr(kernel_orders, order)(race.task, state, race.words, race.width, 10, 1024, 4096)
+
+
+def replay_tiny() -> None:
+    """The same for the replay."""
+    race = tiny_race()
+    trail = np.array([-1, -1], np.int64)
+    kernel_replay.replay(race.task, 0, kernel_replay.choices(0, trail, trail))

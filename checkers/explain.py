@@ -29,12 +29,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import msgspec
 
 from checkers.clash import clashing
+from checkers.drawing import START, Arrow, Box, Figure
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
 from checkers.models import Model, effect_of
@@ -55,6 +56,7 @@ _SHORT_LEVELS = 12
 _WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 255)
 _OPERATIONS_SHOWN = 9
 _EARLIER_SHOWN = 2
+_BOXES_MAX = 16
 _REASONS_SHOWN = 6
 _VALUE_CHARS = 48
 
@@ -115,7 +117,15 @@ class _Impossible:
         return outcome.valid is False
 
 
-def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcome: Outcome) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A counterexample, as at most `LINES_MAX` lines and as a figure (`checkers.drawing`)."""
+
+    lines: tuple[str, ...]
+    figure: Figure | None = None
+
+
+def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcome: Outcome) -> Explanation:
     """The counterexample for one object that is not linearizable.
 
     Args:
@@ -123,9 +133,6 @@ def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcom
         model: the model that they contradict.
         key: the object, None where there is only one.
         outcome: of the search of `checkers.problem.compile_problem` that said no.
-
-    Returns:
-        At most `LINES_MAX` lines.
     """
     problem = compile_problem(operations, model)
     levels = Levels(problem)
@@ -137,14 +144,30 @@ def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcom
     firm = [originals[o.invoke_index] for o in core if o.ret is not None]
     others = _that_write_what_they_saw(firm, core, operations, failing, model)
     shown = sorted([*firm, *others], key=lambda operation: operation.call)
-    return [
-        *_headline(window, len(operations), failing, model, key),
-        *_table(shown),
-        *_reasons(window, core, shown, model),
-    ][:LINES_MAX]
+    headline = _headline(window, len(operations), failing, model, key)
+    reasons, arrows, endings = _reasons(window, core, shown, model)
+    figure = Figure(
+        headline[0],
+        f"held {' or '.join(show(start, _VALUE_CHARS) for start in window.starts)}",
+        tuple(_box(operation) for operation in shown[:_BOXES_MAX]),
+        arrows,
+        tuple(endings),
+    )
+    return Explanation(tuple([*headline, *_table(shown), *reasons][:LINES_MAX]), figure)
 
 
-def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) -> list[str]:
+def _box(operation: Operation) -> Box:
+    return Box(
+        operation.invoke_index,
+        str(operation.process),
+        call_text(operation),
+        operation.status,
+        operation.call,
+        operation.ret,
+    )
+
+
+def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) -> Explanation:
     """The counterexample for a register that `checkers.zones` found impossible.
 
     The search finds where a short history fails. A long one is cut down first: whoever sees the same value
@@ -157,17 +180,21 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
     return explain_part(clashing(operations, model), model, key, len(operations))
 
 
-def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: int) -> list[str]:
+def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: int) -> Explanation:
     """The counterexample in a part of an object's ``count`` operations that is impossible by itself."""
     outcome = _failed_search(part, model) if part else None
     if outcome is None:
-        return [
-            "the blocks of two values clash (see checkers.zones); the part that shows it is too long to tell"
-        ]
-    lines = explain(part, model, key, outcome)
+        return Explanation(
+            (
+                "the blocks of two values clash (see checkers.zones); the part that shows it is too long to tell",
+            )
+        )
+    explanation = explain(part, model, key, outcome)
     where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
     first = f"{where}these of its {count} operations alone are impossible (model {model.name})"
-    return [first, *(line for line in lines[1:] if not line.startswith("no order is possible"))]
+    rest = (line for line in explanation.lines[1:] if not line.startswith("no order is possible"))
+    figure = explanation.figure and replace(explanation.figure, title=first)
+    return Explanation((first, *rest), figure)
 
 
 def _failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
@@ -307,7 +334,8 @@ def _table(shown: Sequence[Operation]) -> list[str]:
 
 def _reasons(
     window: _Window, core: Sequence[Operation], shown: Sequence[Operation], model: Model
-) -> list[str]:
+) -> tuple[Sequence[str], tuple[Arrow, ...], Sequence[str]]:
+    """In words, as arrows, and as endings of a figure."""
     if len(window.starts) == 1:
         value = (
             "the initial value"
@@ -315,9 +343,12 @@ def _reasons(
             else f"the value at index {window.after.complete_index}"
         )
         told = contradiction(core, shown, _From(model, window.starts[0]), value)
-        if told:
-            return told
-    return _dead_ends(core, window.starts, model)
+        if told.lines:
+            known = {START, *(operation.invoke_index for operation in shown[:_BOXES_MAX])}
+            arrows = tuple(arrow for arrow in told.arrows if {arrow.before, arrow.after} <= known)
+            return told.lines, arrows, told.lines[-1:]
+    dead_ends = _dead_ends(core, window.starts, model)
+    return dead_ends, (), dead_ends
 
 
 def _is_cas(operation: Operation) -> bool:

@@ -4,32 +4,66 @@ Rules of this module
     1. Nothing imports it before the work is worth it: importing numba takes half a second, and compiling
        the kernels for the first time some seconds more; the result is cached on disk.
     2. It holds no algorithm, only ways to run those of other modules.
+    3. Whoever compiles says so before, part by part, through `announce`.
+
+Theory of operation
+    numba keeps compiled code by the file of the function and its time of change, and does not notice that a
+    function of another file, which it has compiled in, has changed. So the cache has a folder of its own for each
+    state of all kernels together: its name holds a digest of their text, of numba's version and of the processor.
+    It lies below ``NUMBA_CACHE_DIR`` where that is set, else below the user's folder for caches. A part that was
+    compiled leaves a mark there, so that one can know without importing numba whether a part is ready.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+#: Files whose functions are compiled.
+_KERNEL_FILES = ("zones.py", "kernels.py", "kernel_orders.py", "kernel_replay.py", "kernel_lines.py")
+#: What is compiled together, with about how many seconds that takes.
+PARTS = {"zones": 6, "expand": 10, "deep": 8, "levelwise": 6, "replay": 3, "lines": 6}
+_FOLDERS_KEPT = 4
+
+#: Called with a sentence before something is compiled; a command line sets it to print.
+announce: Callable[[str], None] = lambda _sentence: None  # noqa: E731
+
 
 @cache
 def installed() -> bool:
-    """Whether numpy and numba can be imported."""
+    """Whether numpy and numba can be imported, and may be: ``SPLITBRAIN_NO_NUMBA`` forbids it."""
+    if os.environ.get("SPLITBRAIN_NO_NUMBA"):
+        return False
     return all(importlib.util.find_spec(name) is not None for name in ("numpy", "numba"))
 
 
-def warm() -> bool:
-    """Whether the searches were compiled before on this machine, as far as their cache on disk tells."""
-    folders = [Path(__file__).parent / "__pycache__"]
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        folders.append(Path(chosen))
-    return any(folder.is_dir() and any(folder.rglob("kernel_orders.dfs*.nbi")) for folder in folders)
+def loaded(part: str) -> bool:
+    """Whether this process has used the part already, so that using it again costs nothing."""
+    return part in _used
+
+
+_used: set[str] = set()
+
+
+def warm(part: str = "deep") -> bool:
+    """Whether the part was compiled before on this machine, as far as the cache on disk tells."""
+    return loaded(part) or (installed() and (_folder() / f"{part}.ready").exists())
+
+
+def by_readiness(part: str, cold: int, warm_: int, loaded_: int) -> int:
+    """A number by whether the part must be compiled, must be loaded, or is there."""
+    return loaded_ if loaded(part) else warm_ if warm(part) else cold
 
 
 def warm_up() -> bool:
@@ -40,21 +74,140 @@ def warm_up() -> bool:
     """
     if not installed():
         return False
-    from checkers.compiled_search import ready  # noqa: PLC0415  (rule 1)
+    for part in PARTS:
+        prepare(part)
+    return True
+
+
+def prepare(part: str) -> None:
+    """Loads a part from the cache, or compiles it, after saying so."""
+    if part in _used:
+        return
+    ready = _folder() / f"{part}.ready"
+    if not ready.exists():
+        announce(f"compiling the {part} kernels, once on this machine: about {PARTS[part]} s")
+    began_s = time.monotonic()
+    with _own_cache():
+        _PREPARE[part]()
+    _used.add(part)
+    if not ready.exists():
+        announce(f"compiled the {part} kernels in {time.monotonic() - began_s:.1f} s")
+        try:
+            ready.touch()
+        except OSError:  # a cache that cannot be written only means compiling again
+            return
+        _forget_old()
+
+
+def _prepare_zones() -> None:
     from checkers.registers import solve, tiny_columns  # noqa: PLC0415
 
-    ready()
     backend = Compiled()
     solve(tiny_columns(backend), backend)
-    return True
+
+
+def _prepare_expand() -> None:
+    from checkers.compiled_search import expand_tiny  # noqa: PLC0415
+
+    expand_tiny()
+
+
+def _prepare_deep() -> None:
+    from checkers.compiled_search import run_tiny  # noqa: PLC0415
+
+    run_tiny("dfs")
+
+
+def _prepare_levelwise() -> None:
+    from checkers.compiled_search import run_tiny  # noqa: PLC0415
+
+    run_tiny("bfs")
+
+
+def _prepare_replay() -> None:
+    from checkers.compiled_search import replay_tiny  # noqa: PLC0415
+
+    replay_tiny()
+
+
+def _prepare_lines() -> None:
+    from checkers.line_columns import scan_tiny  # noqa: PLC0415
+
+    scan_tiny()
+
+
+_PREPARE: dict[str, Callable[[], None]] = {
+    "zones": _prepare_zones,
+    "expand": _prepare_expand,
+    "deep": _prepare_deep,
+    "levelwise": _prepare_levelwise,
+    "replay": _prepare_replay,
+    "lines": _prepare_lines,
+}
+
+
+@cache
+def _folder() -> Path:
+    """Where compiled code of these very kernels is kept."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in _KERNEL_FILES:
+        file = here / name
+        digest.update(file.read_bytes() if file.exists() else b"")
+    for package in ("numba", "numpy", "llvmlite"):
+        try:
+            digest.update(version(package).encode())
+        except PackageNotFoundError:
+            continue
+    digest.update(f"{platform.python_version()} {platform.machine()} {here}".encode())
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "splitbrain" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """Numba keeps what is decorated within in our folder."""
+    from numba.core import config as numba_config  # noqa: PLC0415  (rule 1)
+
+    config: Any = numba_config
+
+    folder = _folder()
+    before = config.CACHE_DIR
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        config.CACHE_DIR = str(folder)
+    except OSError:  # numba then finds a place of its own
+        pass
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+def _forget_old() -> None:
+    """Removes what older kernels left."""
+    import shutil  # noqa: PLC0415
+
+    others = [path for path in _folder().parent.glob("kernels-*") if path != _folder()]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others[_FOLDERS_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def kernels(name: str) -> ModuleType:
+    """The module ``checkers.NAME`` of decorated kernels, whose compiled code goes into our folder."""
+    with _own_cache():
+        return importlib.import_module(f"checkers.{name}")
 
 
 @cache
 def compiled(module: ModuleType, name: str) -> Callable[..., Any]:
-    """The function of a module, compiled by numba; the cache on disk lives beside the module."""
+    """The function of a module, compiled by numba."""
     import numba  # noqa: PLC0415  (rule 1)
 
-    kernel: Callable[..., Any] = numba.njit(cache=True, nogil=True)(getattr(module, name))
+    with _own_cache():
+        kernel: Callable[..., Any] = numba.njit(cache=True, nogil=True)(getattr(module, name))
     return kernel
 
 

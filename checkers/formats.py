@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from checkers import fast
 from checkers.edn import EdnError, read_forms
 from checkers.history import CheckerCall, History, HistoryError, Op, OpType
 from checkers.memory import collector_paused
@@ -28,6 +29,11 @@ from checkers.memory import collector_paused
 FORMATS = ("jsonl", "edn", "jepsen-log")
 
 _SNIFF_BYTES = 65_536
+#: From that size on the lines are read by compiled code: where that is loaded, must be loaded, must be compiled.
+#: Columns of files from that size on are kept beside them.
+_KEEP_BYTES = 1 << 26
+_COLUMNS_SUFFIX = ".columns"
+_SCAN_BYTES_LOADED, _SCAN_BYTES_WARM, _SCAN_BYTES_COLD = 1 << 20, 1 << 24, 1 << 26
 _LOG_LINE = re.compile(r"^INFO\s+jepsen\.util - (\S+)\t(:\S+)\t(:\S+)(?:\t(.*))?$", re.MULTILINE)
 _TYPES: dict[str, OpType] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
 
@@ -117,7 +123,7 @@ def read_history(path: str | Path, format: str = "auto") -> History:  # noqa: A0
 
 def parse_history(data: bytes, format: str = "auto", source: str = "history") -> History:  # noqa: A002
     """The history in the bytes of a file; see `read_history`. ``source`` is its name in messages."""
-    if not data.strip():
+    if not data or data.isspace():
         raise HistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
     if format == "auto":
         format = _sniff(data, source)  # noqa: A001
@@ -150,10 +156,22 @@ def _sniff(data: bytes, source: str) -> str:
 
 
 def _read_jsonl(data: bytes, source: str) -> History:
-    header, body, first_line = _split_header(data, source)
+    header, body, first_line = split_header(data, source)
     notes: tuple[str, ...] = ()
     if body and not body.endswith(b"\n"):
         body, notes = _drop_cut_line(body, first_line, source)
+    scanned = _scanned(body, source)
+    if scanned is not None:
+        return History(
+            scanned,
+            source=source,
+            timed=scanned.timed,
+            model=header.model,
+            initial=header.initial,
+            format="jsonl",
+            notes=notes,
+            truncated=bool(notes),
+        )
     try:
         with collector_paused():
             lines: list[Op] = _op_decoder.decode_lines(body)
@@ -173,7 +191,28 @@ def _read_jsonl(data: bytes, source: str) -> History:
     )
 
 
-def _split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
+def _scanned(body: bytes, source: str) -> Any:
+    """The lines read by compiled code, where they are many and as `encode_op` writes them; else None."""
+    enough = (
+        _SCAN_BYTES_LOADED
+        if fast.loaded("lines")
+        else _SCAN_BYTES_WARM
+        if fast.warm("lines")
+        else _SCAN_BYTES_COLD
+    )
+    if len(body) < enough or not fast.installed() or not body.endswith(b"\n"):
+        return None
+    from checkers import line_columns  # noqa: PLC0415  (imports numba)
+
+    beside = Path(f"{source}{_COLUMNS_SUFFIX}")
+    kept = line_columns.restore(beside, body) if beside.exists() else None
+    found = kept or line_columns.scan(body)
+    if found is not None and kept is None and len(body) >= _KEEP_BYTES and Path(source).exists():
+        line_columns.save(beside, found)
+    return found
+
+
+def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
     """The header, the lines after it, and the number of the first of them."""
     none = Header("history")
     end = data.find(b"\n")
@@ -241,6 +280,18 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
             f"{source}: {untimed} of {len(lines)} lines have no time_ns: give it on all lines or none"
         )
     return lines, not untimed and any(op.time_ns for op in lines)
+
+
+def decode_line(raw: bytes, number: int, source: str) -> Op:
+    """The operation on one line.
+
+    Raises:
+        HistoryError: where it is none.
+    """
+    try:
+        return _op_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _bad_line(source, number, raw, error) from None
 
 
 def _bad_line(source: str, number: int, raw: bytes, error: Exception) -> HistoryError:

@@ -63,6 +63,8 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         value: argument at the invocation, result at the completion; for cas ``[old, new]``.
         error: why it is ``fail`` or ``info``, as a short token (``"mismatch"``, ``"timeout"``, ...).
         node: the node that it was sent to, where known.
+        revision: of a completion, where the system tells: the number of the change of this key that the operation
+            made or saw. Changes of one key have growing numbers.
     """
 
     index: int
@@ -74,6 +76,7 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     value: Any = None
     error: str | None = None
     node: str | None = None
+    revision: int | None = None
 
 
 class CheckerCall(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,12 +5,12 @@ Rules of this module
     2. Buffers grow by factors up to their bound; what was half done when one was too small is done again.
 """
 
-# ruff: noqa: C901, PLR0911, PLR0912, PLR0913, PLR0915, PLR0917
+# ruff: noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917
 # mypy: disable-error-code="misc,arg-type,assignment,no-redef"
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -18,124 +18,132 @@ from numba import njit
 from checkers.kernels import (
     NO,
     OUT_OF_CONFIGURATIONS,
+    OUT_OF_NODES,
     OUT_OF_ROWS,
     OUT_OF_TRAIL,
     OVERWRITE,
     RECENT_LEVELS,
     RECENT_STATES,
     YES,
+    Nodes,
     after,
     at_most,
     core_hash,
     expand,
+    larger,
+    longer,
     mixed,
+    new_nodes,
+    new_work,
 )
 
 _Array = Any
 
 
+class Levelwise(NamedTuple):
+    """Where `bfs` is: what it holds between two turns.
+
+    Attributes:
+        rows: the configurations at the level.
+        at: the level, how many rows there are, the stamp of their index, rows of room for a level's nodes.
+        counters: see `checkers.kernels.Work`.
+        trail_before: the trail before each entry of the trail.
+        trail_op: level * operations + operation, for each entry.
+        recent: pairs (level, state) of the last levels, of each at most `RECENT_STATES`.
+    """
+
+    rows: _Array
+    at: _Array
+    counters: _Array
+    trail_before: _Array
+    trail_op: _Array
+    recent: _Array
+
+
+@njit(cache=True, nogil=True)
+def bfs_start(initial: int, width: int) -> Any:
+    """Before the first level."""
+    rows = np.zeros((64, width + 1), np.uint64)
+    rows[0, 0] = np.uint64(initial)
+    before, op = np.full(1024, -1, np.int64), np.full(1024, -1, np.int64)
+    counters = np.array([0, 1, 0, 0], np.int64)
+    recent = np.full((RECENT_LEVELS * RECENT_STATES, 2), -1, np.int64)
+    return Levelwise(rows, np.array([0, 1, 0, 64], np.int64), counters, before, op, recent)
+
+
+@njit(cache=True, nogil=True)
+def note_states(recent: _Array, level: int, rows: _Array, held: int) -> None:
+    """Notes some of the states of a level."""
+    base = (level % RECENT_LEVELS) * RECENT_STATES
+    found = 0
+    for row in range(held):
+        known = found == RECENT_STATES
+        for e in range(found):
+            known = known or recent[base + e, 1] == np.int64(rows[row, 0])
+        if not known:
+            recent[base + found, 0] = level
+            recent[base + found, 1] = np.int64(rows[row, 0])
+            found += 1
+    for e in range(found, RECENT_STATES):
+        recent[base + e, 0] = -1
+
+
 @njit(cache=True, nogil=True)
 def bfs(
-    rets: _Array, slot: _Array, slots: int, start: _Array, pending: _Array, ret: _Array, kind: _Array,
-    effect: _Array, table: _Array, code: _Array, initial: int, info_kind: _Array, info_start: _Array, info_call: _Array,
-    info_place: _Array, configurations: int, rows_max: int, trail_max: int,
-) -> Any:  # fmt: skip
-    """Level by level: (answer, level, configurations, last trail, trail_before, trail_op, recent).
-
-    ``recent`` holds pairs (level, state) of the last levels, of each at most `RECENT_STATES`.
-    """
-    words = max(1, (slots + 63) >> 6)
-    width = 1 + 2 * words + ((len(info_kind) + 3) >> 2)
-    size, node_size = 64, 64
-    rows = np.zeros((size, width + 1), np.uint64)
-    out = np.zeros((size, width + 1), np.uint64)
-    out_table = np.zeros(4 * size, np.int64)
-    out_chain = np.zeros(size, np.int64)
-    out_dead = np.zeros(size, np.uint8)
-    nodes = np.zeros((node_size, width + 1), np.uint64)
-    flags = np.zeros(node_size, np.uint8)
-    node_table = np.zeros(4 * node_size, np.int64)
-    node_chain = np.zeros(node_size, np.int64)
-    node_dead = np.zeros(node_size, np.uint8)
-    trail_before = np.empty(1024, np.int64)
-    trail_op = np.empty(1024, np.int64)
-    scratch = np.empty(64 * words + len(info_kind) + 1, np.int64)
-    best = np.full((len(effect), 2), -1, np.int64)
-    stamps = np.zeros(len(effect), np.int64)
-    counters = np.zeros(5, np.int64)
-    counters[1] = configurations
-    counters[2] = 1
-    trail_before[0] = -1
-    trail_op[0] = -1
-    recent = np.full((RECENT_LEVELS * RECENT_STATES, 2), -1, np.int64)
-    rows[0, 0] = np.uint64(initial)
-    held = 1
-    stamp = 0
-    level: Any = np.int64(0)
-    while level < len(rets):
-        base = (level % RECENT_LEVELS) * RECENT_STATES
-        found = 0
-        for row in range(held):
-            known = found == RECENT_STATES
-            for e in range(found):
-                known = known or recent[base + e, 1] == np.int64(rows[row, 0])
-            if not known:
-                recent[base + found, 0] = level
-                recent[base + found, 1] = np.int64(rows[row, 0])
-                found += 1
-        for e in range(found, RECENT_STATES):
-            recent[base + e, 0] = -1
+    task: Any, state: Any, words: int, width: int, configurations: int, rows_max: int, trail_max: int
+) -> Any:
+    """Level by level, from where it was, up to that many configurations in all: (answer, where it is then)."""
+    rows, at, recent = state.rows, state.at.copy(), state.recent
+    trail_before, trail_op = state.trail_before, state.trail_op
+    level, held, stamp, node_size = at[0], at[1], at[2], at[3]
+    work = new_work(task, words, state.counters)
+    work.counters[2] = 0
+    work.counters[3] = 0
+    nodes = new_nodes(node_size, width)
+    out = new_nodes(len(rows), width)
+    answer = YES
+    while level < len(task.rets):
+        if work.counters[0] >= configurations:
+            answer = OUT_OF_CONFIGURATIONS
+            break
+        note_states(recent, level, rows, held)
         stamp += 1
-        spent, trail = counters[0], counters[2]
+        spent, trail = work.counters[0], work.counters[1]
         count = expand(
-            level, rows, 0, held, out, 0, out_table, stamp, out_chain, out_dead, nodes, flags, node_table,
-            node_chain, node_dead, rets, slot, start, pending, ret, kind, effect, table, code, info_kind, info_start,
-            info_call, info_place, words, width, trail_before, trail_op, scratch, best, stamps, counters,
-        )  # fmt: skip
-        if count == OUT_OF_CONFIGURATIONS and counters[0] <= counters[1]:
-            node_size *= 4
-            if node_size > rows_max:
-                return OUT_OF_ROWS, level, counters[0], 0, trail_before, trail_op, recent
-            nodes = np.zeros((node_size, width + 1), np.uint64)
-            flags = np.zeros(node_size, np.uint8)
-            node_table = np.zeros(4 * node_size, np.int64)
-            node_chain = np.zeros(node_size, np.int64)
-            node_dead = np.zeros(node_size, np.uint8)
-        elif count == OUT_OF_ROWS:
-            size *= 4
-            if size > rows_max:
-                return OUT_OF_ROWS, level, counters[0], 0, trail_before, trail_op, recent
-            larger = np.zeros((size, width + 1), np.uint64)
-            larger[:held] = rows[:held]
-            rows = larger
-            out = np.zeros((size, width + 1), np.uint64)
-            out_table = np.zeros(4 * size, np.int64)
-            out_chain = np.zeros(size, np.int64)
-            out_dead = np.zeros(size, np.uint8)
-        elif count == OUT_OF_TRAIL:
-            if 4 * len(trail_op) > trail_max:
-                return OUT_OF_ROWS, level, counters[0], 0, trail_before, trail_op, recent
-            longer = np.empty(4 * len(trail_op), np.int64)
-            longer[: len(trail_op)] = trail_op
-            trail_op = longer
-            longer = np.empty(len(trail_op), np.int64)
-            longer[: len(trail_before)] = trail_before
-            trail_before = longer
+            task, level, rows, 0, held, out, 0, stamp, nodes, work, trail_before, trail_op, words, width
+        )
         if count < 0:
-            if counters[0] > counters[1]:
-                return OUT_OF_CONFIGURATIONS, level, counters[0], 0, trail_before, trail_op, recent
-            counters[0], counters[2] = spent, trail
+            work.counters[0], work.counters[1] = spent, trail
+            if count == OUT_OF_NODES:
+                if 4 * node_size > rows_max:
+                    answer = OUT_OF_ROWS
+                    break
+                node_size *= 4
+                nodes = new_nodes(node_size, width)
+            elif count == OUT_OF_ROWS:
+                if 4 * len(rows) > rows_max:
+                    answer = OUT_OF_ROWS
+                    break
+                rows = larger(rows, held, 4 * len(rows))
+                out = new_nodes(len(rows), width)
+            else:
+                if 4 * len(trail_op) > trail_max:
+                    answer = OUT_OF_TRAIL
+                    break
+                trail_before, trail_op = longer(trail_before), longer(trail_op)
             continue
         if count == 0:
-            return NO, level, counters[0], 0, trail_before, trail_op, recent
+            answer = NO
+            break
         held = 0
         for row in range(count):
-            if out_dead[row] == 0:
+            if out.dead[row] == 0:
                 for w in range(width + 1):
-                    rows[held, w] = out[row, w]
+                    rows[held, w] = out.rows[row, w]
                 held += 1
         level += 1
-    return YES, level, counters[0], np.int64(rows[0, width]), trail_before, trail_op, recent
+    at[0], at[1], at[2], at[3] = level, held, 0, node_size
+    return answer, Levelwise(rows, at, work.counters, trail_before, trail_op, recent)
 
 
 @njit(cache=True, nogil=True)
@@ -194,186 +202,171 @@ def rehash(visited: _Array, count: int, chain: _Array, core: int, width: int, si
     return table
 
 
+class Deep(NamedTuple):
+    """Where `dfs` is: what it holds between two turns.
+
+    Attributes:
+        pool: the rows of the stack, level after level; those of level n from ``first[n]`` to ``last[n]``.
+        first: see ``pool``.
+        last: see ``pool``.
+        visited: the rows that it was in, with their level in the last word; ``table`` and ``chain`` find them.
+        table: see ``visited``.
+        chain: see ``visited``.
+        at: the level, the deepest one, how many were visited, rows of room for a level's nodes.
+        counters: as in `Levelwise`, and the trail too.
+        trail_before: see ``counters``.
+        trail_op: see ``counters``.
+    """
+
+    pool: _Array
+    first: _Array
+    last: _Array
+    visited: _Array
+    table: _Array
+    chain: _Array
+    at: _Array
+    counters: _Array
+    trail_before: _Array
+    trail_op: _Array
+
+
 @njit(cache=True, nogil=True)
-def pairs(visited: _Array, count: int, width: int) -> _Array:
-    """(level, state) of the rows visited."""
-    found = np.empty((count, 2), np.int64)
-    for e in range(count):
-        found[e, 0] = np.int64(visited[e, width])
-        found[e, 1] = np.int64(visited[e, 0])
-    return found
+def dfs_start(task: Any, initial: int, width: int) -> Any:
+    """Before the first level."""
+    pool = np.zeros((256, width + 1), np.uint64)
+    pool[0, 0] = np.uint64(initial)
+    total = len(task.rets)
+    first, last = np.zeros(total + 2, np.int64), np.zeros(total + 2, np.int64)
+    last[0] = 1
+    before, op = np.full(1024, -1, np.int64), np.full(1024, -1, np.int64)
+    counters = np.array([0, 1, 0, 0], np.int64)
+    visited, table, chain = (
+        np.zeros((256, width + 1), np.uint64),
+        np.zeros(1024, np.int64),
+        np.zeros(256, np.int64),
+    )
+    at = np.array([0, 0, 0, 64], np.int64)
+    return Deep(pool, first, last, visited, table, chain, at, counters, before, op)
+
+
+@njit(cache=True, nogil=True)
+def observers(task: Any) -> _Array:
+    """The kind of the next returning operation that is no overwrite, by level; -1 for none."""
+    total = len(task.rets)
+    kinds = np.full(total + 1, -1, np.int64)
+    for level in range(total - 1, -1, -1):
+        k = task.kind[task.rets[level]]
+        kinds[level] = k if task.effect[k] != OVERWRITE else kinds[level + 1]
+    return kinds
+
+
+@njit(cache=True, nogil=True)
+def promising_last(task: Any, kind: int, pool: _Array, first: int, end: int, width: int) -> None:
+    """Puts a row where the next observer is possible last, for it is taken first."""
+    if kind < 0:
+        return
+    for e in range(first, end):
+        if after(task.table, task.code, kind, np.int64(pool[e, 0])) >= 0:
+            for w in range(width + 1):
+                swap = pool[e, w]
+                pool[e, w] = pool[end - 1, w]
+                pool[end - 1, w] = swap
+            return
 
 
 @njit(cache=True, nogil=True)
 def dfs(
-    rets: _Array, slot: _Array, slots: int, start: _Array, pending: _Array, ret: _Array, kind: _Array,
-    effect: _Array, table: _Array, code: _Array, initial: int, info_kind: _Array, info_start: _Array, info_call: _Array,
-    info_place: _Array, configurations: int, rows_max: int, trail_max: int,
-) -> Any:  # fmt: skip
-    """Deep first: as `bfs`, but with the deepest level and with all levels and states as ``recent``."""
-    words = max(1, (slots + 63) >> 6)
+    task: Any, state: Any, words: int, width: int, configurations: int, rows_max: int, trail_max: int
+) -> Any:
+    """Deep first, from where it was, up to that many configurations in all: (answer, where it is then)."""
     core = 1 + 2 * words
-    width = core + ((len(info_kind) + 3) >> 2)
-    node_size = 64
-    pool = np.zeros((256, width + 1), np.uint64)
-    nodes = np.zeros((node_size, width + 1), np.uint64)
-    flags = np.zeros(node_size, np.uint8)
-    node_table = np.zeros(4 * node_size, np.int64)
-    node_chain = np.zeros(node_size, np.int64)
-    node_dead = np.zeros(node_size, np.uint8)
-    none = np.zeros(2, np.int64)
-    none_dead = np.zeros(2, np.uint8)
-    trail_before = np.empty(1024, np.int64)
-    trail_op = np.empty(1024, np.int64)
-    scratch = np.empty(64 * words + len(info_kind) + 1, np.int64)
-    best = np.full((len(effect), 2), -1, np.int64)
-    stamps = np.zeros(len(effect), np.int64)
-    counters = np.zeros(5, np.int64)
-    counters[1] = configurations
-    counters[2] = 1
-    trail_before[0] = -1
-    trail_op[0] = -1
-    visited = np.zeros((256, width + 1), np.uint64)
-    visited_table = np.zeros(1024, np.int64)
-    visited_chain = np.zeros(256, np.int64)
-    count = 0
-    total = len(rets)
+    pool, first, last, at = state.pool, state.first, state.last, state.at.copy()
+    visited, table, chain = state.visited, state.table, state.chain
+    trail_before, trail_op = state.trail_before, state.trail_op
+    level, deepest, count, node_size = at[0], at[1], at[2], at[3]
+    work = new_work(task, words, state.counters)
+    work.counters[2] = 0
+    work.counters[3] = 0
+    nodes = new_nodes(node_size, width)
+    none = new_nodes(1, width)
+    observer = observers(task)
+    total = len(task.rets)
+    answer = NO
     if total == 0:
-        return YES, 0, 0, 0, trail_before, trail_op, np.empty((0, 2), np.int64)
-    # The kind of the next returning operation that is no overwrite, by level.
-    observer = np.full(total + 1, -1, np.int64)
-    for level in range(total - 1, -1, -1):
-        k = kind[rets[level]]
-        observer[level] = k if effect[k] != OVERWRITE else observer[level + 1]
-    first = np.zeros(total + 2, np.int64)
-    last = np.zeros(total + 2, np.int64)
-    pool[0, 0] = np.uint64(initial)
-    last[0] = 1
-    level: Any = np.int64(0)
-    deepest: Any = np.int64(0)
+        answer, level = YES, -1
     while level >= 0:
         if last[level] == first[level]:
             level -= 1
             continue
+        if work.counters[0] >= configurations:
+            answer = OUT_OF_CONFIGURATIONS
+            break
         row = last[level] - 1
-        last[level] = row
         if count + 1 >= len(visited):
             if 2 * len(visited) > rows_max:
-                return (
-                    OUT_OF_ROWS,
-                    deepest,
-                    counters[0],
-                    0,
-                    trail_before,
-                    trail_op,
-                    pairs(visited, count, width),
-                )
-            more = np.zeros((2 * len(visited), width + 1), np.uint64)
-            more[:count] = visited[:count]
-            visited = more
-            longer = np.zeros(len(visited), np.int64)
-            longer[:count] = visited_chain[:count]
-            visited_chain = longer
-            visited_table = rehash(visited, count, visited_chain, core, width, 4 * len(visited))
-        if not remember(pool, row, level, visited, count, visited_table, visited_chain, core, width):
+                answer = OUT_OF_ROWS
+                break
+            visited = larger(visited, count, 2 * len(visited))
+            if len(chain) < len(visited):
+                chain = longer(chain)
+            table = rehash(visited, count, chain, core, width, 4 * len(visited))
+        last[level] = row
+        if not remember(pool, row, level, visited, count, table, chain, core, width):
             continue
         count += 1
         made = np.int64(-1)
         while made < 0:
-            spent, trail = counters[0], counters[2]
+            spent, trail = work.counters[0], work.counters[1]
+            out = Nodes(pool, none.flags, none.table, none.chain, none.dead)
             made = expand(
-                level, pool, row, row + 1, pool, row + 1, none, 0, none, none_dead, nodes, flags, node_table,
-                node_chain, node_dead, rets, slot, start, pending, ret, kind, effect, table, code, info_kind,
-                info_start, info_call, info_place, words, width, trail_before, trail_op, scratch, best, stamps,
-                counters,
-            )  # fmt: skip
+                task,
+                level,
+                pool,
+                row,
+                row + 1,
+                out,
+                row + 1,
+                0,
+                nodes,
+                work,
+                trail_before,
+                trail_op,
+                words,
+                width,
+            )
             if made >= 0:
                 break
-            if counters[0] > counters[1]:
-                return (
-                    OUT_OF_CONFIGURATIONS,
-                    deepest,
-                    counters[0],
-                    0,
-                    trail_before,
-                    trail_op,
-                    pairs(visited, count, width),
-                )
-            if made == OUT_OF_CONFIGURATIONS:
+            work.counters[0], work.counters[1] = spent, trail
+            if made == OUT_OF_NODES:
+                if 4 * node_size > rows_max:
+                    answer = OUT_OF_ROWS
+                    break
                 node_size *= 4
-                if node_size > rows_max:
-                    return (
-                        OUT_OF_ROWS,
-                        deepest,
-                        counters[0],
-                        0,
-                        trail_before,
-                        trail_op,
-                        pairs(visited, count, width),
-                    )
-                nodes = np.zeros((node_size, width + 1), np.uint64)
-                flags = np.zeros(node_size, np.uint8)
-                node_table = np.zeros(4 * node_size, np.int64)
-                node_chain = np.zeros(node_size, np.int64)
-                node_dead = np.zeros(node_size, np.uint8)
+                nodes = new_nodes(node_size, width)
             elif made == OUT_OF_ROWS:
                 if 2 * len(pool) > rows_max:
-                    return (
-                        OUT_OF_ROWS,
-                        deepest,
-                        counters[0],
-                        0,
-                        trail_before,
-                        trail_op,
-                        pairs(visited, count, width),
-                    )
-                more = np.zeros((2 * len(pool), width + 1), np.uint64)
-                more[: row + 1] = pool[: row + 1]
-                pool = more
+                    answer = OUT_OF_ROWS
+                    break
+                pool = larger(pool, row + 1, 2 * len(pool))
             else:
                 if 4 * len(trail_op) > trail_max:
-                    return (
-                        OUT_OF_ROWS,
-                        deepest,
-                        counters[0],
-                        0,
-                        trail_before,
-                        trail_op,
-                        pairs(visited, count, width),
-                    )
-                longer = np.empty(4 * len(trail_op), np.int64)
-                longer[: len(trail_op)] = trail_op
-                trail_op = longer
-                longer = np.empty(len(trail_op), np.int64)
-                longer[: len(trail_before)] = trail_before
-                trail_before = longer
-            counters[0], counters[2] = spent, trail
+                    answer = OUT_OF_TRAIL
+                    break
+                trail_before, trail_op = longer(trail_before), longer(trail_op)
+        if made < 0:
+            break
         if made == row + 1:
             continue
         if level + 1 == total:
-            return (
-                YES,
-                total,
-                counters[0],
-                np.int64(pool[row + 1, width]),
-                trail_before,
-                trail_op,
-                pairs(visited, count, width),
-            )
-        # The most promising one is taken first, that is, stands last: where the next observer is possible.
-        choice = row + 1
-        if observer[level + 1] >= 0:
-            for e in range(row + 1, made):
-                if after(table, code, observer[level + 1], np.int64(pool[e, 0])) >= 0:
-                    choice = e
-                    break
-        if choice != made - 1:
+            answer = YES
             for w in range(width + 1):
-                swap = pool[choice, w]
-                pool[choice, w] = pool[made - 1, w]
-                pool[made - 1, w] = swap
+                pool[0, w] = pool[row + 1, w]
+            deepest = total
+            break
+        promising_last(task, observer[level + 1], pool, row + 1, made, width)
         level += 1
         first[level] = row + 1
         last[level] = made
         deepest = max(deepest, level)
-    return NO, deepest, counters[0], 0, trail_before, trail_op, pairs(visited, count, width)
+    at[0], at[1], at[2], at[3] = level, deepest, count, node_size
+    return answer, Deep(pool, first, last, visited, table, chain, at, work.counters, trail_before, trail_op)

@@ -17,12 +17,12 @@ Theory of operation
 """
 
 # Kernels take flat columns one by one, and numba wants every integer's width said.
-# ruff: noqa: C901, PLR0911, PLR0912, PLR0913, PLR0915, PLR0917, SIM110
+# ruff: noqa: C901, FBT001, PLR0912, PLR0913, PLR0915, PLR0917, SIM110
 # mypy: disable-error-code="misc"
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -32,25 +32,109 @@ NEVER = 1 << 62
 ONE = np.uint64(1)
 SIGNS = np.uint64(0x8000800080008000)
 
-YES, NO, OUT_OF_CONFIGURATIONS, OUT_OF_ROWS, OUT_OF_TRAIL = 1, 0, -1, -2, -3
+YES, NO, OUT_OF_CONFIGURATIONS, OUT_OF_ROWS, OUT_OF_TRAIL, OUT_OF_NODES = 1, 0, -1, -2, -3, -4
 
 #: What a kind does: the table says it, or it is a register's.
 BY_TABLE, READS, WRITES, CAS, DIFFERS = 0, 1, 2, 3, 4
 
 RECENT_LEVELS, RECENT_STATES = 256, 8
 
+#: With how many other configurations of its level one is compared by R6.
+DOMINANCE_MAX = 256
+
 _Array = Any
 
 
+class Task(NamedTuple):
+    """One problem as the kernels see it; `levels` makes the first five, `checkers.compiled_search` the rest."""
+
+    rets: _Array
+    slot: _Array
+    start: _Array
+    pending: _Array
+    ret: _Array
+    kind: _Array
+    effect: _Array
+    table: _Array
+    code: _Array
+    info_kind: _Array
+    info_start: _Array
+    info_call: _Array
+    info_place: _Array
+
+
+class Nodes(NamedTuple):
+    """Rows of one level with their index (R6); ``flags`` is not used where they only wait for the next one."""
+
+    rows: _Array
+    flags: _Array
+    table: _Array
+    chain: _Array
+    dead: _Array
+
+
+class Work(NamedTuple):
+    """Room to work in, and ``counters``.
+
+    These are: configurations expanded, trail entries, stamp of the node table, stamp of ``best``.
+    """
+
+    scratch: _Array
+    best: _Array
+    stamps: _Array
+    pure: _Array
+    counters: _Array
+
+
 @njit(cache=True, nogil=True)
-def levels(call: _Array, ret: _Array) -> Any:
-    """Returning places by level, slots, their number, and what is pending at each level (CSR, by call)."""
+def new_nodes(size: int, width: int) -> Any:
+    """Room for that many rows."""
+    return Nodes(
+        np.zeros((size, width + 1), np.uint64),
+        np.zeros(size, np.uint8),
+        np.zeros(4 * size, np.int64),
+        np.zeros(size, np.int64),
+        np.zeros(size, np.uint8),
+    )
+
+
+@njit(cache=True, nogil=True)
+def new_work(task: Any, words: int, counters: _Array) -> Any:
+    """Room to work in, with counters that go on from these."""
+    return Work(
+        np.empty(64 * words + len(task.info_kind) + 1, np.int64),
+        np.full((len(task.effect), 2), -1, np.int64),
+        np.zeros(len(task.effect), np.int64),
+        np.zeros(words, np.uint64),
+        counters.copy(),
+    )
+
+
+@njit(cache=True, nogil=True)
+def longer(column: _Array) -> _Array:
+    """The column with four times the room."""
+    # A loop: assigning slices would have numba compile the text of the error for unequal lengths, for seconds.
+    more = np.empty(4 * len(column), np.int64)
+    for place in range(len(column)):
+        more[place] = column[place]
+    return more
+
+
+@njit(cache=True, nogil=True)
+def larger(rows: _Array, count: int, size: int) -> _Array:
+    """The first rows, with room for more."""
+    more = np.zeros((size, rows.shape[1]), np.uint64)
+    for row in range(count):
+        for w in range(rows.shape[1]):
+            more[row, w] = rows[row, w]
+    return more
+
+
+@njit(cache=True, nogil=True)
+def levels(call: _Array, ret: _Array, rets: _Array) -> Any:
+    """Slots, their number, and what is pending at each level (CSR, by call); ``rets`` are returning places in order."""
     n = len(call)
-    answered = 0
-    for i in range(n):
-        if ret[i] < NEVER:
-            answered += 1
-    rets = np.argsort(ret, kind="mergesort")[:answered]
+    answered = len(rets)
     slot = np.full(n, -1, np.int64)
     free = np.empty(answered + 1, np.int64)
     window = np.empty(answered + 1, np.int64)
@@ -74,10 +158,8 @@ def levels(call: _Array, ret: _Array) -> Any:
                 width += 1
             upcoming += 1
         end = start[level] + width
-        if end > len(pending):
-            larger = np.empty(2 * end, np.int64)
-            larger[: start[level]] = pending[: start[level]]
-            pending = larger
+        while end > len(pending):
+            pending = longer(pending)
         kept = 0
         for w in range(width):
             pending[start[level] + w] = window[w]
@@ -88,7 +170,7 @@ def levels(call: _Array, ret: _Array) -> Any:
         start[level + 1] = end
         free[free_count] = slot[returning]
         free_count += 1
-    return rets, slot, slots, start, pending
+    return slot, slots, start, pending
 
 
 @njit(cache=True, nogil=True)
@@ -225,33 +307,47 @@ def wanted(state: Any, watchers: _Array, count: int, table: _Array, code: _Array
 
 
 @njit(cache=True, nogil=True)
-def dominated(rows: _Array, first: int, row: int, words: int, core: int, width: int) -> bool:
-    """R6 across masks, against the last rows only."""
-    for e in range(max(first, row - 48), row):
-        if rows[e, 0] != rows[row, 0]:
+def dominated(
+    rows: _Array,
+    first: int,
+    row: int,
+    words: int,
+    core: int,
+    width: int,
+    pure: _Array,
+    dead: _Array,
+    marks: bool,
+) -> bool:
+    """R6 across masks, against the last rows only; with ``marks``, those that the row dominates die."""
+    for e in range(max(first, row - DOMINANCE_MAX), row):
+        if rows[e, 0] != rows[row, 0] or (marks and dead[e] != 0):
             continue
-        fits = True
+        below, above = True, True
         for w in range(1, 1 + words):
             differs = (rows[e, w] ^ rows[row, w]) | (rows[e, w + words] ^ rows[row, w + words])
-            if differs & ~rows[e, w + words] != 0:
-                fits = False
+            read = pure[w - 1]
+            below = below and differs & ~(rows[e, w + words] | (rows[e, w] & read)) == 0
+            above = above and differs & ~(rows[row, w + words] | (rows[row, w] & read)) == 0
+            if not below and not above:
                 break
-        if fits and at_most(rows, e, rows, row, core, width):
+        if below and at_most(rows, e, rows, row, core, width):
             return True
+        if marks and above and at_most(rows, row, rows, e, core, width):
+            dead[e] = 1
     return False
 
 
 @njit(cache=True, nogil=True)
 def emit(
     source: _Array, row: int, out: _Array, first: int, count: int, words: int, core: int, width: int, sw: int,
-    bit: Any, table: _Array, stamp: int, chain: _Array, dead: _Array,
+    bit: Any, table: _Array, stamp: int, chain: _Array, dead: _Array, pure: _Array,
 ) -> int:  # fmt: skip
     """Passes a row to the next level, without the slot that was returned; how many there are then."""
     for w in range(width + 1):
         out[count, w] = source[row, w]
     out[count, sw] &= ~bit
     out[count, sw + words] &= ~bit
-    if dominated(out, first, count, words, core, width):
+    if dominated(out, first, count, words, core, width, pure, dead, stamp != 0):
         return count
     if stamp == 0 or insert(out, count, table, stamp, core, width, chain, dead):
         return count + 1
@@ -260,18 +356,29 @@ def emit(
 
 @njit(cache=True, nogil=True)
 def expand(
-    level: int, source: _Array, r0: int, r1: int, out: _Array, first: int, out_table: _Array, out_stamp: int,
-    out_chain: _Array, out_dead: _Array, nodes: _Array, flags: _Array, node_table: _Array, node_chain: _Array,
-    node_dead: _Array, rets: _Array, slot: _Array, start: _Array, pending: _Array, ret: _Array, kind: _Array,
-    effect: _Array, table: _Array, code: _Array, info_kind: _Array, info_start: _Array, info_call: _Array,
-    info_place: _Array, words: int, width: int, trail_before: _Array, trail_op: _Array, scratch: _Array,
-    best: _Array, stamps: _Array, counters: _Array,
+    task: Any, level: int, source: _Array, r0: int, r1: int, into: Any, first: int, out_stamp: int, nodes_: Any,
+    work: Any, trail_before: _Array, trail_op: _Array, words: int, width: int,
 ) -> int:  # fmt: skip
-    """The rows at the next level into ``out`` from ``first``; their end, or what ran out.
-
-    ``counters``: configurations expanded, configurations allowed, trail entries, stamp of the node table,
-    stamp of ``best``.
-    """
+    """The rows at the next level into ``into`` from ``first``; their end, or what ran out."""
+    # Taken out of the tuples once: each look into one counts references.
+    (
+        rets,
+        slot,
+        start,
+        pending,
+        ret,
+        kind,
+        effect,
+        table,
+        code,
+        info_kind,
+        info_start,
+        info_call,
+        info_place,
+    ) = task
+    out, _, out_table, out_chain, out_dead = into
+    nodes, flags, node_table, node_chain, node_dead = nodes_
+    scratch, best, stamps, pure, counters = work
     core = 1 + 2 * words
     returning = rets[level]
     horizon = ret[returning]
@@ -282,24 +389,22 @@ def expand(
     out_room = len(out) - 2
     if out_stamp != 0:
         out_room = min(out_room, len(out_table) // 2 - 2)
-    counters[3] += 1
-    stamp = counters[3]
+    for w in range(words):
+        pure[w] = 0
+    for p in range(p0, p1):
+        if effect[kind[pending[p]]] == PURE:
+            pure[slot[pending[p]] >> 6] |= ONE << np.uint64(slot[pending[p]] & 63)
+    counters[2] += 1
+    stamp = counters[2]
     count = first
     n = 0
     for row in range(r0, r1):
-        if source[row, sw] & rbit != 0:
-            if count >= out_room:
-                return OUT_OF_ROWS
-            count = emit(
-                source, row, out, first, count, words, core, width, sw, rbit, out_table, out_stamp, out_chain,
-                out_dead,
-            )  # fmt: skip
-            continue
         if n >= room:
-            return OUT_OF_CONFIGURATIONS
+            return OUT_OF_NODES
         for w in range(width + 1):
             nodes[n, w] = source[row, w]
-        settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
+        if source[row, sw] & rbit == 0:
+            settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
         if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
             flags[n] = 2
             n += 1
@@ -314,17 +419,15 @@ def expand(
                 return OUT_OF_ROWS
             count = emit(
                 nodes, at, out, first, count, words, core, width, sw, rbit, out_table, out_stamp, out_chain,
-                out_dead,
+                out_dead, pure,
             )  # fmt: skip
             if done:
                 continue
         counters[0] += 1
-        if counters[0] > counters[1]:
-            return OUT_OF_CONFIGURATIONS
         state = np.int64(nodes[at, 0])
         unseen = flags[at] & 1 != 0
-        counters[4] += 1
-        mark = counters[4]
+        counters[3] += 1
+        mark = counters[3]
         watching = 0
         # R2: best[kind, 0] of those that are not optional, best[kind, 1] of those that are.
         for p in range(p0, p1):
@@ -381,7 +484,7 @@ def expand(
             if then < 0 or (wrote and unseen):
                 continue
             if n >= room:
-                return OUT_OF_CONFIGURATIONS
+                return OUT_OF_NODES
             for w2 in range(width + 1):
                 nodes[n, w2] = nodes[at, w2]
             nodes[n, 0] = np.uint64(then)
@@ -395,21 +498,16 @@ def expand(
                     continue
             if m >= p1:
                 nodes[n, core + (i >> 2)] += ONE << np.uint64(16 * (i & 3))
-            if counters[2] >= len(trail_op):
+            if counters[1] >= len(trail_op):
                 return OUT_OF_TRAIL
-            trail_before[counters[2]] = np.int64(nodes[at, width])
-            trail_op[counters[2]] = level * len(ret) + x
-            nodes[n, width] = np.uint64(counters[2])
-            counters[2] += 1
-            if x == returning:
-                if count >= out_room:
-                    return OUT_OF_ROWS
-                count = emit(
-                    nodes, n, out, first, count, words, core, width, sw, rbit, out_table, out_stamp, out_chain,
-                    out_dead,
-                )  # fmt: skip
-                continue
-            observed = settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
+            trail_before[counters[1]] = np.int64(nodes[at, width])
+            trail_op[counters[1]] = level * len(ret) + x
+            nodes[n, width] = np.uint64(counters[1])
+            counters[1] += 1
+            # With the returning operation in, it only waits to be passed on.
+            observed = x != returning and settle(
+                nodes, n, words, pending, p0, p1, slot, kind, effect, table, code
+            )
             if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
                 flags[n] = 1 if wrote and not observed else 0
                 n += 1

@@ -3,8 +3,8 @@
 Rules of this module
     1. Objects that are independent by the model (keys) are checked apart: a history is linearizable iff
        each of its objects is (Herlihy and Wing 1990, locality).
-    2. Every yes is verified (`checkers.witness`), every no is explained (`checkers.explain`), and what
-       runs out of its budget is ``unknown`` and says how far it got.
+    2. Every yes of a search and of the zones is verified (`checkers.witness`), every no is explained
+       (`checkers.explain`), and what runs out of its budget is ``unknown`` and says how far it got.
     3. A fault in a checker or in a user's model is ``unknown`` with the error, never a pass. A history
        that cannot be paired, or has operations that the model does not know, is a `HistoryError`.
 
@@ -19,16 +19,15 @@ Rules of this module
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from checkers import fast
+from checkers import containers, fast
 from checkers.history import History, HistoryError, Op, Operation
 from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch
-from checkers.problem import Problem, compile_problem
+from checkers.problem import NEVER, Problem, compile_problem
 from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
 from checkers.search import Levels, Meter, Outcome, search
 from checkers.values import show
@@ -38,11 +37,23 @@ from checkers.zones import FITS, VIOLATION
 
 if TYPE_CHECKING:
     from checkers.columns import KeyParts
+    from checkers.explain import Explanation
 
-#: From that many lines on histories of registers are read into arrays and checked by compiled code.
-_COLUMNS_LINES = 100_000
-_FIRST_PASS_CONFIGURATIONS = 20_000
-_PLAIN_CONFIGURATIONS = 150_000
+#: From that many lines on histories of registers are read into arrays and checked by compiled code: where that must
+#: be compiled first, where it must be loaded, and where it is loaded already.
+_COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED = 100_000, 20_000, 2_000
+#: What the plain search tries before the compiled one, by the same three.
+_PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED = 20_000, 5_000, 1_000
+#: Shorter objects go to the plain search first, whatever is loaded.
+_COLUMNS_OPERATIONS = 200
+
+#: What ``algorithm`` may be, beside ``auto``: which of them may decide.
+ALGORITHMS = ("auto", "zones", "containers", "search", "wgl-dfs", "jit-bfs")
+_ORDERS = {"wgl-dfs": ("dfs",), "jit-bfs": ("bfs",)}
+_BOTH = ("dfs", "bfs")
+_PARTS = {"dfs": "deep", "bfs": "levelwise"}
+#: Cause of an `Outcome` of a key that the algorithm which the user asked for does not fit.
+_NOT_THIS = "algorithm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +67,7 @@ class Budget:
     """
 
     configurations: int = 5_000_000
-    bytes_max: int = 1 << 30
+    bytes_max: int = 1 << 29
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -66,7 +77,12 @@ class Budget:
 
 
 def check_linearizable(
-    history: History | Iterable[Op], model: Model | str, *, budget: Budget | None = None
+    history: History | Iterable[Op],
+    model: Model | str,
+    *,
+    budget: Budget | None = None,
+    algorithm: str = "auto",
+    explain: bool = True,
 ) -> Verdict:
     """Whether the history could have come from one correct object that does one thing at a time.
 
@@ -74,21 +90,25 @@ def check_linearizable(
         history: a history, or its lines.
         model: what a correct object does; a name stands for that model with the history's initial value.
         budget: what the check may use.
+        algorithm: one of `ALGORITHMS`; what it alone cannot decide is ``unknown``.
+        explain: whether an invalid history gets its counterexample, which may take longer than the check.
 
     Returns:
         A verdict that names the model and the algorithm; invalid ones hold a counterexample.
 
     Raises:
         HistoryError: where the lines do not pair, or hold operations that the model does not know.
-        ValueError: for an unknown name of a model.
+        ValueError: for an unknown name of a model or an algorithm.
     """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {algorithm!r}: use one of {', '.join(ALGORITHMS)}")
     if not isinstance(history, History):
         history = History.of(history)
     if isinstance(model, str):
         model = model_by_name(model, history.initial)
     budget = budget or Budget()
     try:
-        return _Check(history, model, budget).run()
+        return _Check(history, model, budget, algorithm, explain=explain).run()
     except HistoryError:
         raise
     except Exception as error:  # noqa: BLE001  (rule 3: a crash is never a pass)
@@ -127,10 +147,15 @@ class _Check:
     Operations of a long history of registers are made only for the keys that need them (`_operations`).
     """
 
-    def __init__(self, history: History, model: Model, budget: Budget) -> None:
+    def __init__(
+        self, history: History, model: Model, budget: Budget, algorithm: str = "auto", *, explain: bool = True
+    ) -> None:
         self.history = history
         self.model = model
         self.budget = budget
+        self.algorithm = algorithm
+        self.explain = explain
+        self.orders = _ORDERS.get(algorithm, _BOTH)
         self.deadline_s = time.monotonic() + budget.seconds
         self.spent = 0
         self.algorithms: dict[str, None] = {}
@@ -140,17 +165,26 @@ class _Check:
         self.columns: RegisterColumns | None = None
         self.parts: KeyParts | None = None
         self.clashes: dict[Hashable, list[int]] = {}
+        self.found: dict[Hashable, containers.Found] = {}
+        self.places: dict[Hashable, Any] = {}
         self.backend: Backend = PLAIN
         self._prepare()
 
     def _prepare(self) -> None:
         """Columns for registers (see `checkers.zones`), straight from the lines of a long history."""
         model = self.model
-        if isinstance(model, Register) and len(self.history.lines) >= _COLUMNS_LINES and fast.installed():
+        if (
+            isinstance(model, Register)
+            and fast.installed()
+            and len(self.history.lines)
+            >= fast.by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
+        ):
             from checkers.columns import register_columns  # noqa: PLC0415  (numpy only for long histories)
 
             self.columns = register_columns(self.history, model)
-            self.backend = fast.Compiled()
+            if self.columns is not None:
+                self._ready("zones")
+                self.backend = fast.Compiled()
         if self.columns is None:
             self.backend = PLAIN
             self.groups = _groups(self.history, model)
@@ -168,13 +202,20 @@ class _Check:
         return len(self.columns.f)
 
     def run(self) -> Verdict:
-        left = self._by_zones() if self.columns is not None else list(self.groups)
-        # Where the compiled search is loaded already, it is worth its set-up much earlier.
-        loaded = "checkers.compiled_search" in sys.modules
+        left = self.keys
+        if self.columns is not None and self.algorithm in {"auto", "zones"}:
+            left = self._by_zones()
+        elif self.columns is None and self.algorithm in {"auto", "containers"}:
+            left = self._by_containers()
+        if self.algorithm in {"zones", "containers"}:
+            self.undecided.update(dict.fromkeys(left, Outcome(None, 0, 0, "none", cause=_NOT_THIS)))
+            left = []
         for key in left:
-            self._search(key, _FIRST_PASS_CONFIGURATIONS // (10 if loaded else 1))
+            if not self._search_columns(key):
+                self._search(key, fast.by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
         for key in list(self.undecided):
             self._search_hard(key)
+        explanation = self._explained() if self.explain else None
         valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
         return Verdict(
             valid=valid,
@@ -186,7 +227,8 @@ class _Check:
             cause=self._cause() if valid == "unknown" else None,
             failing_keys=tuple(show(key, 40) for key in self.keys if key in self.failing),
             unknown_keys=tuple(show(key, 40) for key in self.keys if key in self.undecided),
-            evidence=self._evidence(),
+            evidence=explanation.lines if explanation else (),
+            figure=explanation.figure if explanation else None,
             notes=self.history.notes,
         )
 
@@ -219,67 +261,131 @@ class _Check:
             self.parts = KeyParts(self.history, self.columns)
         return self.parts
 
+    def _by_containers(self) -> list[Hashable]:
+        """The keys that it cannot decide: see `checkers.containers`."""
+        left: list[Hashable] = []
+        for key, operations in self.groups.items():
+            found = containers.decide(operations, self.model)
+            if found is None:
+                left.append(key)
+                continue
+            self.algorithms.setdefault("containers")
+            if not found.valid:
+                self.failing[key] = None
+                self.found[key] = found
+        return left
+
+    def _ready(self, part: str) -> None:
+        """Loads or compiles a part; what that takes is no fault of the history."""
+        began_s = time.monotonic()
+        fast.prepare(part)
+        self.deadline_s += time.monotonic() - began_s
+
+    def _search_columns(self, key: Hashable) -> bool:
+        """The compiled search on columns, where that is worth it; whether it has decided or was given up."""
+        columns = self.columns
+        if self.backend is PLAIN or columns is None or key in self.undecided:
+            return False
+        if not self.places:
+            from checkers.columns import places_by_key  # noqa: PLC0415  (only for long histories)
+
+            self.places = places_by_key(columns)
+        places = self.places[key]
+        if len(places) < _COLUMNS_OPERATIONS or not (
+            fast.warm("deep") or len(places) >= _COLUMNS_LINES_WARM // 4
+        ):
+            return False
+        for part in ("expand", *(_PARTS[order] for order in self.orders)):
+            self._ready(part)
+        from checkers.register_search import RegisterSearch  # noqa: PLC0415  (imports numba)
+
+        initial = int(columns.initial_value[columns.key[places[0]]])
+        meter = self._meter(key, self.budget.configurations)
+        if meter is not None:
+            outcome = RegisterSearch(columns, places, initial).run(meter, self.orders)
+            self.spent += meter.used
+            self._settle(key, outcome)
+        return True
+
     def _search_hard(self, key: Hashable) -> None:
-        """Compiled where that is ready, or where the plain search has gone on for long."""
-        if not fast.installed():
-            self._search(key, self.budget.configurations)
+        """Compiled where that can be had; the plain search has gone on for long."""
+        if self.undecided[key].cause == _NOT_THIS:
             return
-        if not fast.warm():
-            self._search(key, _PLAIN_CONFIGURATIONS)
-        if key in self.undecided:
-            self._search(key, self.budget.configurations, by=self._compiled)
+        by = self._compiled if fast.installed() else self._plain
+        self._search(key, self.budget.configurations, by=by)
+
+    def _plain(self, problem: Problem, meter: Meter) -> Outcome:
+        return search(problem, meter, self.orders)
 
     def _compiled(self, problem: Problem, meter: Meter) -> Outcome:
         began_s = time.monotonic()
-        from checkers import compiled_search  # noqa: PLC0415  (imports numba, and may have to compile)
+        for part in ("expand", *(_PARTS[order] for order in self.orders)):
+            fast.prepare(part)
+        from checkers import compiled_search  # noqa: PLC0415  (imports numba)
 
-        compiled_search.ready()
-        # What compiling takes is no fault of the history.
         meter.deadline_s += time.monotonic() - began_s
         try:
-            return compiled_search.search(problem, meter)
+            return compiled_search.search(problem, meter, self.orders)
         except compiled_search.TooLarge:
-            return search(problem, meter)
+            return search(problem, meter, self.orders)
 
-    def _search(
-        self, key: Hashable, configurations: int, by: Callable[[Problem, Meter], Outcome] = search
-    ) -> None:
+    def _meter(self, key: Hashable, configurations: int) -> Meter | None:
+        """What a search of the key may use; None where nothing is left, which is then said."""
         left = self.budget.configurations - self.spent
         late = time.monotonic() > self.deadline_s
-        if late and key in self.undecided:
-            self.undecided[key] = replace(self.undecided[key], cause="seconds")
-        if key in self.undecided and (late or left <= 0):
+        if late or (left <= 0 and key in self.undecided):
+            before = self.undecided.get(key, Outcome(None, 0, 0, "none"))
+            self.undecided[key] = replace(before, cause="seconds" if late else "configurations")
+            return None
+        return Meter(max(1, min(left, configurations)), self.budget.bytes_max, self.deadline_s)
+
+    def _search(
+        self, key: Hashable, configurations: int, by: Callable[[Problem, Meter], Outcome] | None = None
+    ) -> None:
+        meter = self._meter(key, configurations)
+        if meter is None:
             return
-        meter = Meter(max(1, min(left, configurations)), self.budget.bytes_max, self.deadline_s)
         operations = self._operations(key)
         problem = compile_problem(operations, self.model)
-        outcome = by(problem, meter)
+        outcome = (by or self._plain)(problem, meter)
         self.spent += meter.used
+        self._settle(key, outcome)
+        if outcome.valid:
+            verify(replay(problem, Levels(problem), outcome.trail), operations, self.model)
+
+    def _settle(self, key: Hashable, outcome: Outcome) -> None:
         self.undecided.pop(key, None)
         if outcome.valid is None:
             self.undecided[key] = outcome
             return
         self.algorithms.setdefault(outcome.algorithm)
-        if outcome.valid:
-            verify(replay(problem, Levels(problem), outcome.trail), operations, self.model)
-        else:
+        if not outcome.valid:
             self.failing[key] = outcome
 
-    def _evidence(self) -> tuple[str, ...]:
+    def _explained(self) -> Explanation | None:
+        """Of the first key that is wrong."""
         if not self.failing:
-            return ()
-        from checkers.explain import explain  # noqa: PLC0415  (a valid history needs no networkx)
+            return None
+        from checkers.explain import Explanation, explain  # noqa: PLC0415  (a valid history needs no networkx)
 
         key, outcome = next(iter(self.failing.items()))
         name = key if by_key(self.model) else None
         try:
-            if outcome is not None:
-                return tuple(explain(self._operations(key), self.model, name, outcome))
-            return tuple(self._clash(key, name))
+            if key in self.found:
+                return self._wrong_values(key, name)
+            if outcome is None:
+                return self._clash(key, name)
+            if not outcome.recent:
+                # The search on columns says that there is an end, not yet which states it was reached in.
+                problem = compile_problem(self._operations(key), self.model)
+                outcome = self._compiled(
+                    problem, Meter(2 * self.budget.configurations, self.budget.bytes_max, NEVER)
+                )
+            return explain(self._operations(key), self.model, name, outcome)
         except Exception as error:  # noqa: BLE001  (the verdict stands, even if it cannot be explained)
-            return (f"the counterexample could not be made: {type(error).__name__}: {error}",)
+            return Explanation((f"the counterexample could not be made: {type(error).__name__}: {error}",))
 
-    def _clash(self, key: Hashable, name: Hashable) -> list[str]:
+    def _clash(self, key: Hashable, name: Hashable) -> Explanation:
         """Of a long history only the operations that clash are made."""
         from checkers.explain import explain_clash, explain_part  # noqa: PLC0415
 
@@ -290,8 +396,17 @@ class _Check:
         operations = _groups(part, self.model).get(key, []) if part is not None else []
         return explain_part(operations, self.model, name, parts.size(key))
 
+    def _wrong_values(self, key: Hashable, name: Hashable) -> Explanation:
+        from checkers.explain import explain_part  # noqa: PLC0415
+
+        operations = self._operations(key)
+        part = containers.smallest(operations, self.model, self.found[key])
+        return explain_part(part, self.model, name, len(operations))
+
     def _cause(self) -> str:
         key, outcome = next(iter(self.undecided.items()))
+        if outcome.cause == _NOT_THIS:
+            return f"the algorithm {self.algorithm} cannot decide this history: use --algorithm auto"
         problem = compile_problem(self._operations(key), self.model)
         return _how_far(problem, outcome, key if by_key(self.model) else None, self.budget)
 

@@ -390,6 +390,7 @@ _MODEL_BY_FS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"enqueue", "dequeue"}), "fifo-queue"),
     (frozenset({"push", "pop"}), "stack"),
     (frozenset({"acquire", "release"}), "mutex"),
+    (frozenset({"acquire", "renew", "release"}), "lease"),
     (frozenset({"read", "append"}), "append-list"),
     (frozenset({"read", "add", "remove"}), "set"),
     (frozenset({"read", "add", "subtract"}), "counter"),
@@ -404,7 +405,12 @@ def default_model(history: History) -> tuple[str, str]:
     """
     if history.model is not None:
         return history.model, f"model {history.model}: the history's header names it"
-    fs = sorted({op.f for op in history.lines if type(op.process) is int})
+    lines: Any = history.lines
+    fs = sorted(
+        lines.client_fs()
+        if hasattr(lines, "client_fs")
+        else {op.f for op in history.lines if type(op.process) is int}
+    )
     name = next((name for known, name in _MODEL_BY_FS if fs and known.issuperset(fs)), None)
     if name is None:
         where = f"{history.source}: " if history.source else ""

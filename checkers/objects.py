@@ -149,6 +149,36 @@ def _unlock(state: Any, _argument: Any, _result: Any, _known: bool) -> State | I
     return False if state else Inconsistent("released the lock while it was free")
 
 
+#: `_LEASE_LOST` in the place of a lease's token: somebody may hold it under a token that he never learned.
+_LEASE_FREE, _LEASE_LOST = 0, -1
+
+
+def _lease(state: Any, _argument: Any, result: Any, known: bool) -> State | Inconsistent:  # noqa: FBT001
+    """It may have run out at any time, so it can always be granted; but tokens grow."""
+    highest = state[0]
+    if not known:
+        return (highest, _LEASE_LOST)
+    if isinstance(result, int) and result > highest:
+        return (result, result)
+    return Inconsistent(f"granted the token {show(result, _SHOWN)} after {highest}")
+
+
+def _holding_lease(*, after: bool) -> Step:
+    """Renewing (``after``: it is held still) or releasing, with the token that was granted last."""
+
+    def step(state: Any, argument: Any, _result: Any, _known: bool) -> State | Inconsistent:  # noqa: FBT001
+        highest, token = state
+        if not isinstance(argument, int) or (
+            token != argument and not (token == _LEASE_LOST and argument > highest)
+        ):
+            holder = {_LEASE_FREE: "nobody held it", _LEASE_LOST: "it was held with a newer one"}
+            there = holder.get(token, f"it was held with {token}")
+            return Inconsistent(f"accepted the token {show(argument, _SHOWN)} while {there}")
+        return (max(highest, argument), argument if after else _LEASE_FREE)
+
+    return step
+
+
 _first: Callable[[Any], int] = lambda _state: 0  # noqa: E731
 _last: Callable[[Any], int] = lambda state: len(state) - 1  # noqa: E731
 _smallest: Callable[[Any], int] = lambda state: min(range(len(state)), key=state.__getitem__)  # noqa: E731
@@ -160,6 +190,11 @@ _LIST = {"read": (_PURE, _read), "append": (_GENERAL, _at_end)}
 _STACK = {"push": (_GENERAL, _at_end), "pop": (_GENERAL, _taking(_last))}
 _BAG = {"enqueue": (_GENERAL, _to_bags), "dequeue": (_GENERAL, _from_bags)}
 _MUTEX = {"acquire": (_GENERAL, _lock), "release": (_GENERAL, _unlock)}
+_LEASE = {
+    "acquire": (_GENERAL, _lease),
+    "renew": (_GENERAL, _holding_lease(after=True)),
+    "release": (_GENERAL, _holding_lease(after=False)),
+}
 _SEMAPHORE = {"acquire": (_GENERAL, _acquire), "release": (_GENERAL, _add_number)}
 
 
@@ -196,6 +231,9 @@ OBJECTS: dict[str, Callable[[Any], Machine]] = {
     "append-list": _holding("append-list", _LIST),
     "counter": lambda initial: Machine("counter", _number("counter", initial, 0), _COUNTER, numeric=True),
     "fifo-queue": _holding("fifo-queue", _queue(_first)),
+    "lease": lambda initial: Machine(
+        "lease", (_number("lease", initial, 0), _LEASE_FREE), _LEASE, numeric=True
+    ),
     "mutex": lambda initial: Machine("mutex", bool(initial), _MUTEX),
     "priority-queue": _holding("priority-queue", _queue(_smallest), numeric=True),
     "semaphore": lambda initial: Machine(

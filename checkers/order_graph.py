@@ -13,12 +13,13 @@ from itertools import pairwise
 
 import networkx as nx
 
+from checkers.drawing import START, Arrow
 from checkers.history import Operation
 from checkers.models import Model, RegisterCode, register_code
 from checkers.values import show
 
 #: The node of the initial value; operations are named by `Operation.invoke_index`.
-INITIAL = -1
+INITIAL = START
 _INITIAL_NAME = "<initial>"
 _NODES_MAX = 40
 _LINES_MAX = 9
@@ -33,11 +34,21 @@ class _Facts:
     saw: list[tuple[int, int]] = field(default_factory=list)
     writers: list[int] = field(default_factory=list)
 
-    def edge(self, before: int, after: int, text: str, because: tuple[tuple[int, int], ...] = ()) -> bool:
+    def edge(
+        self, before: int, after: int, kind: str, text: str, because: tuple[tuple[int, int], ...] = ()
+    ) -> bool:
         if before == after or self.graph.has_edge(before, after):
             return False
-        self.graph.add_edge(before, after, text=text, because=because)
+        self.graph.add_edge(before, after, kind=kind, text=text, because=because)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A contradiction, as lines and as arrows; neither where there is none."""
+
+    lines: tuple[str, ...] = ()
+    arrows: tuple[Arrow, ...] = ()
 
 
 def contradiction(
@@ -45,8 +56,8 @@ def contradiction(
     shown: Sequence[Operation],
     model: Model,
     initial_name: str = "the initial value",
-) -> list[str]:
-    """The shortest cycle that the operations force, in words; no lines where there is none.
+) -> Told:
+    """The shortest cycle that the operations force, in words and arrows.
 
     Args:
         core: operations that together are impossible; those without ``ret`` may never have happened.
@@ -58,19 +69,19 @@ def contradiction(
     nodes = [operation for operation in core if operation.invoke_index in known]
     codes = {operation.invoke_index: register_code(model, operation) for operation in core}
     if len(nodes) > _NODES_MAX or any(code is None for code in codes.values()):
-        return []
+        return Told()
     plain: dict[int, RegisterCode] = {index: code for index, code in codes.items() if code is not None}
     unwritten = _unwritten(nodes, plain, model, initial_name)
     if unwritten:
-        return unwritten
+        return Told(tuple(unwritten))
     facts = _facts(nodes, plain, model)
     for _ in range(_NODES_MAX * _NODES_MAX):
         cycle = _shortest_cycle(facts.graph)
         if cycle:
-            return [line.replace(_INITIAL_NAME, initial_name) for line in _tell(facts.graph, cycle)]
+            return _told(facts.graph, cycle, initial_name)
         if not _saturate(facts):
             break
-    return []
+    return Told()
 
 
 def _new_value(code: RegisterCode) -> list[Hashable]:
@@ -115,9 +126,9 @@ def _facts(nodes: Sequence[Operation], codes: dict[int, RegisterCode], model: Mo
     _real_time(facts, firm, [operation for operation in nodes if operation.invoke_index in certain])
     facts.writers = [index for index in sorted(certain - {INITIAL}) if _new_value(codes[index])]
     for index in facts.writers:
-        facts.edge(INITIAL, index, f"{_INITIAL_NAME} comes before [{index}]")
+        facts.edge(INITIAL, index, "start", f"{_INITIAL_NAME} comes before [{index}]")
     for reader, writer in facts.saw:
-        facts.edge(writer, reader, f"{_name(writer)} comes before [{reader}], which saw its value")
+        facts.edge(writer, reader, "saw", f"{_name(writer)} comes before [{reader}], which saw its value")
     return facts
 
 
@@ -128,7 +139,9 @@ def _real_time(facts: _Facts, firm: Sequence[Operation], certain: Sequence[Opera
         for after in certain:
             b = after.invoke_index
             if before.ret < after.call:
-                facts.edge(a, b, f"[{a}] comes before [{b}]: it returned before [{b}] was called")
+                facts.edge(
+                    a, b, "real time", f"[{a}] comes before [{b}]: it returned before [{b}] was called"
+                )
 
 
 def _saturate(facts: _Facts) -> bool:
@@ -147,14 +160,14 @@ def _saturate(facts: _Facts) -> bool:
                 f"[{reader}] comes before [{other}]: it saw {_value_of(writer)}, "
                 f"and [{other}], which comes after {_name(writer)}, replaces that"
             )
-            found |= facts.edge(reader, other, text, _path(facts.graph, writer, other))
+            found |= facts.edge(reader, other, "forced", text, _path(facts.graph, writer, other))
     for reader, writer, other in [] if found else pairs:
         if reader in reach.get(other, ()):
             text = (
                 f"[{other}] comes before {_name(writer)}: [{reader}] saw {_value_of(writer)}, "
                 f"which [{other}], coming before [{reader}], would have replaced"
             )
-            found |= facts.edge(other, writer, text, _path(facts.graph, other, reader))
+            found |= facts.edge(other, writer, "forced", text, _path(facts.graph, other, reader))
     return found
 
 
@@ -172,18 +185,22 @@ def _shortest_cycle(graph: nx.DiGraph) -> list[tuple[int, int]]:
     return best
 
 
-def _tell(graph: nx.DiGraph, cycle: Sequence[tuple[int, int]]) -> list[str]:
+def _told(graph: nx.DiGraph, cycle: Sequence[tuple[int, int]], initial_name: str) -> Told:
     """The steps of the cycle, each after those that it rests on."""
     told: dict[tuple[int, int], None] = {}
     for edge in cycle:
         for step in _with_reasons(graph, edge, set()):
             told.setdefault(step)
-    lines = [f"  {graph.edges[edge]['text']}" for edge in told]
+    text = {edge: graph.edges[edge]["text"].replace(_INITIAL_NAME, initial_name) for edge in told}
+    arrows = tuple(
+        Arrow(*edge, graph.edges[edge]["kind"], text[edge], in_circle=edge in cycle) for edge in told
+    )
+    lines = [f"  {text[edge]}" for edge in told]
     ring = " before ".join(_name(before) for before, _ in cycle)
-    tail = f"which is a circle: {ring} before {_name(cycle[0][0])}"
+    tail = f"which is a circle: {ring} before {_name(cycle[0][0])}".replace(_INITIAL_NAME, initial_name)
     if len(lines) > _LINES_MAX:
         lines = [*lines[: _LINES_MAX - 1], f"  and {len(lines) - _LINES_MAX + 1} steps more"]
-    return ["because", *lines, tail]
+    return Told(("because", *lines, tail), arrows)
 
 
 def _with_reasons(

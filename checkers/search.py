@@ -427,7 +427,7 @@ class Searcher:
         )
 
 
-def search(problem: Problem, meter: Meter) -> Outcome:
+def search(problem: Problem, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
     """Depth first and level by level in turns, each turn with four times the budget of the last."""
     share = _FIRST_SHARE
     searcher = Searcher(problem, meter)
@@ -435,17 +435,17 @@ def search(problem: Problem, meter: Meter) -> Outcome:
     spent = 0
     best: Outcome | None = None
     while True:
-        for order in (searcher.dfs, searcher.bfs):
-            meter.left = min(share, total - spent)
+        for order in orders:
+            meter.left = min(share, total - spent) if len(orders) > 1 else total
             before = meter.used
             searcher.held = 0
-            outcome = order()
+            outcome = searcher.dfs() if order == "dfs" else searcher.bfs()
             spent += meter.used - before
             if outcome.valid is not None:
                 return outcome
             if best is None or outcome.level >= best.level:
                 best = outcome
-            if spent >= total or outcome.cause == "seconds":
+            if spent >= total or outcome.cause == "seconds" or len(orders) == 1:
                 return best
         if share >= total:
             return best  # type: ignore[return-value]  # set by the first turn

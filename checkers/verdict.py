@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from checkers.drawing import Figure
+
 Validity = Literal["valid", "invalid", "unknown"]
 
 #: From best to worst.
@@ -42,6 +44,7 @@ class Verdict:
         violated: the weakest consistency models that the anomalies rule out; `also_violated` are the stronger ones.
         notes: sentences about what was left out or chosen on the user's behalf.
         parts: the verdicts that were merged into this one.
+        figure: for ``invalid``, the counterexample as a picture (`checkers.drawing`), if there is one.
     """
 
     valid: Validity
@@ -61,6 +64,7 @@ class Verdict:
     also_violated: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple[Verdict, ...] = field(default=(), repr=False)
+    figure: Figure | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; ``valid`` is true, false or ``"unknown"``, and what is empty is left out.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from checkers import HistoryError
-from harness.commands import COMMANDS
+from harness import commands
 from harness.errors import EXIT_BAD_INPUT, EXIT_INTERNAL, EXIT_UNKNOWN, SplitbrainError
 
 DESCRIPTION = """\
@@ -34,13 +34,13 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(EXIT_BAD_INPUT)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(names: Sequence[str] = commands.NAMES) -> argparse.ArgumentParser:
+    """The command line, or the part of it that these commands are."""
     top = _Parser(prog="splitbrain", description=DESCRIPTION, epilog=EXIT_CODES_HELP)
     top.add_argument("--version", action="version", version=f"splitbrain {_version()}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in COMMANDS:
-        sub = commands.add_parser(
+    subs = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for command in map(commands.load, names):
+        sub = subs.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EXIT_CODES_HELP
         )
         command.add_arguments(sub)
@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    args = parser(given[:1] if given[:1] and given[0] in commands.NAMES else commands.NAMES).parse_args(given)
     try:
         code: int = args.main(args)
     except SplitbrainError as error:

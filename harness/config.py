@@ -53,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         liveness_bound_s: within what time it must.
         via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
             (each keeps to whoever answered last) or `lb` (all ask the load balancer).
+        node_cpus, node_memory_mb: limits of each node, on `local` and `docker`; None for none.
         hosts: for the cluster `ssh`: one `[user@]host[:port][=address]` for each node.
         ssh_key: a file with the private key to show them; None for the agent's and the usual ones.
         ssh_known_hosts: a file with their host keys, beside the user's own.
@@ -83,6 +84,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     liveness: bool = False
     liveness_bound_s: float = 10.0
     via: str = "nodes"
+    node_cpus: float | None = None
+    node_memory_mb: int | None = None
     hosts: tuple[str, ...] = ()
     ssh_key: str | None = None
     ssh_known_hosts: str | None = None
@@ -100,6 +103,8 @@ _LIMITS: tuple[tuple[str, str, float, float, str], ...] = (
     ("ops_per_key", "ops per key", 1, 1_000_000, "a whole number from 1 to 1000000"),
     ("op_timeout_ms", "operation timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("attempt_timeout_ms", "attempt timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
+    ("node_cpus", "node cpus", 0.01, 1024, "a number of CPUs from 0.01 to 1024"),
+    ("node_memory_mb", "node memory", 16, 1 << 20, "megabytes from 16 to 1048576"),
     ("recovery_s", "recovery", 0, 3_600, "seconds from 0 to 3600"),
     ("liveness_bound_s", "liveness bound", 1e-3, 3_600, "a number of seconds above 0, at most an hour"),
 )
@@ -131,13 +136,18 @@ def validate(config: Config) -> Config:
     """
     for field, name, low, high, what in _LIMITS:
         value = getattr(config, field)
-        if not (low <= value <= high) or math.isnan(value):
+        if value is not None and (not (low <= value <= high) or math.isnan(value)):
             raise ConfigError(f"{name} is {value}; give {what}")
     if config.via not in VIA:
         raise ConfigError(f"via is {config.via!r}; give one of {', '.join(VIA)}")
     if config.hosts and config.cluster != "ssh":
         raise ConfigError(
             f"node {config.hosts[0]!r} names a host, but cluster is {config.cluster!r}; add --cluster ssh"
+        )
+    limits = [name for name in ("node_cpus", "node_memory_mb") if getattr(config, name) is not None]
+    if limits and config.cluster not in ("local", "docker"):
+        raise ConfigError(
+            f"{limits[0]} is set, but cluster {config.cluster!r} has no limits for nodes; leave it out"
         )
     if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; give a whole number from 0 to {MAX_SEED}")

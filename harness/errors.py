@@ -6,11 +6,18 @@ and leaves with the class's exit code.
 
 from __future__ import annotations
 
+from typing import Literal
+
 EXIT_VALID = 0
 EXIT_INVALID = 1
 EXIT_UNKNOWN = 2
 EXIT_BAD_INPUT = 254
 EXIT_INTERNAL = 255
+
+Valid = Literal["valid", "invalid", "unknown"]
+EXIT_CODES: dict[Valid, int] = {"valid": EXIT_VALID, "invalid": EXIT_INVALID, "unknown": EXIT_UNKNOWN}
+#: How a verdict is written in JSON.
+JSON_VALID: dict[Valid, bool | str] = {"valid": True, "invalid": False, "unknown": "unknown"}
 
 
 class SplitbrainError(Exception):

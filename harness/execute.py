@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness import judge, report, runner, store, systems, workloads
+from harness import plan as plans
 from harness.clusters import make_cluster
 from harness.clusters.base import Cluster
 from harness.errors import ConfigError
@@ -30,8 +33,11 @@ class Execution:
     report: str
 
 
-def execute(plan: Plan, run_dir: Path, progress: Progress) -> Execution:
+def execute(plan: Plan, run_dir: Path, progress: Progress, *, live: Any = None) -> Execution:
     """Run the plan in that directory, check the history, store everything.
+
+    A generator `live` decides what is done in the place of the plan's operations; what it asked for is stored as the
+    plan, so that the run can be replayed and made smaller.
 
     Raises:
         SplitbrainError: the plan names something unknown, or the environment fails; what was recorded is kept.
@@ -50,9 +56,12 @@ def execute(plan: Plan, run_dir: Path, progress: Progress) -> Execution:
     )
     try:
         with _interruptible(cluster):
-            record = runner.run(plan, cluster, system, recorder, progress)
+            record = runner.run(plan, cluster, system, recorder, progress, live=live)
     finally:
         recorder.close()
+    if live is not None:
+        plan = msgspec.structs.replace(plan, ops=tuple(record.performed))
+        (run_dir / store.PLAN).write_bytes(plans.encode(plan))
     checks = judge.judge(recorder.ops, plan.config, recorder, record)
     result = report.results(plan, recorder, record, checks, run_dir, time.monotonic() - started_s)
     text = report.text(result, checks)

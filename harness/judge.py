@@ -17,23 +17,19 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
 from checkers.catalogue import CheckerCall, run_checker
 from harness import effect, liveness, workloads
 from harness.config import Config
+from harness.errors import Valid
 from harness.liveness import LivenessRecord
 from harness.recorder import Recorder
 from harness.runner import RunRecord
 from nemesis.composition import kinds_in, parse
 
-Valid = Literal["valid", "invalid", "unknown"]
-
 PROBLEMS_SHOWN = 10
-
-EXIT_CODES: dict[Valid, int] = {"valid": 0, "invalid": 1, "unknown": 2}
-JSON_VALID: dict[Valid, bool | str] = {"valid": True, "invalid": False, "unknown": "unknown"}
 
 
 @dataclass(frozen=True, slots=True)

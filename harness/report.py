@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.effect import Overlaps, Span, spans_of, to_json
-from harness.judge import JSON_VALID, Check, Valid, merged
+from harness.errors import JSON_VALID, Valid
+from harness.judge import Check, merged
 from harness.plan import Plan
 from harness.recorder import Recorder
 from harness.runner import RunRecord

@@ -26,11 +26,15 @@ from typing import Any, Protocol
 from harness import workloads
 from harness.clusters.base import LOAD_BALANCER, Cluster
 from harness.errors import Interrupted
+from harness.generators.base import Event, Kind
+from harness.generators.simulate import GeneratorError
 from harness.injector import FaultRecord, Injector
+from harness.live import drive
 from harness.liveness import RETRY_PAUSE_S, LivenessRecord
 from harness.plan import Plan
 from harness.planned import LivenessPlan, PlannedOp
 from harness.recorder import Recorder
+from harness.seeds import Streams
 from harness.systems.base import Client, ClientOptions, System
 
 FINAL_ATTEMPTS = 10
@@ -46,6 +50,7 @@ class RunRecord:
         faults: one record for each planned fault, in order of their start, then one for each that was set off.
         problems: sentences about what the harness could not do.
         skipped: operations that were planned but not started before the time limit.
+        performed: what a live generator has asked for, as operations of a plan.
         interrupted: the user ended the run early.
         end_ns: time of the run at its end.
         violations: invariants of the system that its nodes broke; None where nobody could look.
@@ -56,6 +61,7 @@ class RunRecord:
     faults: list[FaultRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     skipped: int = 0
+    performed: list[PlannedOp] = field(default_factory=list)
     interrupted: bool = False
     end_ns: int = 0
     violations: Sequence[str] | None = None
@@ -70,9 +76,22 @@ class Progress(Protocol):
         """Called a few times per second of the run."""
 
 
-def run(plan: Plan, cluster: Cluster, system: System, recorder: Recorder, progress: Progress) -> RunRecord:
-    """Perform the plan; returns after everything was healed and the cluster closed, also when interrupted."""
+def run(
+    plan: Plan,
+    cluster: Cluster,
+    system: System,
+    recorder: Recorder,
+    progress: Progress,
+    *,
+    live: Any = None,
+) -> RunRecord:
+    """Perform the plan; returns after everything was healed and the cluster closed, also when interrupted.
+
+    With a generator `live`, that decides what is done until the time limit instead of the plan's operations
+    (`harness.live`).
+    """
     runner = _Runner(plan, cluster, system, recorder, progress)
+    runner.live = live
     try:
         cluster.run(runner.main)
     except Interrupted:
@@ -99,6 +118,7 @@ class _Runner:
         self.injector = Injector(cluster, recorder, plan.faults)
         self.result = RunRecord(faults=self.injector.faults)
         self.limit_ns = int(plan.config.time_limit_s * 1e9)
+        self.live: Any = None
 
     async def main(self) -> None:
         """Open, run, heal, read, close."""
@@ -123,13 +143,34 @@ class _Runner:
             ops[op.worker].append(op)
         faults = asyncio.ensure_future(self._inject_faults())
         try:
-            await asyncio.gather(
-                *(worker.perform_all(mine) for worker, mine in zip(workers, ops, strict=True))
-            )
+            if self.live is not None:
+                await self._drive(workers)
+            else:
+                await asyncio.gather(
+                    *(worker.perform_all(mine) for worker, mine in zip(workers, ops, strict=True))
+                )
             await faults
         except BaseException:
             faults.cancel()  # nothing may be injected any more while everything is healed
             raise
+
+    async def _drive(self, workers: list[_Worker]) -> None:
+        async def perform(event: Event) -> tuple[Kind, Any, int]:
+            op = PlannedOp(self.cluster.now_ns() // 1000, event.thread, event.f, event.key, event.value)
+            self.result.performed.append(op)
+            return await workers[event.thread].perform_live(op)
+
+        try:
+            await drive(
+                self.live,
+                concurrency=len(workers),
+                seed=int(Streams(self.plan.seed).stream("workload/generator").random() * 2**53),
+                limit_us=self.limit_ns // 1000,
+                now_us=lambda: self.cluster.now_ns() // 1000,
+                perform=perform,
+            )
+        except GeneratorError as error:
+            self.result.problems.append(str(error))
 
     async def _final_phase(self, workers: list[_Worker]) -> None:
         if not self.plan.final:
@@ -192,6 +233,7 @@ class _Worker:
     def __init__(self, runner: _Runner, index: int) -> None:
         self._runner = runner
         self._process = index
+        self._told: Any = None
         plan = runner.plan
         self._nodes = (LOAD_BALANCER,) if plan.config.via == "lb" else plan.nodes
         self._home = self._nodes[index % len(self._nodes)]
@@ -232,6 +274,12 @@ class _Worker:
                 )
                 return  # the next ones would wait as long for the same reason
 
+    async def perform_live(self, op: PlannedOp) -> tuple[Kind, Any, int]:
+        """One operation; how it ended, its value, and which process the worker is now."""
+        outcome = await self._perform(op)
+        kind: Kind = "ok" if outcome == "ok" else "info" if outcome == "info" else "fail"
+        return kind, self._told, self._process
+
     async def progress(self, ops: list[PlannedOp], needed: int, until_us: int) -> int:
         """Perform operations until so many were answered, or the time is up; how many were."""
         answered = 0
@@ -251,7 +299,7 @@ class _Worker:
         record = self._runner.recorder.record
         record(self._process, "invoke", op.f, key=op.key, value=op.value)
         outcome = await self._client.invoke(op.f, op.key, op.value)
-        value = op.value if outcome.value is None else outcome.value
+        value = self._told = op.value if outcome.value is None else outcome.value
         record(
             self._process,
             outcome.type,
@@ -260,6 +308,7 @@ class _Worker:
             value=value,
             error=outcome.error,
             node=outcome.node,
+            revision=outcome.revision,
         )
         if outcome.type == "info":
             await self._client.close()

@@ -1,6 +1,7 @@
 """Hypothesis strategies for whoever tests with splitbrain, and for its own tests. Needs `pip install hypothesis`.
 
-    fault_plans(nodes)       fault events in order of time, of every shape that a cluster of these nodes allows
+    faults(nodes)            one fault, of any kind that a cluster of these nodes allows
+    fault_plans(nodes)       fault events in order of time
     plans()                  whole plans, small enough to run in some milliseconds
     valid_histories()        register histories that are linearizable by construction, with unknown outcomes in them
     broken_histories()       the same with one answer that no order of operations can explain
@@ -11,7 +12,18 @@
 >>> check_linearizable(lines, "etcd-register").valid
 'invalid'
 
+A user's own test, in a few lines (`harness.shrink.attempt` runs a plan in memory):
+
+    @given(plans(bug="stale-read"))
+    def test_reads_are_never_stale(plan):
+        assert attempt(plan).violations == ()
+
+Hypothesis runs it, shrinks a failing plan, and stores it in its database, from where it is tried first the next time.
+
 Theory of operation
+    Everything is drawn piece by piece and not from a seed of ours, because Hypothesis can only shrink what it has
+    drawn. What it takes for simplest comes first: no fault, no operation, the first variant, time 0.
+
     A valid history is drawn as a run of an atomic register: at each step one process is chosen, and it calls, or takes
     effect, or returns. So every operation takes effect once between its call and its return, which is what
     linearizable means. An operation whose outcome is unknown may have taken effect or not.
@@ -19,6 +31,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,12 +42,18 @@ from checkers import Op
 from harness import plan as plans_
 from harness.config import Config
 from harness.plan import Plan
+from harness.planned import PlannedOp
 from harness.seeds import Streams
+from nemesis.faults import Fault
 from nemesis.kinds import FAULTS, kind
 from nemesis.schedule import FaultEvent
-from nemesis.schedule import draw as draw_faults
+from nemesis.trigger import Trigger
 
 STEPS_MAX = 60
+FAULTS_MAX = 6
+OPS_MAX = 40
+VARIANTS_MAX = 30
+SEEDS_MAX = 2**16
 PROCESSES_MAX = 4
 KEYS = ("a", "b")
 VALUES = 3
@@ -43,33 +62,103 @@ READER = 10_000  # a process that no other operation has
 STEP_NS = 1_000
 
 
-def fault_plans(
-    nodes: Sequence[str], *, kinds: Sequence[str] | None = None, duration_ms: int = 5_000
-) -> st.SearchStrategy[tuple[FaultEvent, ...]]:
-    """Fault events as a run would draw them, of some of the kinds."""
-    possible = [
-        name for name in (kinds if kinds is not None else FAULTS) if kind(name).nodes_min <= len(nodes)
-    ]
-
-    def drawn(chosen: list[str], seed: int) -> tuple[FaultEvent, ...]:
-        return draw_faults(chosen, tuple(nodes), duration_ms, Streams(seed).stream)
-
+def faults(nodes: Sequence[str], *, kinds: Sequence[str] | None = None) -> st.SearchStrategy[Fault]:
+    """One fault of some kind, hitting some of the nodes; the first of each kind's variants is the simplest."""
     return st.builds(
-        drawn, st.lists(st.sampled_from(possible), unique=True, max_size=3), st.integers(0, 2**32)
+        _variant,
+        st.sampled_from(_possible(nodes, kinds)),
+        st.just(tuple(nodes)),
+        st.integers(0, VARIANTS_MAX),
     )
 
 
-def plans(**settings: Any) -> st.SearchStrategy[Plan]:
-    """Plans of short runs; `settings` are fields of `harness.config.Config` to hold fixed."""
+def _possible(nodes: Sequence[str], kinds: Sequence[str] | None) -> list[str]:
+    return [name for name in (kinds if kinds is not None else FAULTS) if kind(name).nodes_min <= len(nodes)]
 
-    def drawn(seed: int, nodes: int, concurrency: int, faults: list[str]) -> Plan:
-        config = Config(
-            nodes=nodes, concurrency=concurrency, faults=tuple(faults), time_limit_s=1.0, rate_hz=40.0
+
+def _variant(name: str, nodes: tuple[str, ...], number: int) -> Fault:
+    """The same fault for the same number, in every process."""
+    return next(itertools.islice(kind(name).draw(nodes, Streams(0).stream(name)), number, None))
+
+
+@st.composite
+def fault_plans(
+    draw: st.DrawFn,
+    nodes: Sequence[str],
+    *,
+    kinds: Sequence[str] | None = None,
+    duration_ms: int = 5_000,
+    max_size: int = FAULTS_MAX,
+) -> tuple[FaultEvent, ...]:
+    """Fault events in order of time; they shrink to fewer, earlier, shorter and plainer ones."""
+    possible = _possible(nodes, kinds)
+    if not possible or duration_ms < 2:
+        return ()
+    events = []
+    now_ms = 0
+    for number in range(draw(st.integers(0, max_size))):
+        now_ms += draw(st.integers(0, max(1, duration_ms // 3)))
+        length_ms = draw(st.integers(1, max(1, duration_ms // 3)))
+        fault = draw(faults(nodes, kinds=possible))
+        trigger = _trigger(fault, possible, number)
+        if now_ms + length_ms > duration_ms:
+            break
+        events.append(
+            FaultEvent(
+                id=f"f{number + 1}", start_ms=now_ms, stop_ms=now_ms + length_ms, fault=fault, when=trigger
+            )
         )
-        return plans_.draw(msgspec.structs.replace(config, **settings), seed)
+    return tuple(events)
 
-    kinds = st.lists(st.sampled_from(("partition", "latency", "kill", "pause")), unique=True)
-    return st.builds(drawn, st.integers(0, 2**32), st.integers(3, 5), st.integers(1, 6), kinds)
+
+def _trigger(fault: Fault, possible: Sequence[str], number: int) -> Trigger | None:
+    """What sets the fault off, where it is of a reactive kind: it names the node that did."""
+    if "trigger" not in (getattr(fault, "aim", None), getattr(fault, "topology", None)):
+        return None
+    reactive = [name for name in possible if kind(name).draw_trigger is not None]
+    chosen = kind(reactive[number % len(reactive)])
+    assert chosen.draw_trigger is not None, "it was chosen for having one"
+    return chosen.draw_trigger(Streams(number).stream("trigger"))
+
+
+@st.composite
+def plans(draw: st.DrawFn, /, **settings: Any) -> Plan:
+    """Plans of short runs; `settings` are fields of `harness.config.Config` to hold fixed.
+
+    A plan is drawn piece by piece, so that Hypothesis shrinks it as one would by hand: fewer faults, operations,
+    nodes and clients, smaller gaps between them. Operations are those of the workload, in its order, some left out.
+    `test` may run a plan with `harness.shrink.attempt.attempt`.
+    """
+    config = msgspec.structs.replace(
+        Config(time_limit_s=1.0, rate_hz=40.0, recovery_s=0.5, keys=2),
+        **{"nodes": draw(st.integers(3, 5)), **settings},
+    )
+    if "concurrency" not in settings:
+        config = msgspec.structs.replace(config, concurrency=draw(st.integers(1, 6)))
+    base = plans_.draw(config, settings.get("seed", draw(st.integers(0, SEEDS_MAX))))
+    ops = draw(_operations(base))
+    kinds = [*base.config.faults]
+    events = draw(fault_plans(base.nodes, kinds=kinds, duration_ms=round(config.time_limit_s * 1000)))
+    keys = {op.key for op in ops}
+    final = tuple(op for op in base.final if op.key is None or op.key in keys)
+    return msgspec.structs.replace(base, ops=ops, faults=events, final=final)
+
+
+@st.composite
+def _operations(draw: st.DrawFn, base: Plan) -> tuple[PlannedOp, ...]:
+    """Some of the plan's operations, in its order, at times and of workers of their own."""
+    limit_ms = round(base.config.time_limit_s * 1000)
+    chosen = []
+    at_ms = 0
+    for op in base.ops[:OPS_MAX]:
+        if not draw(st.booleans()):
+            continue
+        at_ms += draw(st.integers(0, max(1, 4 * limit_ms // OPS_MAX)))
+        if at_ms >= limit_ms:
+            break
+        worker = draw(st.integers(0, base.config.concurrency - 1))
+        chosen.append(msgspec.structs.replace(op, at_us=at_ms * 1000, worker=worker))
+    return tuple(chosen)
 
 
 @st.composite

@@ -12,12 +12,12 @@ Theory of operation
         blocked                                            tc: htb, blackhole   iptables DROP (nfqueue)
         rate                                               tc: htb
         delay, jitter, loss, duplicate, reorder, corrupt   tc: netem            nfqueue
-        reset                                              nfqueue
+        reset, delays that are correlated                  nfqueue
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -26,7 +26,7 @@ import msgspec
 from nemesis import abilities
 from nemesis.effects import resolve
 from nemesis.faults import Fault, FaultError, name_of
-from nemesis.target import LinkRule, Ruleset
+from nemesis.target import Link, LinkRule, Ruleset
 
 Means = Literal["tc", "netem", "nfqueue", "iptables"]
 NETWORK_FIELDS = abilities.NETWORK
@@ -83,7 +83,8 @@ class Backend(msgspec.Struct, frozen=True):
         blocked: what blocks links.
         rate: what limits rates.
         shapes: what does delay, jitter, loss, duplicates, reordering and corruption.
-        resets: what breaks connections.
+        resets: what breaks connections, and correlates delays: netem has a word for that, and does not do it, for it
+            takes a correlated number modulo the size of its table.
         reasons: for what is None: why.
     """
 
@@ -95,12 +96,17 @@ class Backend(msgspec.Struct, frozen=True):
 
     def means(self, name: str) -> Means | None:
         """What does this field of a `LinkRule`."""
-        others = {"blocked": self.blocked, "rate_kbit": self.rate, "reset": self.resets}
+        others = {
+            "blocked": self.blocked,
+            "rate_kbit": self.rate,
+            "reset": self.resets,
+            "delay_correlation": self.resets,
+        }
         return others.get(name, self.shapes)
 
     def reason(self, name: str) -> str:
         """Why nothing does it."""
-        others = {"blocked": "blocked", "rate_kbit": "rate", "reset": "resets"}
+        others = {"blocked": "blocked", "rate_kbit": "rate", "reset": "resets", "delay_correlation": "resets"}
         return self.reasons.get(others.get(name, "shapes"), "")
 
 
@@ -197,9 +203,10 @@ def check_faults(
     check_supported(faults, nodes, (*supported, *others), why)
 
 
-def only(rules: Ruleset, names: Iterable[str]) -> Ruleset:
-    """The ruleset reduced to some fields; links that become healthy are left out."""
+def only(rules: Ruleset, names_of: Callable[[Link], Iterable[str]]) -> Ruleset:
+    """The ruleset reduced to some fields of each link; links that become healthy are left out."""
     kept = {
-        link: LinkRule(**{name: getattr(rule, name) for name in names}) for link, rule in rules.links.items()
+        link: LinkRule(**{name: getattr(rule, name) for name in names_of(link)})
+        for link, rule in rules.links.items()
     }
     return Ruleset({link: rule for link, rule in kept.items() if rule != LinkRule()})

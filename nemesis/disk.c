@@ -6,6 +6,9 @@
  * that fails with ENOSPC has written nothing. While the disk stands still, calls begin and do not end. Counts of what
  * struck follow the rule in the same file.
  *
+ * Where SPLITBRAIN_DISK_SYNCED names a file, each sync that was done adds a line to it: the file's inode and its size,
+ * all of which now outlives the machine. A sync that lies says that it is done, does nothing and adds no line.
+ *
  * The process dies (SIGKILL), once, before a sync, after one, or when it renames a file below the directory, which is
  * how programs finish a snapshot that they have written aside.
  *
@@ -25,6 +28,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,16 +41,18 @@ struct rule {
   uint32_t write_error_per_million; /* this share of writes fails with ENOSPC */
   uint32_t stalled;                 /* nothing ends while this is not 0 */
   uint32_t crash;                   /* where to die, one of the points below */
-  uint32_t unused;
-  uint64_t struck[5];               /* how often: delay, sync error, write error, stalled, crash */
+  uint32_t lying_per_million;       /* this share of syncs does nothing and says that it is done */
+  uint64_t struck[6];               /* how often: delay, sync error, write error, stalled, crash, lie */
 };
 
 enum { BEFORE_SYNC = 1, AFTER_SYNC = 2, SNAPSHOT = 3 };
-enum { DELAY, SYNC_ERROR, WRITE_ERROR, STALLED, CRASH };
+enum { DELAY, SYNC_ERROR, WRITE_ERROR, STALLED, CRASH, LIE };
+#define LIES -1
 
 static struct rule healthy;
 static volatile struct rule *rule = &healthy;
 static int is_writable;
+static int synced_log = -1;
 static const char *directory;
 static size_t directory_length;
 
@@ -55,6 +61,8 @@ __attribute__((constructor)) static void begin(void) {
   directory = getenv("SPLITBRAIN_DISK_DIR");
   if (path == NULL || directory == NULL) return;
   directory_length = strlen(directory);
+  const char *synced_path = getenv("SPLITBRAIN_DISK_SYNCED");
+  if (synced_path != NULL) synced_log = open(synced_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   int file = open(path, O_RDWR | O_CLOEXEC);
   /* Where it may only be read, what struck is counted for nobody. */
   int sharing = file >= 0 ? MAP_SHARED : MAP_PRIVATE;
@@ -109,16 +117,22 @@ static int happens(uint32_t per_million) {
   return (mixed ^ (mixed >> 31)) % MILLION < per_million;
 }
 
-/* 0, or the error that the sync ends with. */
+/* 0, or the error that the sync ends with, or LIES. */
 static int sync_trouble(int descriptor) {
   uint32_t delay_us = rule->sync_delay_us, errors = rule->sync_error_per_million;
-  if ((delay_us == 0 && errors == 0 && rule->stalled == 0 && rule->crash == 0) || !is_concerned(descriptor)) return 0;
+  uint32_t lies = rule->lying_per_million;
+  if (delay_us == 0 && errors == 0 && rule->stalled == 0 && rule->crash == 0 && lies == 0) return 0;
+  if (!is_concerned(descriptor)) return 0;
   crash_at(BEFORE_SYNC);
   wait_while_stalled();
   if (delay_us != 0) {
     count(DELAY);
     struct timespec rest = {delay_us / MILLION, (long)(delay_us % MILLION) * 1000};
     while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {}
+  }
+  if (lies != 0 && happens(lies)) {
+    count(LIE);
+    return LIES;
   }
   if (!happens(errors)) return 0;
   count(SYNC_ERROR);
@@ -127,6 +141,13 @@ static int sync_trouble(int descriptor) {
 
 /* What a sync came to, for whoever is still there to hear it. */
 static int synced(int descriptor, int result) {
+  struct stat file;
+  if (synced_log >= 0 && result == 0 && is_concerned(descriptor) && fstat(descriptor, &file) == 0) {
+    char line[48];
+    int size = snprintf(line, sizeof line, "%llu %lld\n", (unsigned long long)file.st_ino, (long long)file.st_size);
+    /* Past our own stand-in; a line that cannot be written makes the disk forget more, not less. */
+    if (syscall(SYS_write, synced_log, line, (size_t)size) < 0) return result;
+  }
   if (rule->crash == AFTER_SYNC && result == 0 && is_concerned(descriptor)) crash_at(AFTER_SYNC);
   return result;
 }
@@ -165,6 +186,7 @@ static void renaming(const char *path) {
 #define SYNC_STAND_IN(name, fd)                                               \
   FIND(name);                                                                 \
   int error = sync_trouble(fd);                                               \
+  if (error == LIES) return 0;                                                \
   if (error != 0) { errno = error; return -1; }                               \
   return synced(fd, real_##name(fd))
 

@@ -3,7 +3,7 @@
 Rules of this module
     1. Only files below one directory are concerned, the data of a node; all else of the process is healthy.
     2. `disk.c` says what exactly fails, and what it cannot reach. Losing what was not synced needs a disk that knows
-       (`nemesis.lossy`, the simulator): here the kernel outlives the process and keeps it.
+       (`nemesis.power`, the simulator): here the kernel outlives the process and keeps it.
 
 Theory of operation
     Start the process with `shim.preload([shim.build("disk", directory)])` and `environment(file, data)`,
@@ -29,13 +29,16 @@ from nemesis.shim import write_in_place
 from nemesis.target import CrashPoint, DiskRule
 
 FILE_VARIABLE, DIRECTORY_VARIABLE = "SPLITBRAIN_DISK_FILE", "SPLITBRAIN_DISK_DIR"
+SYNCED_VARIABLE = "SPLITBRAIN_DISK_SYNCED"
 MILLION = 1_000_000
 US_PER_MS = 1000
 # struct rule of disk.c
 _RULE = struct.Struct("=IIII")
-_CRASH = struct.Struct("=II")
-_STRUCK = struct.Struct("=QQQQQ")
-STRUCK = ("sync_delay_ms", "sync_error", "write_error", "stalled", "crash")
+_CRASH = struct.Struct("=I")
+_LIES = struct.Struct("=I")
+_STRUCK = struct.Struct("=QQQQQQ")
+_STRUCK_AT = _RULE.size + _CRASH.size + _LIES.size
+STRUCK = ("sync_delay_ms", "sync_error", "write_error", "stalled", "crash", "lying_sync")
 CRASH_POINTS: Mapping[CrashPoint | None, int] = {None: 0, "before-sync": 1, "after-sync": 2, "snapshot": 3}
 
 
@@ -50,12 +53,13 @@ def write_rule(file: Path, rule: DiskRule) -> None:
     delay_us = round(rule.sync_delay_ms * US_PER_MS)
     shares = (round(rule.sync_error * MILLION), round(rule.write_error * MILLION))
     write_in_place(file, _RULE.pack(delay_us, *shares, int(rule.stalled)))
+    write_in_place(file, _LIES.pack(round(rule.lying_sync * MILLION)), _RULE.size + _CRASH.size)
 
 
 def write_crash_point(file: Path, point: CrashPoint | None) -> None:
     """Lets the process die when it next gets there, or no more."""
     _make_whole(file)
-    write_in_place(file, _CRASH.pack(CRASH_POINTS[point], 0), _RULE.size)
+    write_in_place(file, _CRASH.pack(CRASH_POINTS[point]), _RULE.size)
 
 
 def read_rule(file: Path) -> DiskRule:
@@ -69,9 +73,8 @@ def read_rule(file: Path) -> DiskRule:
 
 def read_struck(file: Path) -> dict[str, int]:
     """How often what is wrong has struck, by fields of a `DiskRule`; `crash` for a crash point."""
-    start = _RULE.size + _CRASH.size
     try:
-        counts = _STRUCK.unpack(file.read_bytes()[start : start + _STRUCK.size])
+        counts = _STRUCK.unpack(file.read_bytes()[_STRUCK_AT : _STRUCK_AT + _STRUCK.size])
     except (FileNotFoundError, struct.error):
         return {}
     return {name: count for name, count in zip(STRUCK, counts, strict=True) if count}
@@ -79,6 +82,6 @@ def read_struck(file: Path) -> dict[str, int]:
 
 def _make_whole(file: Path) -> None:
     """What is beyond the end of a mapped file reaches nobody."""
-    size = _RULE.size + _CRASH.size + _STRUCK.size
+    size = _STRUCK_AT + _STRUCK.size
     if not file.exists() or file.stat().st_size < size:
         file.write_bytes(bytes(size))

@@ -3,8 +3,8 @@
 Rules of this module
     1. Pure, on numbers in [0, 1) that somebody drew; `netem` in the kernel means the same by the same rule, within
        the tolerances that `tests/system` states.
-    2. A correlated delay is mixed as netem does it: the drawn number and the one before, by the correlation. That
-       narrows the spread, as it does there.
+    2. A correlated delay is mixed of the drawn number and the one before, by the correlation, which narrows its
+       spread. netem says that it does the same, and does not (measured: no correlation at all).
     3. A correlated loss keeps its share: with probability `loss_correlation` the fate of a message is that of
        the one before it, otherwise it is drawn. For netem that is a Gilbert chain (`netem_loss`). What netem
        itself calls correlation of loss is not used: 20 % at a correlation of 75 % lose well below 1 % there.

@@ -130,6 +130,11 @@ class Nemesis:
         """What the network should be like now."""
         return compose(effect.rules for _, effect in self._in_force.values())
 
+    @property
+    def is_network_written(self) -> bool:
+        """Whether the network is what it should be, as far as the target said so."""
+        return self._network == self.rules
+
     def holds(self, node: str) -> bool:
         """Whether a fault wants the node's process down or paused now."""
         return wanted(node, [effect for _, effect in self._in_force.values()]) != "running"

@@ -25,7 +25,7 @@ from nemesis import backend as backends
 from nemesis import nfqueue, prober, tc
 from nemesis.abilities import SHAPES
 from nemesis.backend import Backend, only
-from nemesis.target import HEALTHY, Link, Ruleset
+from nemesis.target import HEALTHY, Link, LinkRule, Ruleset
 
 ANSWER_S_MAX = 30.0
 
@@ -113,7 +113,11 @@ class Network:
 
         Links that only have a rate are not counted.
         """
-        sick = [link for link, rule in self._rules.links.items() if rule.blocked or tc.needs_netem(rule)]
+        sick = [
+            link
+            for link, rule in self._rules.links.items()
+            if rule.blocked or rule.reset or tc.needs_netem(rule)
+        ]
         counts = dict.fromkeys(sick, 0)
         concerned = {node for link in sick for node in link}
         async with self._lock:
@@ -184,9 +188,9 @@ class Network:
         if self._uses_daemons:
             await self._tell(node, nfqueue.State({}))
 
-    def _fields_of_queue(self) -> tuple[str, ...]:
-        """What is done on the receiver's side."""
-        shapes = SHAPES if self._backend.shapes == "nfqueue" else ()
+    def _fields_of_queue(self, rule: LinkRule) -> tuple[str, ...]:
+        """What of a rule is done on the receiver's side; what netem cannot do takes the other shapes with it."""
+        shapes = SHAPES if self._backend.shapes == "nfqueue" or rule.delay_correlation else ()
         blocked = ("blocked",) if self._backend.blocked == "iptables" else ()
         return (*blocked, *shapes, "reset")
 
@@ -210,9 +214,11 @@ class Network:
 
     async def _wanted(self, node: str) -> tuple[str, nfqueue.State]:
         """What tc and what the queue should do on a node. A node that was never touched stays so."""
-        by_queue = self._fields_of_queue()
-        rules = only(self._rules, [name for name in backends.NETWORK_FIELDS if name not in by_queue])
-        state = nfqueue.state(self._rules, node, self._addresses, by_queue)
+        by_queue = {link: self._fields_of_queue(rule) for link, rule in self._rules.links.items()}
+        rules = only(
+            self._rules, lambda link: [n for n in backends.NETWORK_FIELDS if n not in by_queue[link]]
+        )
+        state = nfqueue.state(self._rules, node, self._addresses, lambda link: by_queue[link])
         if not self._has_tree[node] and not any(src == node for src, _ in rules.links):
             return "", state
         return tc.script(rules, node, self._addresses, await self._device(node)), state

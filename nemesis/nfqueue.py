@@ -38,7 +38,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -48,7 +48,7 @@ from nemesis import nfnetlink
 from nemesis.jitter import extra_ms, mixed
 from nemesis.nfnetlink import payload, verdict
 from nemesis.packet import as_reset, with_bit_flipped, with_checksum
-from nemesis.target import LinkRule, Ruleset
+from nemesis.target import Link, LinkRule, Ruleset
 
 CHAIN = "SPLITBRAIN"
 FIRST_QUEUE = 0x5B00
@@ -76,16 +76,19 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: dict[str, LinkRule]
 
 
-def state(rules: Ruleset, node: str, peers: Mapping[str, str], fields: Collection[str]) -> State:
+def state(
+    rules: Ruleset, node: str, peers: Mapping[str, str], fields_of: Callable[[Link], Collection[str]]
+) -> State:
     """The part of a ruleset that is done on this node, by fields of a `LinkRule`; a blocked link is nothing else.
 
     >>> peers = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
-    >>> state(Ruleset({("n1", "n2"): LinkRule(loss=0.5)}), "n2", peers, ["loss"]).peers
+    >>> state(Ruleset({("n1", "n2"): LinkRule(loss=0.5)}), "n2", peers, lambda link: ["loss"]).peers
     {'10.0.0.1': LinkRule(blocked=False, ..., loss=0.5, ...)}
     """
     arriving: dict[str, LinkRule] = {}
     for (src, dst), rule in rules.links.items():
         if dst == node:
+            fields = fields_of((src, dst))
             kept = ("blocked",) if rule.blocked else fields
             here = LinkRule(**{name: getattr(rule, name) for name in kept if name in fields})
             if here.blocked or any(getattr(here, name) for name in DONE_HERE):

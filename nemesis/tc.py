@@ -156,9 +156,5 @@ def _leaf_options(rule: LinkRule) -> str:
 def _delay_options(rule: LinkRule) -> str:
     is_uniform = rule.distribution == "uniform"
     mean_ms, deviation_ms = rule.delay_ms + rule.jitter_ms / 2, rule.jitter_ms / (2 if is_uniform else 4)
-    words = [f"{plain(mean_ms)}ms {plain(deviation_ms)}ms"]
-    if rule.delay_correlation and rule.jitter_ms:
-        words.append(f"{plain(rule.delay_correlation * 100)}%")
-    if not is_uniform and rule.jitter_ms:
-        words.append(f"distribution {rule.distribution}")
-    return " ".join(words)
+    shape = f" distribution {rule.distribution}" if not is_uniform and rule.jitter_ms else ""
+    return f"{plain(mean_ms)}ms {plain(deviation_ms)}ms{shape}"

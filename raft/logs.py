@@ -1,13 +1,17 @@
 """A server's log: one line for each event, in words and fields, or as JSON for machines.
 
 2026-01-02T03:04:05.678Z info  n1 leader term=3 last_index=17
-{"ts": "2026-01-02T03:04:05.678Z", "level": "info", "node": "n1", "event": "leader", "term": 3, ...}
+{"ts": "2026-01-02T03:04:05.678Z", "mono_ns": 812345678, "level": "info", "node": "n1", "event": "leader", ...}
+
+`mono_ns` is the monotonic clock of the machine: it tells the order of what several servers of one machine did, also
+while their wall clocks are wrong.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from typing import Any
 
 import msgspec
@@ -43,6 +47,7 @@ class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "ts": _when(record),
+            "mono_ns": time.monotonic_ns(),
             "level": record.levelname.lower(),
             "node": self._node,
             "event": record.getMessage(),

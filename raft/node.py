@@ -226,7 +226,7 @@ class Node:
 
     def _propose(self, request: Request, reply: Reply) -> None:
         core = self.core
-        if core.uncommitted >= self.options.uncommitted_entries_max:
+        if core.is_full:
             reply(Refused("too many writes are waiting"))
             return
         clock_us = self._cluster_us() if needs_clock(request) else 0
@@ -393,7 +393,7 @@ class Node:
         self._turn()
 
     def _end_what_is_due(self, clock_us: int) -> None:
-        if self.core.uncommitted < self.options.uncommitted_entries_max:
+        if not self.core.is_full:
             self.core.propose(encode_clock(clock_us), self.host.now_us())
 
     # -- role and timer ----------------------------------------------------------------------------

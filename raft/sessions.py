@@ -47,6 +47,11 @@ class Sessions:
         self.deadlines = Deadlines()
 
     @property
+    def opened(self) -> int:
+        """How many sessions with a life time there are."""
+        return len(self._opened)
+
+    @property
     def full(self) -> bool:
         """Whether no session may be opened any more."""
         return len(self._opened) >= self._max

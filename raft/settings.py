@@ -284,6 +284,11 @@ _TEXTS = {
 }
 
 
+def _default(name: str) -> Any:
+    """What an option of `raft.core.Options` is when nobody says anything."""
+    return getattr(DEFAULTS, _OPTIONS[name]) // 1000 if name in _OPTIONS else getattr(DEFAULTS, name)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise SettingsError(message)
@@ -313,5 +318,5 @@ def _parser() -> argparse.ArgumentParser:
         "--proxy", action="store_const", const=True, help="pass calls on to the leader, instead of naming it"
     )
     for name in (*_OPTIONS, *_OTHER_OPTIONS):
-        parser.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{_default(name)} unless given")
     return parser

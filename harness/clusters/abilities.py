@@ -27,7 +27,10 @@ _REAL: dict[str, str] = (
 DOCKER: Mapping[str, str] = _REAL
 SSH: Mapping[str, str] = _REAL
 LOCAL: Mapping[str, str] = (
-    _REAL | {"crash-membership": "log and signal", "wipe": "files"} | dict.fromkeys(abilities.DAMAGE, "files")
+    _REAL
+    | {"crash-membership": "log and signal", "wipe": "files"}
+    | dict.fromkeys(abilities.DAMAGE, "files")
+    | dict.fromkeys(("disk-lying-sync", "disk-lose-unsynced", "disk-torn-write"), "library and files")
 )
 
 OF_CLUSTER: Mapping[str, Mapping[str, str]] = {"sim": SIM, "local": LOCAL, "docker": DOCKER, "ssh": SSH}
@@ -37,4 +40,5 @@ def library_of(ability: str) -> str | None:
     """The library in front of a node's C library that does it, if one does."""
     if ability in BY_CLOCK_LIBRARY:
         return "clock"
-    return "disk" if ability in BY_DISK_LIBRARY else None
+    is_disk = ability in BY_DISK_LIBRARY or LOCAL.get(ability) == "library and files"
+    return "disk" if is_disk else None

@@ -26,7 +26,7 @@ CHECK_MS = 100
 
 _CONFIG = """\
 global
-    log stdout format raw local0 notice
+    log stdout format iso local0 notice
     maxconn 4096
 defaults
     mode http

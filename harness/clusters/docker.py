@@ -28,9 +28,11 @@ from typing import Any, TypeVar
 
 from harness.clusters import abilities, balancer, docker_node, images, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
+from harness.clusters.cgroups import Limits
 from harness.clusters.docker_box import LOOPBACK, Box, engine, short
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
+from harness.clusters.real_nemesis import CLOCK_SCRIPT, ahead_ms, state_of
 from harness.clusters.shims import ShimFiles
 from harness.errors import ConfigError, SetupError, SplitbrainError
 from harness.plan import Plan
@@ -39,6 +41,7 @@ from nemesis import backend as backends
 from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
+from nemesis.target import ProcessState
 
 T = TypeVar("T")
 
@@ -153,6 +156,7 @@ class DockerCluster(RealCluster):
             port=self._service.client_port,
             environment=shims.environment(self._kinds, libraries, SHIM_FILES, node, DATA),
             mounts={self._scratch: SHIM_FILES},
+            limits=Limits(self._plan.config.node_cpus, self._plan.config.node_memory_mb),
         )
 
     def _start_balancer(self, address: str) -> None:
@@ -235,3 +239,10 @@ class DockerCluster(RealCluster):
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
         await self._call(f"no {number.name} to {node}", lambda: docker_node.send(self._box, node, number))
+
+    async def _state(self, node: str) -> ProcessState:
+        return state_of(await self._call(f"no state of {node}", lambda: docker_node.stat(self._box, node)))
+
+    async def _wall_ahead_ms(self, node: str) -> float:
+        """From a process in the container, which has the node's environment."""
+        return ahead_ms(await self._call(f"no clock of {node}", lambda: self._box.run(node, CLOCK_SCRIPT)))

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from harness.clusters.cgroups import Limits
 from harness.errors import SetupError
 from nemesis import netns
 from nemesis.network import CommandReach
@@ -34,6 +35,7 @@ CALL_TIMEOUT_S = 60
 VISIBLE_TIMEOUT_S = 1.0
 LOG_LIMITS = {"max-size": "64m", "max-file": "2"}
 LOOPBACK = "127.0.0.1"
+UNLIMITED = Limits()
 
 
 def engine() -> Any:
@@ -175,6 +177,7 @@ class Box:
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
         mounts: Mapping[Path, PurePosixPath] | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         """A container, not started yet: in our network with that address, or in none.
 
@@ -185,7 +188,8 @@ class Box:
             address: in the network of the run.
             port: to be found on loopback too.
             environment: variables, beside the image's.
-            mounts: directories of this machine, and where they are seen, to be read.
+            mounts: directories of this machine, and where they are seen.
+            limits: of CPU and memory.
         """
         options: dict[str, Any] = {"network_mode": "none"}
         if address is not None:
@@ -193,8 +197,12 @@ class Box:
             options = {"network": self.name, "networking_config": {self.name: endpoint}}
         if port is not None:
             options["ports"] = {f"{port}/tcp": (LOOPBACK, None)}
+        if limits.cpus is not None:
+            options["nano_cpus"] = round(limits.cpus * 1e9)
+        if limits.memory_mb is not None:
+            options["mem_limit"] = options["memswap_limit"] = limits.memory_mb << 20
         types = importlib.import_module("docker").types
-        binds = {str(here): {"bind": str(there), "mode": "ro"} for here, there in (mounts or {}).items()}
+        binds = {str(here): {"bind": str(there), "mode": "rw"} for here, there in (mounts or {}).items()}
         self._containers[node] = self._client.containers.create(
             image, list(argv), name=f"{self.name}-{node}", hostname=node, cap_add=["NET_ADMIN"], init=True,
             labels=self._labels, environment={**(environment or {}), RUN_VARIABLE: self.name}, volumes=binds,

@@ -59,6 +59,19 @@ def send(box: Box, node: str, number: signal.Signals) -> None:
         box.run(node, f"kill -{int(number)} $(cat {CONTROL}/pid)")
 
 
+def stat(box: Box, node: str) -> str:
+    """`/proc/PID/stat` of the node; empty where it is gone."""
+    if not box.is_here:
+        return box.run(node, f"cat /proc/$(cat {CONTROL}/pid)/stat 2>/dev/null || true")
+    for keeper_pid in _children(box.pid(node)):
+        for pid in _children(keeper_pid):
+            try:
+                return Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+            except OSError:
+                return ""
+    return ""
+
+
 def ended(box: Box, node: str) -> str | None:
     """How the node ended; None while it runs."""
     if not box.is_running(node):

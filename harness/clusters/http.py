@@ -60,7 +60,14 @@ Dial = Callable[[str], Awaitable[Connection]]
 class HttpTransport:
     """The connections of one client process; see `harness.transport`."""
 
-    def __init__(self, dial: Dial, service: Service, on_close: Callable[[HttpTransport], None]) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        service: Service,
+        on_close: Callable[[HttpTransport], None],
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        self._connect_timeout_s = connect_timeout_s
         self._dial = dial
         self._service = service
         self._on_close = on_close
@@ -107,7 +114,7 @@ class HttpTransport:
                 return kept
             kept.drop()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self._connect_timeout_s):
                 return await self._dial(node)
         except (OSError, TimeoutError) as error:
             raise NotSent(f"{node}: {str(error) or 'no connection in time'}") from None

@@ -71,6 +71,8 @@ def problem(client: Any, image: str | None = None) -> str | None:
     try:
         client.images.get(wanted)
     except Exception as error:  # noqa: BLE001 - the SDK raises its own kinds, which we may not import
+        if type(error).__name__ == "ImageNotFound":
+            return f"no image {wanted}"
         return f"no image {wanted} ({short(error)})"
     return None
 

@@ -27,24 +27,27 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from random import Random
 from typing import BinaryIO
 
 from harness.clusters import abilities, balancer, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
+from harness.clusters.cgroups import Groups, Limits
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
+from harness.clusters.real_nemesis import state_of
 from harness.clusters.shims import ShimFiles
 from harness.errors import ConfigError, SetupError
 from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
-from nemesis import shim
+from nemesis import power, shim
 from nemesis.backend import Abilities
 from nemesis.damage import inflict
 from nemesis.faults import FaultError
 from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network
-from nemesis.target import Damage, ProcessState
+from nemesis.target import HEALTHY_DISK, Damage, DiskRule, ProcessState
 
 KILL_TIMEOUT_S = 10.0
 CLOCK_TIMEOUT_S = 5.0
@@ -80,8 +83,13 @@ def check(plan: Plan) -> None:
         raise ConfigError(str(error)) from None
     if plan.config.via == "lb":
         balancer.require()
+    Groups(("probe",), _limits(plan)).remove()
     with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
         _build(shims.needed(plan), Path(directory))
+
+
+def _limits(plan: Plan) -> Limits:
+    return Limits(plan.config.node_cpus, plan.config.node_memory_mb)
 
 
 def _build(kinds: Sequence[str], directory: Path) -> dict[str, PurePosixPath]:
@@ -102,7 +110,12 @@ class LocalCluster(RealCluster):
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._net: Netns | None = None
         self._scratch: Path | None = None
+        self._groups: Groups | None = None
         self._kinds = shims.needed(plan)
+        needed = {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
+        self._can_lose_power = "disk-lose-unsynced" in needed
+        self._disks: dict[str, DiskRule] = {}
+        self._lost_bytes: dict[str, int] = {}
         self._libraries: Mapping[str, PurePosixPath] = {}
 
     # -- opening and closing ------------------------------------------------------------------------------------
@@ -111,6 +124,7 @@ class LocalCluster(RealCluster):
         self._scratch = scratch.make(self.kind)
         self._libraries = _build(self._kinds, self._scratch)
         self._shims = ShimFiles(self._scratch, self._nodes)
+        self._groups = Groups(self._nodes, _limits(self._plan))
         try:
             self._net = Netns(self._nodes)
         except NetnsError as error:
@@ -130,6 +144,8 @@ class LocalCluster(RealCluster):
             process.kill()
         for process in self._processes.values():
             process.wait(KILL_TIMEOUT_S)
+        if self._groups is not None:
+            self._groups.remove()
         if self._net is not None:
             self._net.close()
         if self._scratch is not None:
@@ -160,6 +176,11 @@ class LocalCluster(RealCluster):
     async def _kill(self, node: str) -> None:
         self._processes[node].kill()
         await asyncio.to_thread(self._processes[node].wait, KILL_TIMEOUT_S)
+        rule = self._disks.get(node, HEALTHY_DISK)
+        if rule.lose_unsynced:
+            torn = Random(f"{self._plan.seed}/{node}/{self._starts}").random() < rule.torn_write
+            lost = await asyncio.to_thread(power.lose, self._data_of(node), self._synced(node), torn=torn)
+            self._lost_bytes[node] = self._lost_bytes.get(node, 0) + sum(lost.values())
 
     async def _start(self, node: str) -> None:
         assert self._net is not None, "the cluster is open"
@@ -168,6 +189,8 @@ class LocalCluster(RealCluster):
         if node in self._joins:
             argv += self._member_service().join_options
         command = self._net.command(node, ["setpriv", "--pdeathsig", "KILL", *argv])
+        if self._groups is not None:
+            command = self._groups.command(node, command)
         with self.log_file(node).open("ab") as log:
             self._processes[node] = self._spawn(command, log, self._environment(node, data))
 
@@ -185,7 +208,14 @@ class LocalCluster(RealCluster):
 
     def _environment(self, node: str, data: Path) -> dict[str, str]:
         files = PurePosixPath(str(self._scratch))
-        return dict(os.environ) | shims.environment(self._kinds, self._libraries, files, node, data)
+        variables = shims.environment(self._kinds, self._libraries, files, node, data)
+        if self._can_lose_power:
+            variables |= power.environment(self._synced(node))
+        return dict(os.environ) | variables
+
+    def _synced(self, node: str) -> Path:
+        assert self._scratch is not None, "the cluster is open"
+        return self._scratch / f"{node}.synced"
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
         self._processes[node].send_signal(number)
@@ -198,8 +228,7 @@ class LocalCluster(RealCluster):
             stat = Path(f"/proc/{self._processes[node].pid}/stat").read_text(encoding="ascii")  # noqa: ASYNC240 - no disk
         except OSError:
             return "down"
-        letter = stat.rpartition(")")[2].split()[0]
-        return "down" if letter in "ZX" else "paused" if letter in "Tt" else "running"
+        return state_of(stat)
 
     async def _wall_ahead_ms(self, node: str) -> float:
         """From a process that is started as the node's is; the monotonic clock, which nobody shifts, is the measure."""
@@ -210,6 +239,18 @@ class LocalCluster(RealCluster):
         )  # fmt: skip
         said, _ = await asyncio.wait_for(process.communicate(), CLOCK_TIMEOUT_S)
         return (float(said) - (time.time() - time.monotonic())) * 1000
+
+    async def set_disk(self, node: str, rule: DiskRule) -> None:
+        """Make the node's disk exactly this; a disk that lied may have left what no node can start from."""
+        self._disks[node] = rule
+        if rule.lying_sync:
+            self._excused.add(node)
+        await super().set_disk(node, rule)
+
+    async def probe_troubles(self, node: str) -> Mapping[str, int]:
+        """And how many bytes were lost with the power."""
+        lost = {"bytes lost": self._lost_bytes[node]} if self._lost_bytes.get(node) else {}
+        return dict(await super().probe_troubles(node)) | lost
 
     async def damage_disk(self, node: str, damage: Damage) -> str:
         """Damage a file of a node that is down; that it may not start again is no surprise."""

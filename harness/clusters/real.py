@@ -11,12 +11,14 @@ Rules of this module
 
 Theory of operation
     Once a second each node is asked for its status, and what it said goes to `nodes/status.jsonl` of the run: who
-    led when, as the nodes saw it. The seed fixes the plan and nothing else.
+    led when, as the nodes saw it. What they logged is in `nodes/events.jsonl`, on the same clock as the history. The
+    seed fixes the plan and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import signal
@@ -28,6 +30,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from harness.clusters import events
 from harness.clusters.http import Connection, HttpTransport, fetch
 from harness.clusters.real_nemesis import RealNemesisSide
 from harness.clusters.shims import ShimFiles
@@ -72,6 +75,7 @@ class RealCluster(RealNemesisSide, ABC):
         self._met: dict[Link, int] = {}
         self._addresses: dict[str, str] = {}
         self._up: set[str] = set()  # those that run, unless they died by themselves
+        self._ahead_ns: dict[str, int] = {}  # monotonic clocks of other machines, beside ours
         self._starts = 0
         self._deaths: list[str] = []
         self._stopped_by_disk = 0
@@ -96,7 +100,15 @@ class RealCluster(RealNemesisSide, ABC):
         except asyncio.CancelledError:
             raise Interrupted("interrupted") from None
         finally:
-            self._end()
+            try:
+                self._end()
+            finally:
+                self._write_events()
+
+    def _write_events(self) -> None:
+        ahead_ns = {node: self._ahead_ns.get(node, 0) for node in self._nodes}
+        with contextlib.suppress(OSError):  # a full disk; the logs are there
+            events.write(self._directory / "nodes", self._service, self._opened_ns, ahead_ns)
 
     async def _guard(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
@@ -121,9 +133,16 @@ class RealCluster(RealNemesisSide, ABC):
 
     async def open(self) -> None:
         """Start all nodes and wait until one of them leads."""
-        (self._directory / "nodes").mkdir(exist_ok=True)
-        await self._begin()
-        await self._wait_until_ready()
+        try:
+            (self._directory / "nodes").mkdir(exist_ok=True)
+            await self._begin()
+            await self._wait_until_ready()
+        except BaseException as error:
+            await self._heal_quietly()
+            if isinstance(error, OSError):
+                where = f"{error.filename}: " if error.filename else ""
+                raise SetupError(f"cluster {self.kind!r}: {where}{error.strerror or error}") from None
+            raise
         self._sampler = asyncio.create_task(self._sample())
         if self._listeners:
             self._start_tailing()
@@ -143,6 +162,12 @@ class RealCluster(RealNemesisSide, ABC):
         if self._network is not None:
             await self._network.heal()
         await asyncio.sleep(0)  # lets dropped connections go
+
+    async def _heal_quietly(self) -> None:
+        """Ends what talks to the network of the nodes, when there is something worse to tell."""
+        if self._network is not None:
+            with contextlib.suppress(Exception):
+                await self._network.heal()
 
     async def _wait_until_ready(self) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
@@ -200,7 +225,11 @@ class RealCluster(RealNemesisSide, ABC):
             return None
 
     async def _sample(self) -> None:
-        with (self._directory / "nodes" / "status.jsonl").open("w", encoding="utf-8") as file:
+        # A full disk ends the samples; whether it ends the run is for the history to say.
+        with (
+            contextlib.suppress(OSError),
+            (self._directory / "nodes" / "status.jsonl").open("w", encoding="utf-8") as file,
+        ):
             while True:
                 at_s = round(self.now_ns() / 1e9, 3)
                 for node, status in (await self._statuses()).items():

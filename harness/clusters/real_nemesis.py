@@ -34,6 +34,12 @@ from nemesis.target import (
 
 ANSWER_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_MS = 400.0
+# How far a clock is ahead: with the library in front, as the node has it, and without. What nobody shifts, the
+# monotonic clock, stands for the time between the two.
+CLOCK_SCRIPT = """
+script='import time; print(time.time() - time.monotonic())'
+python3 -Sc "$script"; env -u LD_PRELOAD python3 -Sc "$script"
+"""
 TAIL_INTERVAL_S = 0.01
 READ_BYTES_MAX = 1 << 20
 # What a node's log calls it, and what the nemesis does.
@@ -48,6 +54,26 @@ EVENTS: Mapping[str, EventKind] = {
     "stopped": "stopped",
 }
 DEPOSING = ("follower", "candidate", "pre-candidate", "started")
+
+
+def ahead_ms(said: str) -> float:
+    """What `CLOCK_SCRIPT` found.
+
+    >>> ahead_ms("1002.5 1000.0")
+    2500.0
+    """
+    shifted_s, true_s = map(float, said.split())
+    return (shifted_s - true_s) * 1000
+
+
+def state_of(stat: str) -> ProcessState:
+    """What `/proc/PID/stat` says; nothing of a process that is gone.
+
+    >>> state_of("7 (python3) T 1 7 7 0"), state_of("")
+    ('paused', 'down')
+    """
+    letter = (stat.rpartition(")")[2].split() or ["X"])[0]
+    return "down" if letter in "ZX" else "paused" if letter in "Tt" else "running"
 
 
 class RefusedError(RuntimeError):
@@ -272,18 +298,17 @@ class RealNemesisSide:
                 places[node] += len(data)
                 *lines, rests[node] = (rests[node] + data).split(b"\n")
                 for line in lines:
-                    await self._read_line(line.decode(errors="replace"))
+                    await self._read_line(node, line.decode(errors="replace"))
             await asyncio.sleep(TAIL_INTERVAL_S)
 
-    async def _read_line(self, line: str) -> None:
-        words = line.split()
-        if len(words) < 4 or words[2] not in self._nodes:
+    async def _read_line(self, node: str, line: str) -> None:
+        said = self._service.event(line)
+        if said is None:
             return
-        node, event = words[2], words[3]
-        fields = dict(word.split("=", 1) for word in words[4:] if "=" in word)
+        _, event, fields = said
         kind = EVENTS.get(event)
         if event == "configured":
-            kind = "configured" if fields.get("outgoing") == "()" else "joint"
+            kind = "joint" if fields.get("outgoing") else "configured"
             if node in self._crash_in_change:
                 self._crash_in_change.discard(node)
                 await self.kill(node)

@@ -31,7 +31,7 @@ CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
 
 
-class SimCluster(SimNemesisSide):
+class SimCluster(SimNemesisSide[SimHost]):
     """See the module; one instance serves one run."""
 
     kind = "sim"
@@ -179,43 +179,58 @@ class SimTransport:
     def request(self, node: str, request: Any, timeout_s: float) -> asyncio.Future[Any]:
         """A future of the answer; see `harness.transport`."""
         cluster = self._cluster
-        answer = cluster.loop.create_future()
-        cluster.loop.post(cluster.client_delay_us(), self._arrive, cluster.hosts[node], request, answer)
-        cluster.loop.post(round(timeout_s * 1_000_000), _expire, answer)
-        return answer
+        exchange = _Exchange(cluster, cluster.hosts[node])
+        cluster.loop.post(cluster.client_delay_us(), exchange.arrive, request)
+        cluster.loop.post(round(timeout_s * 1_000_000), exchange.expire)
+        return exchange.answer
 
     async def close(self) -> None:
         """Nothing is kept open between requests."""
 
-    def _arrive(self, host: SimHost, request: Any, answer: asyncio.Future[Any]) -> None:
-        if not host.alive:
-            self._later(_fail, answer, NotSent(f"{host.name} refused the connection"))
+
+class _Exchange:
+    """A request under way, and its answer."""
+
+    __slots__ = ("answer", "cluster", "host")
+
+    def __init__(self, cluster: SimCluster, host: SimHost) -> None:
+        self.cluster = cluster
+        self.host = host
+        self.answer: asyncio.Future[Any] = asyncio.Future(loop=cluster.loop)
+
+    def arrive(self, request: Any) -> None:
+        """The request has reached the machine."""
+        host = self.host
+        if host.process is None:
+            self._later(self._fail, NotSent(f"{host.name} refused the connection"))
             return
+        if not self.answer.done():
+            host.exchanges[self] = None
+        host.deliver_request(request, self.reply)
 
-        def reply(response: Any) -> None:
-            self._later(_resolve, answer, response)
+    def reply(self, response: Any) -> None:
+        """The process answers."""
+        self._later(self._resolve, response)
 
-        def lost() -> None:
-            if not answer.done():
-                self._later(_fail, answer, Lost(f"{host.name} closed the connection"))
+    def lost(self) -> None:
+        """The process has died."""
+        if not self.answer.done():
+            self._later(self._fail, Lost(f"{self.host.name} closed the connection"))
 
-        host.on_death(lost)
-        host.deliver_request(request, reply)
+    def expire(self) -> None:
+        """The client waits no longer."""
+        if not self.answer.done():
+            self._fail(TimeoutError())
 
-    def _later(self, callback: Callable[..., None], *args: Any) -> None:
-        self._cluster.loop.post(self._cluster.client_delay_us(), callback, *args)
+    def _later(self, callback: Callable[[Any], None], value: Any) -> None:
+        self.cluster.loop.post(self.cluster.client_delay_us(), callback, value)
 
+    def _resolve(self, response: Any) -> None:
+        if not self.answer.done():
+            self.host.exchanges.pop(self, None)
+            self.answer.set_result(response)
 
-def _resolve(answer: asyncio.Future[Any], response: Any) -> None:
-    if not answer.done():
-        answer.set_result(response)
-
-
-def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(error)
-
-
-def _expire(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        answer.set_exception(TimeoutError())
+    def _fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.host.exchanges.pop(self, None)
+            self.answer.set_exception(error)

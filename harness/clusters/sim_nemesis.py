@@ -10,9 +10,9 @@ Rules of this module
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from harness.sim.host import Observer, SimHost
+from harness.sim.host import Observer
 from harness.sim.loop import SimLoop
 from harness.sim.network import SimNetwork
 from nemesis.target import ClusterEvent, EventKind, Link, LinkProbe, Listener, Members, ProcessState
@@ -50,12 +50,52 @@ class MemberProcess(Protocol):
         """Hands over leadership; why not, if it does not."""
 
 
-class SimNemesisSide:
+class _Disk(Protocol):
+    @property
+    def troubles(self) -> Mapping[str, int]: ...
+
+
+class _Process(Protocol):
+    def leader_term(self) -> int | None: ...
+
+
+class _Machine(Protocol):
+    """A simulated machine at either depth: `harness.sim.host.SimHost`, or one of `harness.clusters.whole`."""
+
+    observer: Observer | None
+
+    @property
+    def disk(self) -> _Disk: ...
+
+    @property
+    def process(self) -> _Process | None: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def paused(self) -> bool: ...
+
+    @property
+    def held(self) -> bool: ...
+
+    @property
+    def waited(self) -> int: ...
+
+    def wall_us(self) -> int: ...
+
+    def wipe(self) -> None: ...
+
+
+M = TypeVar("M", bound=_Machine)
+
+
+class SimNemesisSide(Generic[M]):
     """What `SimCluster` is to the nemesis beyond links, processes, clocks and disks."""
 
     loop: SimLoop
     network: SimNetwork
-    hosts: Mapping[str, SimHost]
+    hosts: Mapping[str, M]
 
     def now_ns(self) -> int:
         """Virtual nanoseconds since the cluster was opened."""
@@ -105,9 +145,7 @@ class SimNemesisSide:
 
     async def wipe(self, node: str) -> None:
         """Forget the disk of a node that is down; it comes back as one that joins."""
-        host = self.hosts[node]
-        host.disk.cut(0)
-        host.joins = True
+        self.hosts[node].wipe()
 
     # -- probes -----------------------------------------------------------------------------------------------
 
@@ -131,7 +169,7 @@ class SimNemesisSide:
     async def probe_troubles(self, node: str) -> Mapping[str, int]:
         """How often the disk has made trouble, and the pace let something wait."""
         host = self.hosts[node]
-        return host.disk.troubles | ({"slow": host.waited} if host.waited else {})
+        return dict(host.disk.troubles) | ({"slow": host.waited} if host.waited else {})
 
     async def probe_met(self) -> Mapping[Link, int]:
         """How many messages have met each link that was not healthy then."""
@@ -148,7 +186,9 @@ class SimNemesisSide:
 class _Telling:
     """An observer that also tells a listener; it knows who led, so as to tell that one no longer does."""
 
-    def __init__(self, side: SimNemesisSide, node: str, listener: Listener, before: Observer | None) -> None:
+    def __init__(
+        self, side: SimNemesisSide[Any], node: str, listener: Listener, before: Observer | None
+    ) -> None:
         self._side, self._node, self._listener, self._before = side, node, listener, before
         self._leads = False
         self._has_started = False

@@ -18,13 +18,14 @@ import functools
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from harness.clusters import abilities, balancer, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
+from harness.clusters.real_nemesis import CLOCK_SCRIPT, ahead_ms, state_of
 from harness.clusters.shims import ShimFiles
 from harness.clusters.ssh_pool import CommandError, pool_for
 from harness.clusters.ssh_site import Site
@@ -33,9 +34,11 @@ from harness.errors import ConfigError, SetupError
 from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
+from nemesis import disk
 from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
+from nemesis.target import ProcessState
 
 LOOPBACK = "127.0.0.1"
 
@@ -113,6 +116,9 @@ class SshCluster(RealCluster):
         self._scratch: Path | None = None
         self._balancer: subprocess.Popen[bytes] | None = None
         self._balancer_port = 0
+        self._published: dict[
+            str, bytes
+        ] = {}  # shim files as the hosts have them, but for what is counted there
 
     async def _begin(self) -> None:
         self._scratch = scratch.make(self.kind)
@@ -120,6 +126,8 @@ class SshCluster(RealCluster):
         await site.open()
         await site.install(self._kinds)
         self._addresses = site.addresses
+        for node in self._nodes:
+            self._ahead_ns[node] = await site.pool.call(site.ahead_ns, node)
         self._shims = ShimFiles(self._scratch, self._nodes, self._publish)
         if self._kinds:
             await asyncio.gather(*(self._put_shim_files(node) for node in self._nodes))
@@ -137,16 +145,27 @@ class SshCluster(RealCluster):
         assert self._scratch is not None, "the cluster is opening"
         for kind in self._kinds:
             file = shims.file_of(node, kind)
-            data = (self._scratch / file).read_bytes()
-            await self._site.pool.call(self._site.pool.put, node, self._site.directory / file, data)
+            self._published[file] = (self._scratch / file).read_bytes()
+            await self._site.pool.call(
+                self._site.pool.put, node, self._site.directory / file, self._published[file]
+            )
 
     async def _publish(self, file: Path) -> None:
-        """Over itself: the node has it mapped."""
-        pool, (node, _, kind) = self._site.pool, file.name.partition(".")
-        if kind in self._kinds:
-            await pool.call(
-                lambda: pool.put(node, self._site.directory / file.name, file.read_bytes(), in_place=True)
-            )
+        """Only what changed: the node has it mapped, and its library counts in the rest."""
+        pool, node = self._site.pool, file.name.partition(".")[0]
+        if file.name in self._published:
+            old, new = self._published[file.name], file.read_bytes()  # noqa: ASYNC240 - some bytes, in memory
+            await pool.call(pool.change, node, self._site.directory / file.name, old, new)
+            self._published[file.name] = new
+
+    async def probe_troubles(self, node: str) -> Mapping[str, int]:
+        """The library's counts are in the file on the host."""
+        file = shims.file_of(node, "disk")
+        if file in self._published and self._scratch is not None:
+            there = self._scratch / f"{file}.there"
+            await self._site.pool.call(self._site.pool.get, node, self._site.directory / file, there)
+            return {**await super().probe_troubles(node), **disk.read_struck(there)}
+        return await super().probe_troubles(node)
 
     async def close(self) -> None:
         """Fetch the logs, then end everything."""
@@ -190,12 +209,24 @@ class SshCluster(RealCluster):
         argv: Sequence[str] = self._service.argv(
             "python3", node, self._addresses, data, self._plan.config.bug
         )
-        libraries = {kind: site.library(kind) for kind in self._kinds}
-        environment = shims.environment(self._kinds, libraries, PurePosixPath(site.directory), node, data)
+        environment = self._environment(node)
         try:
             await site.pool.call(site.start, node, argv, environment)
         except CommandError as error:
             raise SetupError(f"cluster 'ssh': {node} was not started: {error}") from None
+
+    def _environment(self, node: str) -> dict[str, str]:
+        site = self._site
+        libraries = {kind: site.library(kind) for kind in self._kinds}
+        data = Path(site.directory / "data")
+        return shims.environment(self._kinds, libraries, PurePosixPath(site.directory), node, data)
+
+    async def _state(self, node: str) -> ProcessState:
+        return state_of(await self._site.pool.call(self._site.stat, node))
+
+    async def _wall_ahead_ms(self, node: str) -> float:
+        environment = self._environment(node)
+        return ahead_ms(await self._site.pool.call(self._site.run_beside, node, CLOCK_SCRIPT, environment))
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
         await self._site.pool.call(self._site.signal, node, number)

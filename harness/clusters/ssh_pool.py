@@ -186,12 +186,23 @@ class Pool:
 
     # -- files --------------------------------------------------------------------------------------------------
 
-    def put(self, node: str, path: PurePosixPath, data: bytes, *, in_place: bool = False) -> None:
-        """Write a file on a host; in place, whoever has it mapped sees the change."""
+    def put(self, node: str, path: PurePosixPath, data: bytes) -> None:
+        """Write a file on a host."""
         with self._channels[node], self.connect(node).open_sftp() as sftp:
             sftp.get_channel().settimeout(COMMAND_TIMEOUT_S)
-            with sftp.open(str(path), "r+" if in_place else "w") as file:
+            with sftp.open(str(path), "w") as file:
                 file.write(data)
+
+    def change(self, node: str, path: PurePosixPath, old: bytes, new: bytes) -> None:
+        """Write over what differs between two contents: whoever has the file mapped sees it, and keeps the rest."""
+        places = [number for number, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1]]
+        if not places:
+            return
+        with self._channels[node], self.connect(node).open_sftp() as sftp:
+            sftp.get_channel().settimeout(COMMAND_TIMEOUT_S)
+            with sftp.open(str(path), "r+") as file:
+                file.seek(places[0])
+                file.write(new[places[0] : places[-1] + 1])
 
     def get(self, node: str, path: PurePosixPath, here: Path) -> None:
         """Copy a file of a host to here."""

@@ -18,6 +18,7 @@ import signal
 import socket
 import tarfile
 import tempfile
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from nemesis.network import Conversation, NetworkError
 
 SBIN = "PATH=$PATH:/usr/sbin:/sbin"
 PYTHON_MIN = (3, 11)
+CLOCK_TRIES = 3
 
 _FACTS = """
 id -u
@@ -202,6 +204,25 @@ class Site:
         return (
             f"signal {signal.Signals(number).name}" if number > 0 and code != "255" else f"exit code {code}"
         )
+
+    def stat(self, node: str) -> str:
+        """`/proc/PID/stat` of the node; empty where it is gone."""
+        return self.pool.run(node, f"cat /proc/$(cat {self.directory}/pid)/stat 2>/dev/null || true").decode()
+
+    def run_beside(self, node: str, script: str, environment: Mapping[str, str]) -> str:
+        """Run a script of the shell in the environment of a node."""
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        return self.pool.run(node, shlex.join(["env", *variables, "sh", "-c", script])).decode()
+
+    def ahead_ns(self, node: str) -> int:
+        """How far the host's monotonic clock is ahead of ours; the best of a few tries, to half a round trip."""
+        best = (1 << 62, 0)
+        for _ in range(CLOCK_TRIES):
+            sent_ns = time.monotonic_ns()
+            theirs_ns = int(self.pool.run(node, "python3 -SEc 'import time; print(time.monotonic_ns())'"))
+            took_ns = time.monotonic_ns() - sent_ns
+            best = min(best, (took_ns, theirs_ns - sent_ns - took_ns // 2))
+        return best[1]
 
     def log(self, node: str, here: Path) -> None:
         """Fetch what it printed."""

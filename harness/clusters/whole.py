@@ -12,6 +12,8 @@ what the program had not synced is kept, lost or torn, write by write.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +21,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.clusters.http import Connection, HttpTransport
+from harness.clusters.sim_nemesis import SimNemesisSide
 from harness.errors import SetupError
 from harness.plan import Plan
-from harness.sim.trouble import DiskError
+from harness.sim.host import Observer
 from harness.sim.world import TEST, World
+from harness.sim.world_host import Host
 from harness.systems.base import System, WholeProgram
-from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Ruleset
+from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Listener, Ruleset
 
 T = TypeVar("T")
 
@@ -35,7 +39,78 @@ LOG_LINES_MAX = 20_000
 UNCAUGHT_SHOWN = 3
 
 
-class WholeCluster:
+class WholeMachine:
+    """A machine of the world, and what runs on it, as the nemesis' side looks at it."""
+
+    def __init__(self, host: Host) -> None:
+        self.name = host.name
+        self.host = host
+        self.files = self.disk = host.files
+        self.observer: Observer | None = None
+        self.program: WholeProgram | None = None
+        self.joins = False
+        self.panics: list[str] = []
+        self.disk_deaths = 0
+        self.crashes = 0
+        self.reached = host.reached
+        host.on_end = self._ended
+
+    @property
+    def process(self) -> WholeProgram | None:
+        """What runs."""
+        return self.program if self.host.process is not None else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything runs, paused or not."""
+        return self.host.process is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still."""
+        return self.host.paused
+
+    @property
+    def held(self) -> bool:
+        """Whether it is paused, slow, or waits for its disk."""
+        return self.host.held
+
+    @property
+    def waited(self) -> int:
+        """How often something waited for a slow program."""
+        return self.host.waited
+
+    def wall_us(self) -> int:
+        """The wall clock."""
+        return self.host.clock.wall_us()
+
+    def wipe(self) -> None:
+        """Forget the disk, while nothing runs; what is started next joins as a new member."""
+        self.files.wipe()
+        self.joins = True
+
+    def observe(self, event: str, **fields: Any) -> None:
+        """Is told what the program does."""
+        if self.observer is not None:
+            self.observer(event, **fields)
+
+    def _ended(self, how: str) -> None:
+        """Is told how a life ended; what nobody asked for is a panic."""
+        self.program = None
+        if how == "killed":
+            self.observe("killed")
+        elif how.startswith("crashed"):
+            self.crashes += 1
+            self.observe("crashed")
+        elif how.startswith("raised DiskError"):
+            self.disk_deaths += 1
+            self.observe("killed")
+        else:
+            self.panics.append(f"{self.name} {how}")
+            self.observe("killed")
+
+
+class WholeCluster(SimNemesisSide[WholeMachine]):
     """See the module; one instance serves one run."""
 
     kind = "sim"
@@ -45,27 +120,24 @@ class WholeCluster:
         self._system = system
         self._run_dir = run_dir
         self.world = World(plan.seed, plan.network)
-        self._programs: dict[str, WholeProgram] = {}
-        self._disk_deaths = 0
+        self.loop = self.world.loop
+        self.network = self.world.network
         self._watch = system.watch(lambda: self.world.loop.now_us)
         self._transports: dict[HttpTransport, None] = {}
         self._opened_us = 0
         self._logs = _NodeLogs(self.world)
-        for node in plan.nodes:
-            self.world.host(node, lambda node=node: self._live(node))  # type: ignore[misc]
-        self._addresses = {node: self.world.hosts[node].address for node in plan.nodes}
+        self.hosts = {
+            node: WholeMachine(self.world.host(node, functools.partial(self._live, node)))
+            for node in plan.nodes
+        }
+        self._addresses = {node: machine.host.address for node, machine in self.hosts.items()}
 
     async def _live(self, node: str) -> None:
         """One life of a node."""
-        host = self.world.hosts[node]
+        machine = self.hosts[node]
         bug = self._plan.config.bug
-        program = self._system.whole_program(node, self._addresses, bug, host.files, self._watch)
-        self._programs[node] = program
-        try:
-            await program.run()
-        except DiskError:
-            self._disk_deaths += 1
-            raise
+        machine.program = self._system.whole_program(machine, self._addresses, bug, self._watch)
+        await machine.program.run()
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -95,7 +167,7 @@ class WholeCluster:
         for transport in list(self._transports):
             transport.drop()
         for node in self.nodes:
-            self.world.hosts[node].kill()
+            self.hosts[node].host.kill()
         if self._run_dir is not None:
             self._logs.store(self._run_dir / "nodes")
 
@@ -117,12 +189,7 @@ class WholeCluster:
 
     def deaths(self) -> list[str]:
         """Nodes whose program ended although nobody ended it, and what its tasks died of."""
-        ended = [
-            f"{node} {how}"
-            for node in self.nodes
-            for how in self.world.hosts[node].exits
-            if how != "killed" and not how.startswith(("crashed", "raised DiskError"))
-        ]
+        ended = [panic for machine in self.hosts.values() for panic in machine.panics]
         uncaught = [f"{node}: {message}" for node, message in self.world.uncaught if node != TEST]
         return ended + uncaught[:UNCAUGHT_SHOWN]
 
@@ -132,27 +199,32 @@ class WholeCluster:
 
     def facts(self) -> dict[str, Any]:
         """Counts of segments, files and events."""
-        hosts = [self.world.hosts[node] for node in self.nodes]
+        machines = list(self.hosts.values())
         return {
             "depth": "whole",
-            "segments_sent": self.world.network.sent,
-            "segments_sent_again": self.world.network.lost,
-            "bytes_written": sum(host.files.bytes_written for host in hosts),
-            "syncs": sum(host.files.syncs for host in hosts),
-            "nodes_stopped_by_their_disk": self._disk_deaths,
-            "crash_points_reached": sum(how.startswith("crashed") for host in hosts for how in host.exits),
-            "sim_events": self.world.loop.events_run,
-            "trace_sha256": self.world.loop.trace_sha256,
+            "segments_sent": self.network.sent,
+            "segments_sent_again": self.network.lost,
+            "bytes_written": sum(machine.files.bytes_written for machine in machines),
+            "syncs": sum(machine.files.syncs for machine in machines),
+            "nodes_stopped_by_their_disk": sum(machine.disk_deaths for machine in machines),
+            "crash_points_reached": sum(machine.crashes for machine in machines),
+            "sim_events": self.loop.events_run,
+            "trace_sha256": self.loop.trace_sha256,
         }
 
     # -- the nemesis' side ------------------------------------------------------------------------------------
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell the listener what nodes do: as itself, and not as a part of the program that does it."""
+        context = contextvars.copy_context()
+        super().subscribe(lambda event: _discard(self.loop.call_soon(listener, event, context=context)))
 
     async def leader(self) -> str | None:
         """The node that leads in the highest term, of those that think they lead."""
         terms = [
             (term, node)
-            for node, program in self._programs.items()
-            if self.world.hosts[node].process is not None and (term := program.leader_term()) is not None
+            for node, machine in self.hosts.items()
+            if machine.process is not None and (term := machine.process.leader_term()) is not None
         ]
         return max(terms)[1] if terms else None
 
@@ -195,6 +267,10 @@ class WholeCluster:
     async def set_crash_point(self, node: str, point: CrashPoint | None) -> None:
         """Let the node die when it next gets there, once."""
         await self.world.set_crash_point(node, point)
+
+
+def _discard(_handle: object) -> None:
+    """A listener returns nothing."""
 
 
 class _NodeLogs(logging.Handler):

@@ -1,33 +1,67 @@
-"""`splitbrain check`: check a stored history."""
+"""`splitbrain check`: check stored histories."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from checkers import Budget, History, Model, check_linearizable, default_model, model_by_name, read_history
-from checkers.catalogue import CHECKERS, CheckerCall, run_checker
-from checkers.verdict import Verdict, merge
-from harness import store
-from harness.errors import EXIT_BAD_INPUT, ConfigError
-from harness.judge import EXIT_CODES, JSON_VALID
+from checkers import (
+    ALGORITHMS,
+    Budget,
+    History,
+    HistoryError,
+    Model,
+    Verdict,
+    check_linearizable,
+    default_model,
+    drawing,
+    fast,
+    model_by_name,
+    read_history,
+)
+from checkers.history import CheckerCall
+from checkers.models import Register
+from checkers.online import check_stream
+from checkers.verdict import merge, worst
+from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, JSON_VALID, ConfigError
 
 NAME = "check"
-HELP = "check a stored history, of this harness or of Jepsen, Knossos or Porcupine"
+HELP = "check stored histories, of this harness or of Jepsen, Knossos or Porcupine"
 
 FORMATS = ("auto", "jsonl", "edn", "jepsen-log")
+#: Where a run keeps its history (`harness.store`, which is not imported for that).
+_RUN_HISTORY = "history.jsonl"
+_SUFFIXES = (".jsonl", ".json", ".edn", ".log", ".txt")
+_DRAWINGS = {".svg": drawing.svg, ".dot": drawing.dot}
+_EXPECTED = {"linearizable": "valid", "nonlinearizable": "invalid", "valid": "valid", "invalid": "invalid"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A file to check, with what a list of expectations says about it."""
+
+    path: Path
+    model: str | None = None
+    initial: str | None = None
+    expected: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="a history, or the directory of a stored run")
+    add(
+        "file",
+        type=Path,
+        metavar="PATH",
+        help="a history, the directory of a stored run, or a directory with histories in it",
+    )
     add(
         "--model",
         metavar="NAME",
@@ -37,52 +71,144 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checker",
         action="append",
         metavar="NAME[:OPTION=VALUE,...]",
-        help=f"instead of a model, repeatable: {', '.join(CHECKERS)}",
+        help="another checker instead of a model, repeatable, e.g. list-append:model=serializable (docs/workloads.md)",
     )
     add("--format", choices=FORMATS, default="auto", help="default auto")
     add("--initial", metavar="VALUE", help="the first value of a register, as JSON (default: none)")
+    add(
+        "--algorithm",
+        choices=ALGORITHMS,
+        default="auto",
+        help="what may decide (default auto: whatever fits best)",
+    )
+    budget = Budget()
+    add(
+        "--seconds",
+        type=float,
+        default=budget.seconds,
+        help=f"time for one history before the answer is unknown (default {budget.seconds:g})",
+    )
+    add(
+        "--configurations",
+        type=int,
+        default=budget.configurations,
+        help=f"the same in steps of the search (default {budget.configurations})",
+    )
+    add(
+        "--mib",
+        type=int,
+        default=budget.bytes_max >> 20,
+        help=f"the same in MiB of what it remembers (default {budget.bytes_max >> 20})",
+    )
+    add(
+        "--expect",
+        type=Path,
+        metavar="FILE",
+        help="for a directory: a table (tab-separated, columns path, model, verdict) of what is expected of which file",
+    )
+    add(
+        "--drawing",
+        type=Path,
+        metavar="FILE",
+        help="where to draw the counterexample of a history that is not valid: a picture (.svg) or a graph (.dot)",
+    )
+    add(
+        "--online",
+        action="store_true",
+        help="line by line, in bounded memory, for registers whose values are written once; PATH - is standard input",
+    )
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
 def main(args: argparse.Namespace) -> int:
     """Read, check, explain."""
-    started_s = time.monotonic()
+    fast.announce = _announce
     path: Path = args.file
+    if args.online:
+        return _check_online(args, path)
+    if path.is_dir() and (path / _RUN_HISTORY).is_file():
+        path /= _RUN_HISTORY
     if path.is_dir():
-        path = path / store.HISTORY
-    history = read_history(path, args.format)
-    verdict, why = _verdict(args, history)
-    wall_s = time.monotonic() - started_s
-    console = Console(stderr=args.json)
-    for note in (*history.notes, *([why] if why else [])):
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    for line in verdict.lines():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    result: dict[str, Any] = verdict.to_json() | {"file": str(path), "wall_seconds": round(wall_s, 3)}
-    # A history that was cut short is bad input: the intact part may be wrong, but it cannot be called valid.
-    cut_short = history.truncated and verdict.valid != "invalid"
-    if cut_short:
-        result["valid"] = JSON_VALID["unknown"]
+        return _check_directory(args, path)
+    if args.drawing is not None and args.drawing.suffix not in _DRAWINGS:
+        raise ConfigError(
+            f"--drawing {args.drawing} is neither .svg nor .dot; give a file with one of these names"
+        )
+    if args.expect is not None:
+        raise ConfigError(
+            f"--expect is for a directory, and {path} is none; leave it out, or give the directory"
+        )
+    checked = _check(args, _Task(path))
+    _show(checked, to_stderr=args.json)
+    if args.drawing is not None:
+        _draw(args.drawing, checked)
     if args.json:
-        sys.stdout.write(json.dumps(result) + "\n")
-    return EXIT_BAD_INPUT if cut_short else EXIT_CODES[verdict.valid]
+        sys.stdout.write(json.dumps(checked.to_json()) + "\n")
+    return checked.exit_code
 
 
-def _verdict(args: argparse.Namespace, history: History) -> tuple[Verdict, str]:
-    """What the checkers say that the user names, else those of the header, else a model."""
-    if args.checker is not None and args.model is not None:
-        raise ConfigError("--checker and --model cannot both be given; give one of them")
-    named = args.model is not None
-    calls = [_call(text) for text in args.checker or ()] or ([] if named else list(history.checkers))
+def _announce(sentence: str) -> None:
+    sys.stderr.write(f"splitbrain: {sentence}\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A history's verdict. One that was cut short is bad input: the intact part may be wrong, but not valid."""
+
+    path: Path
+    history: History
+    verdict: Verdict
+    why: str
+    wall_s: float
+
+    @property
+    def cut_short(self) -> bool:
+        return self.history.truncated and self.verdict.valid != "invalid"
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_BAD_INPUT if self.cut_short else EXIT_CODES[self.verdict.valid]
+
+    def to_json(self) -> dict[str, Any]:
+        result = self.verdict.to_json() | {"file": str(self.path), "wall_seconds": round(self.wall_s, 3)}
+        if self.cut_short:
+            result["valid"] = JSON_VALID["unknown"]
+        return result
+
+
+def _check(args: argparse.Namespace, task: _Task) -> _Checked:
+    started_s = time.monotonic()
     try:
-        verdicts = [run_checker(call, history) for call in calls]
+        budget = Budget(configurations=args.configurations, bytes_max=args.mib << 20, seconds=args.seconds)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    history = read_history(task.path, args.format)
+    verdicts = _with_checkers(args, task, history)
     why = ""
     if not verdicts or (args.checker is None and history.model is not None):
-        model, why = _model(args, history)
-        verdicts.insert(0, check_linearizable(history, model, budget=Budget()))
-    return merge(verdicts), why
+        model, why = _model(args, task, history)
+        verdicts.insert(0, check_linearizable(history, model, budget=budget, algorithm=args.algorithm))
+    verdict = merge(verdicts)
+    return _Checked(task.path, history, verdict, why, time.monotonic() - started_s)
+
+
+def _with_checkers(args: argparse.Namespace, task: _Task, history: History) -> list[Verdict]:
+    """What the checkers say that the user names, else those that the header names; none of them with a model."""
+    named = args.model is not None or task.model is not None
+    if args.checker is not None and named:
+        raise ConfigError("--checker and --model cannot both be given; give one of them")
+    calls = [_call(text) for text in args.checker or ()] or ([] if named else list(history.checkers))
+    if not calls:
+        return []
+    from checkers.catalogue import run_checker  # noqa: PLC0415 - most histories need none of these
+
+    try:
+        return [run_checker(call, history) for call in calls]
+    except HistoryError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _call(text: str) -> CheckerCall:
@@ -100,17 +226,136 @@ def _call(text: str) -> CheckerCall:
     return CheckerCall(name, options)
 
 
-def _model(args: argparse.Namespace, history: History) -> tuple[Model, str]:
-    """The model, and a sentence about where it comes from if the user did not name it."""
-    name, why = (args.model, "") if args.model is not None else default_model(history)
-    initial = history.initial
-    if args.initial is not None:
+def _show(checked: _Checked, *, to_stderr: bool) -> None:
+    stream = sys.stderr if to_stderr else sys.stdout
+    for note in (*checked.history.notes, *([checked.why] if checked.why else [])):
+        stream.write(f"note: {note}\n")
+    stream.writelines(f"{line}\n" for line in checked.verdict.lines())
+
+
+def _check_online(args: argparse.Namespace, path: Path) -> int:
+    """Line by line, as they come; ends with the first violation."""
+    initial = _json_value(args.initial)
+    silent = args.model in {None, "register", "cas-register"}
+    if args.model is not None and not isinstance(model_by_name(args.model), Register):
+        raise ConfigError(f"--online checks registers, not the model {args.model}; leave out --online")
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+            verdict = check_stream(file, str(path), initial, silent_nil=silent)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give the path of a history") from None
+    stream = sys.stderr if args.json else sys.stdout
+    stream.writelines(f"{line}\n" for line in verdict.lines())
+    if args.json:
+        sys.stdout.write(json.dumps(verdict.to_json() | {"file": str(path)}) + "\n")
+    return EXIT_CODES[verdict.valid]
+
+
+def _json_value(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise ConfigError(
+            f"--initial {text!r} is not JSON; give a number, null, or a quoted string"
+        ) from None
+
+
+def _draw(path: Path, checked: _Checked) -> None:
+    draw = _DRAWINGS[path.suffix]
+    if checked.verdict.figure is None:
+        sys.stderr.write(f"note: there is no counterexample to draw, so {path} is not written\n")
+        return
+    try:
+        path.write_text(draw(checked.verdict.figure))
+    except OSError as error:
+        raise ConfigError(
+            f"--drawing {path} cannot be written ({error.strerror}); give another place"
+        ) from None
+
+
+def _check_directory(args: argparse.Namespace, path: Path) -> int:
+    """One line for each history below the directory, the details of those that are not valid, and a total."""
+    stream = sys.stderr if args.json else sys.stdout
+    done: list[_Checked] = []
+    skipped: list[str] = []
+    surprises: list[str] = []
+    for task in _tasks(args, path):
+        name = task.path.relative_to(path)
         try:
-            initial = json.loads(args.initial)
-        except json.JSONDecodeError:
+            checked = _check(args, task)
+        except HistoryError as error:
+            if task.expected is not None:
+                raise
+            skipped.append(f"{name} ({error})")
+            continue
+        done.append(checked)
+        stream.write(f"{checked.verdict.valid:8} {checked.wall_s:7.3f} s  {name}\n")
+        if task.expected not in {None, checked.verdict.valid}:
+            surprises.append(f"{name}: expected {task.expected}, found {checked.verdict.valid}")
+        elif task.expected is None and checked.verdict.valid != "valid":
+            stream.writelines(f"    {line}\n" for line in checked.verdict.lines())
+    if not done:
+        raise ConfigError(
+            f"{path} holds no history that could be read; give a file, or a directory with {', '.join(_SUFFIXES)} files"
+        )
+    total = {valid: sum(checked.verdict.valid == valid for checked in done) for valid in EXIT_CODES}
+    counts = ", ".join(f"{count} {valid}" for valid, count in total.items())
+    stream.write(f"{len(done)} histories in {sum(checked.wall_s for checked in done):.1f} s: {counts}\n")
+    stream.writelines(f"skipped: {line}\n" for line in skipped)
+    stream.writelines(f"surprise: {line}\n" for line in surprises)
+    code = (
+        max(checked.exit_code for checked in done if checked.cut_short)
+        if any(c.cut_short for c in done)
+        else None
+    )
+    if code is None and args.expect is not None:
+        code = EXIT_CODES["invalid" if surprises else "valid"]
+    if code is None:
+        code = EXIT_CODES[worst(checked.verdict.valid for checked in done)]
+    if args.json:
+        files = [checked.to_json() for checked in done]
+        sys.stdout.write(
+            json.dumps({"files": files, "skipped": skipped, "surprises": surprises, **total}) + "\n"
+        )
+    return code
+
+
+def _tasks(args: argparse.Namespace, path: Path) -> Iterator[_Task]:
+    if args.expect is None:
+        for file in sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file()):
+            yield _Task(file)
+        return
+    try:
+        rows = args.expect.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--expect {args.expect} cannot be read ({error}); give a table of text") from None
+    header = rows[0].split("\t") if rows else []
+    if not {"path", "model", "verdict"} <= set(header):
+        raise ConfigError(
+            f"--expect {args.expect} has the columns {', '.join(header)}; it needs path, model, verdict, tab-separated"
+        )
+    for row in rows[1:]:
+        cells = dict(zip(header, row.split("\t"), strict=False))
+        words = cells.get("model", "").replace(",", " ").split()
+        initial = next((word.removeprefix("initial=") for word in words if word.startswith("initial=")), None)
+        expected = _EXPECTED.get(cells.get("verdict", ""))
+        if expected is None or not words:
             raise ConfigError(
-                f"--initial {args.initial!r} is not JSON; give a number, null, or a quoted string"
-            ) from None
+                f"--expect {args.expect}: {row[:60]!r} is no row; give path, model and one of {', '.join(_EXPECTED)}"
+            )
+        yield _Task(path / cells["path"], words[0], initial, expected)
+
+
+def _model(args: argparse.Namespace, task: _Task, history: History) -> tuple[Model, str]:
+    """The model, and a sentence about where it comes from if the user did not name it."""
+    named = args.model if args.model is not None else task.model
+    name, why = (named, "") if named is not None else default_model(history)
+    initial = history.initial
+    given = args.initial if args.initial is not None else task.initial
+    if given is not None:
+        initial = _json_value(given)
     try:
         return model_by_name(name, initial), why
     except ValueError as error:

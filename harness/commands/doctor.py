@@ -2,6 +2,9 @@
 
 Nothing is assumed: each means is tried, in namespaces of our own that are gone afterwards. `--heal` removes what a
 splitbrain that was killed has left: processes that carry its label and whose owner is gone, and its directories.
+
+The exit code answers a question: with `--cluster`, whether that kind can be had here, and with `--fault`, whether that
+fault can be had on it (on each of those named, or on all). Without a question it is 0.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -19,8 +22,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from harness.clusters import abilities, docker, docker_box, local, scratch, shims
-from harness.errors import SetupError
+from harness import clusters, machine
+from harness.clusters import CLUSTERS, abilities, cgroups, docker, docker_box, local, scratch, shims, ssh
+from harness.errors import EXIT_INTERNAL, EXIT_VALID, ConfigError, SetupError
 from nemesis import backend as backends
 from nemesis import netns, shim
 from nemesis.backend import NETWORK_FIELDS, Abilities
@@ -59,49 +63,113 @@ class ClusterReport(msgspec.Struct, frozen=True):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument(
-        "--heal", action="store_true", help="remove what a killed splitbrain has left, and only that"
+    add = parser.add_argument
+    add("--json", action="store_true", help="one JSON object on standard output")
+    add("--heal", action="store_true", help="remove what a killed splitbrain has left, and only that")
+    add(
+        "--cluster", action="append", metavar="KIND", dest="clusters",
+        help=f"leave with {EXIT_INTERNAL} unless this kind can be had, repeatable: {', '.join(CLUSTERS)}",
+    )  # fmt: skip
+    add(
+        "--fault", action="append", metavar="NAME", dest="faults",
+        help=f"leave with {EXIT_INTERNAL} unless this kind of fault can be had there, repeatable",
+    )  # fmt: skip
+    add(
+        "--node",
+        action="append",
+        metavar="[USER@]HOST[:PORT]",
+        dest="hosts",
+        help="look at this host too, by ssh",
     )
+    add(
+        "--ssh-key",
+        metavar="FILE",
+        help="the private key for --node (default: the agent's and the usual ones)",
+    )
+    add("--ssh-known-hosts", metavar="FILE", help="host keys, beside those of ~/.ssh/known_hosts")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Examine, heal if asked to, tell."""
+    """Examine, heal if asked to, tell, answer."""
+    wanted = _wanted(args)
     healed = heal() if args.heal else None
-    reports = examine()
+    reports = {
+        name: report for name, report in examine(args).items() if not args.clusters or name in args.clusters
+    }
+    facts = machine.facts()
     if args.json:
-        value = {"clusters": msgspec.to_builtins(reports)}
+        value = {"machine": msgspec.to_builtins(facts), "clusters": msgspec.to_builtins(reports)}
         sys.stdout.write(json.dumps(value | ({} if healed is None else {"healed": healed})) + "\n")
-        return 0
-    console = Console()
+    else:
+        tell(Console(), facts, reports, healed)
+    missing = [name for name, report in reports.items() if not _answers(report, wanted)]
+    return EXIT_INTERNAL if missing and (args.clusters or args.faults) else EXIT_VALID
+
+
+def _wanted(args: argparse.Namespace) -> list[str]:
+    for name in args.clusters or ():
+        clusters.require(name)
+        if name == "ssh" and not args.hosts:
+            raise ConfigError("cluster 'ssh' is a matter of its hosts; give each with --node user@host")
+    for name in args.faults or ():
+        if name not in FAULTS:
+            raise ConfigError(f"unknown kind of fault {name!r}; known: {', '.join(FAULTS)}")
+    return list(args.faults or ())
+
+
+def _answers(report: ClusterReport, faults: Sequence[str]) -> bool:
+    return report.can and all(report.faults[name].can for name in faults)
+
+
+def tell(
+    console: Console,
+    facts: Mapping[str, machine.Fact],
+    reports: Mapping[str, ClusterReport],
+    healed: Sequence[str] | None,
+) -> None:
+    """Everything for people: the table first, then what is missing, each with what helps."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    for name, fact in facts.items():
+        say(f"{name:<16}  {fact.value}" + (f"; {fact.remedy}" if fact.remedy else ""))
+    say("")
     console.print(table(reports))
     for name, report in reports.items():
         if not report.can:
-            console.print(f"{name}: {report.reason}", markup=False, highlight=False, soft_wrap=True)
+            say(f"{name}: {report.reason}")
+            continue
+        # One line for all kinds of fault that lack the same.
+        lacking: dict[str, list[str]] = {}
         for fault, found in report.faults.items():
-            if report.can and not found.can:
-                remedy = f"; {found.remedy}" if found.remedy else ""
-                console.print(
-                    f"{name}: {fault}: {found.reason}{remedy}", markup=False, highlight=False, soft_wrap=True
+            if not found.can:
+                lacking.setdefault(found.reason + (f"; {found.remedy}" if found.remedy else ""), []).append(
+                    fault
                 )
+        for reason, kinds in lacking.items():
+            say(f"{name}: {', '.join(kinds)}: {reason}")
     if healed is not None:
         for line in healed or ["nothing was left behind by earlier runs"]:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0
+            say(line)
 
 
 def heal() -> list[str]:
     """Remove leftovers; returns what was found, as sentences."""
-    return netns.sweep() + scratch.sweep() + docker_box.sweep()
+    return netns.sweep() + scratch.sweep() + cgroups.sweep() + docker_box.sweep()
 
 
-def examine() -> dict[str, ClusterReport]:
-    """Every kind of cluster."""
-    return {
-        "sim": ClusterReport(True, "", {name: FaultReport(True, "simulation") for name in FAULTS}),
-        "local": examine_local(),
-        "docker": examine_docker(),
+def examine(args: argparse.Namespace) -> dict[str, ClusterReport]:
+    """Every kind of cluster; hosts only where some are named."""
+    asked = args.clusters or CLUSTERS
+    looks: dict[str, Callable[[], ClusterReport]] = {
+        "sim": lambda: ClusterReport(True, "", {name: FaultReport(True, "simulation") for name in FAULTS}),
+        "local": examine_local,
+        "docker": examine_docker,
     }
+    if args.hosts:
+        looks["ssh"] = lambda: examine_hosts(tuple(args.hosts), args.ssh_key, args.ssh_known_hosts)
+    return {name: look() for name, look in looks.items() if name in asked}
 
 
 def examine_local() -> ClusterReport:
@@ -124,6 +192,17 @@ def examine_docker() -> ClusterReport:
     there = docker.libraries()
     refusals = by_ability({kind: docker.NO_SHIM for kind in shims.KINDS if kind not in there})
     reports = {name: fault_report(name, found, abilities.DOCKER, refusals) for name in FAULTS}
+    return ClusterReport(True, "", reports)
+
+
+def examine_hosts(hosts: tuple[str, ...], key: str | None, known_hosts: str | None) -> ClusterReport:
+    """Whether all hosts can be reached and used, and the means that all of them have."""
+    try:
+        found = ssh.probe(hosts, key, known_hosts)
+    except SetupError as error:
+        return ClusterReport(False, str(error), {})
+    refusals = by_ability(_shim_refusals())
+    reports = {name: fault_report(name, found, abilities.SSH, refusals) for name in FAULTS}
     return ClusterReport(True, "", reports)
 
 

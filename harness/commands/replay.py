@@ -12,8 +12,7 @@ from rich.console import Console
 from harness import clusters, report, store
 from harness import plan as plans
 from harness.commands.run import print_summary, run_with_progress
-from harness.errors import EXIT_INTERNAL, ConfigError
-from harness.judge import EXIT_CODES
+from harness.errors import EXIT_CODES, EXIT_INTERNAL, ConfigError
 
 NAME = "replay"
 HELP = "run a stored plan again, and say whether the history came out byte for byte the same"

@@ -15,9 +15,8 @@ from rich.markup import escape
 from harness import clusters, report, store, systems, workloads
 from harness import config as configs
 from harness import plan as plans
-from harness.errors import ConfigError
+from harness.errors import EXIT_CODES, ConfigError
 from harness.execute import Execution, execute, unknown_bug
-from harness.judge import EXIT_CODES
 from harness.plan import Plan
 from harness.progress import LiveProgress, PlainProgress
 from nemesis.kinds import FAULTS
@@ -97,6 +96,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--liveness-bound", type=float, metavar="S", dest="liveness_bound_s",
         help=f"how long it may take (default {d.liveness_bound_s:g})",
+    )  # fmt: skip
+    add("--node-cpus", type=float, metavar="N", help="CPUs each node may use, on local and docker")
+    add(
+        "--node-memory", type=int, metavar="MB", dest="node_memory_mb",
+        help="megabytes each node may use, on local and docker",
     )  # fmt: skip
     add("--via", help=f"how clients find the leader: {', '.join(configs.VIA)} (default {d.via})")
     add(

@@ -13,9 +13,8 @@ from rich.console import Console
 from checkers import read_history
 from harness import plan as plans
 from harness import report, store
-from harness.errors import ConfigError, InternalError, SetupError
+from harness.errors import EXIT_CODES, ConfigError, InternalError, SetupError
 from harness.execute import Execution, execute
-from harness.judge import EXIT_CODES
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.shrink import edits, story
@@ -72,11 +71,6 @@ def _read_plan(run_dir: Path) -> Plan:
 def _search(plan: Plan, run_dir: Path, budget: Budget, console: Console) -> Shrunk:
     history = read_history(run_dir / store.HISTORY)
     violations = violations_of(history.lines, plan.config, configurations=CONFIGURATIONS_MAX)
-    if not violations:
-        raise ConfigError(
-            f"run {run_dir}: its history does not violate the model, so there is nothing to shrink; "
-            "give a run whose verdict is invalid"
-        )
     shown: list[tuple[int, int]] = []
 
     def on_success(pass_name: str, smaller: Plan, attempts: int) -> None:
@@ -89,9 +83,16 @@ def _search(plan: Plan, run_dir: Path, budget: Budget, console: Console) -> Shru
                 highlight=False,
             )
 
-    # What the stored history has after the violation need not be run even once.
-    first = edits.cut_off_end(plan, history.lines, violations[0].index)
-    shrunk = shrink(first, budget, on_success) or shrink(plan, budget, on_success)
+    # What the stored history has after the violation need not be run even once. What no client saw is not in it.
+    first = edits.cut_off_end(plan, history.lines, violations[0].index) if violations else plan
+    shrunk = shrink(first, budget, on_success, origin=plan) or (
+        shrink(plan, budget, on_success) if violations else None
+    )
+    if shrunk is None and not violations:
+        raise ConfigError(
+            f"run {run_dir}: its history does not violate the model, no invariant is broken, and there is progress, so "
+            "there is nothing to shrink; give a run whose verdict is invalid"
+        )
     if shrunk is None:
         raise ConfigError(
             f"run {run_dir}: its plan runs without a violation here; `splitbrain replay` shows where it parts "

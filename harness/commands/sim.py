@@ -15,8 +15,7 @@ from rich.console import Console
 
 from checkers import encode_header, encode_op
 from harness.commands.sweep import seed_range
-from harness.errors import ConfigError, SetupError
-from harness.judge import EXIT_CODES, JSON_VALID
+from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
 from harness.sim import scenario as scenarios
 from harness.sim.scenario import Ran, Scenario
 

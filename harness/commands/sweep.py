@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from rich.console import Console
 from rich.live import Live
 
 from harness.commands import run
-from harness.errors import ConfigError, SetupError
-from harness.judge import EXIT_CODES, JSON_VALID
+from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
+from harness.guided.guide import Guide
 from harness.seeds import MAX_SEED
 from harness.sweep import pool, remote, results
 from harness.sweep.board import Board
@@ -33,6 +35,7 @@ SEEDS_DEFAULT = "0:100"
 SEEDS_UNTIL = f"0:{10**9}"
 PLAIN_INTERVAL_S = 5.0
 KEPT_MAX = 100  # run directories of one sweep; later failures are listed with their seeds
+replace = msgspec.structs.replace
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -48,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--until", metavar="TIME", help="stop after so long, as in 90s, 10m, 2h; what was found counts")
     add("--jobs", type=int, metavar="N", help="worker processes (default: one for each core)")
     add("--swarm", action="store_true", help="each seed draws its own mix of faults and rates")
+    add(
+        "--guided",
+        action="store_true",
+        help="keep plans that reach new states, and run changed ones of them beside fresh seeds",
+    )
     add(
         "--resume",
         type=Path,
@@ -83,9 +91,9 @@ def main(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> ResultsFile:
     if args.resume is not None:
-        if args.seeds is not None or args.swarm:
+        if args.seeds is not None or args.swarm or args.guided:
             raise ConfigError(
-                "--resume takes seeds and options from the results file; leave out --seeds and --swarm"
+                "--resume takes seeds and options from the results file; leave out --seeds, --swarm and --guided"
             )
         return results.resume(args.resume)
     if args.seed is not None:
@@ -96,7 +104,9 @@ def _open(args: argparse.Namespace) -> ResultsFile:
             f"cluster is {config.cluster!r}; a sweep runs on sim, where a seed fixes everything"
         )
     first, last = seed_range(args.seeds or (SEEDS_DEFAULT if args.until is None else SEEDS_UNTIL))
-    return results.create(Path(config.store), Header(config, first, last, swarm=args.swarm))
+    return results.create(
+        Path(config.store), Header(config, first, last, swarm=args.swarm, guided=args.guided)
+    )
 
 
 def seed_range(text: str) -> tuple[int, int]:
@@ -137,7 +147,26 @@ def _workers(stack: contextlib.ExitStack, args: argparse.Namespace, jobs: int) -
     return _Workers(threads, make)
 
 
-def _tasks(file: ResultsFile, board: Board, until_s: float | None) -> Iterator[Task]:
+class _Coverage:
+    """What all runs have reached, with a guide where the search is guided."""
+
+    def __init__(self, file: ResultsFile) -> None:
+        header = file.header
+        self.guide = (
+            Guide(header.config, header.first, file.path, swarm=header.swarm) if header.guided else None
+        )
+        self._reached: set[int] = set()
+
+    def count(self, result: Result) -> Result:
+        """The result with how many of its features are new."""
+        if self.guide is not None:
+            return replace(result, new_features=self.guide.learn(result.seed, result.features))
+        before = len(self._reached)
+        self._reached.update(result.features)
+        return replace(result, new_features=len(self._reached) - before)
+
+
+def _tasks(file: ResultsFile, board: Board, guide: Guide | None, until_s: float | None) -> Iterator[Task]:
     done = {result.seed for result in file.done}
     started_s = time.monotonic()
     header = file.header
@@ -146,7 +175,8 @@ def _tasks(file: ResultsFile, board: Board, until_s: float | None) -> Iterator[T
             return
         if seed not in done:
             keep = board.by_verdict["invalid"] < KEPT_MAX
-            yield Task(header.config, seed, swarm=header.swarm, keep=keep)
+            plan = guide.plan(seed) if guide is not None else None
+            yield Task(header.config, seed, swarm=header.swarm, keep=keep, plan=plan)
 
 
 def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console: Console) -> Board:
@@ -156,11 +186,14 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
         board.add(result)
     started_s = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminated_as_interrupted())
         show = _display(stack, board, started_s, console)
-        tasks = _tasks(file, board, until_s)
+        coverage = _Coverage(file)
+        tasks = _tasks(file, board, coverage.guide, until_s)
         stream = stack.enter_context(contextlib.closing(pool.results(tasks, *workers, idle=show)))
         try:
-            for result in stream:
+            for found in stream:
+                result = coverage.count(found)
                 file.append(result)
                 board.add(result)
                 _announce(result, console)
@@ -168,6 +201,20 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
         except KeyboardInterrupt:
             console.print(f"interrupted; go on with: splitbrain sweep --resume {file.path}", soft_wrap=True)
     return board
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does."""
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(result: Result, console: Console) -> None:

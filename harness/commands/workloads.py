@@ -11,6 +11,11 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from harness import clusters, systems, workloads
+from harness.config import Config, validate
+from harness.errors import ConfigError
+from harness.execute import unknown_bug
+from harness.measure import BUGS, table
 from harness.workloads import WORKLOADS
 from harness.workloads.base import Workload
 
@@ -20,11 +25,30 @@ HELP = "list the workloads and their options, for `splitbrain run --workload NAM
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+    d = Config()
+    add = parser.add_argument
+    add("--json", action="store_true", help="a JSON list of objects")
+    add(
+        "--measure", action="store_true",
+        help="run each workload with seeded bugs, and print which finds which as a table in Markdown",
+    )  # fmt: skip
+    add("--workload", action="append", metavar="NAME", help="measure only this one, repeatable")
+    add(
+        "--bug",
+        action="append",
+        metavar="NAME",
+        help=f"measure with this one, repeatable (default {', '.join(BUGS)})",
+    )
+    add("--cluster", default=d.cluster, help=f"measure there (default {d.cluster})")
+    add("--seeds", type=int, default=3, metavar="N", help="seeds to try for each pair (default 3)")
+    add("--time-limit", type=float, default=20.0, metavar="S", help="seconds of each run (default 20)")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default 1)")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the list."""
+    """Print the list, or measure."""
+    if args.measure:
+        return _measure(args)
     if args.json:
         sys.stdout.write(json.dumps([_described(workload) for workload in WORKLOADS.values()]) + "\n")
         return 0
@@ -37,6 +61,25 @@ def main(args: argparse.Namespace) -> int:
             console.print(Padding(Text(said), (0, 0, 0, 8)))
         console.print(Padding(Text(f"checked by {_checker(workload)}"), (0, 0, 1, 4)))
     return 0
+
+
+def _measure(args: argparse.Namespace) -> int:
+    names = [workloads.by_name(name).name for name in args.workload or WORKLOADS]
+    bugs = args.bug or [*BUGS]
+    known = systems.by_name("raft").bugs
+    for bug in bugs:
+        if bug not in known:
+            raise ConfigError(unknown_bug(bug, known))
+    if args.seeds < 1 or args.jobs < 1:
+        raise ConfigError("--seeds and --jobs must be 1 or more")
+    clusters.require(args.cluster)
+    base = validate(Config(cluster=args.cluster, time_limit_s=args.time_limit))
+    sys.stdout.write(table(base, names, bugs, args.seeds, args.jobs, _say))
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _described(workload: Workload) -> dict[str, Any]:

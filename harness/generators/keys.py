@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from harness.generators.base import NOTHING, PENDING, Answer, Context, Event, Generator, Liftable, lift
-from harness.generators.threads import soonest
+from harness.generators.threads import is_now, soonest
 from harness.generators.wraps import map_ops
 
 
@@ -78,9 +78,15 @@ class _Groups:
 
     def op(self, context: Context) -> Answer | None:
         here = self if self.work is not None else self._started(context)
+        groups = len(here.work or ())
+        first = context.dice.below(groups)
+        # One is drawn; if it has something to do at once, the others need not be asked.
+        answer, here = here.ask_of(first, context.only(here.masks[first]))
+        if answer is not None and is_now(answer, context):
+            return (answer[0], here.with_of(first, answer[1]))
         best: Answer | None = None
         place, ties, waiting = -1, 0, False
-        for group in range(len(here.work or ())):
+        for group in range(groups):
             mine = context.only(here.masks[group])
             answer, here = here.ask_of(group, mine)
             if answer is None:

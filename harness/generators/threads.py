@@ -172,6 +172,12 @@ def shortest_any(*generators: Liftable) -> Generator:
     return _Any(lifted, (1,) * len(lifted), shortest=True)
 
 
+def is_now(answer: Answer, context: Context) -> bool:
+    """Whether nothing can come sooner."""
+    event = answer[0]
+    return isinstance(event, Event) and event.time_us <= context.time_us
+
+
 class _Reserve:
     __slots__ = ("_generators", "_ranges", "deaf")
 
@@ -186,11 +192,18 @@ class _Reserve:
         return [*bits, context.all & ~sum(bits)]
 
     def op(self, context: Context) -> Answer | None:
+        ranges = self._bits(context)
+        # One is drawn by its threads; if it has something to do at once, the others need not be asked.
+        first = _drawn(context.dice.random(), tuple(map(int.bit_count, ranges)))
+        chosen = self._generators[first].op(context.only(ranges[first]))
+        if chosen is not None and is_now(chosen, context):
+            generators = (*self._generators[:first], chosen[1], *self._generators[first + 1 :])
+            return (chosen[0], _Reserve(self._ranges, generators))
         best: Answer | None = None
         place = -1
         weight = 0
-        for n, bits in enumerate(self._bits(context)):
-            answer = self._generators[n].op(context.only(bits))
+        for n, bits in enumerate(ranges):
+            answer = chosen if n == first else self._generators[n].op(context.only(bits))
             if answer is None:
                 continue
             order = soonest(answer, best)

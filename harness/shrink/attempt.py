@@ -9,9 +9,10 @@ Rules of this module
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,7 @@ class Violation:
         key: the object, None where the model has only one.
         index: `Op.index` of the completion with which it is impossible.
         time_ns: when that was.
-        what: the name of what it violates: of the model, of a checker, or `LIVENESS`.
+        what: the name of what it violates: of the model, of a checker, of an invariant, or `LIVENESS`.
     """
 
     key: Any
@@ -57,7 +58,8 @@ class Attempt:
 
     Attributes:
         ops: the lines of its history.
-        violations: the earliest of each key, in order of time; empty where the history is not invalid.
+        violations: the earliest of each key, in order of time, then what only the harness sees: broken invariants, a
+            lack of progress; empty where nothing is invalid.
         record: what the runner has to say; None where the run ended with an exception.
         error: that exception, in words.
     """
@@ -95,10 +97,23 @@ def attempt(plan: Plan, *, prepare: Callable[[Cluster], None] | None = None) -> 
     except Exception as error:  # noqa: BLE001 - rule 2
         return Attempt(error=f"{type(error).__name__}: {error}")
     violations = violations_of(recorder.ops, plan.config)
-    if record.liveness is not None and record.liveness.stuck and recorder.ops:
-        last = recorder.ops[-1]
-        violations = (*violations, Violation(None, last.index, last.time_ns, LIVENESS))
-    return Attempt(recorder.ops, violations, record)
+    return Attempt(recorder.ops, (*violations, *_seen_inside(recorder.ops, record)), record)
+
+
+def _seen_inside(ops: Sequence[Op], record: RunRecord) -> Iterator[Violation]:
+    """What no client could see: a broken invariant, by its name, and a lack of progress. They show at the end."""
+    if not ops:
+        return
+    for said in record.violations or ():
+        yield Violation(None, ops[-1].index, ops[-1].time_ns, f"invariant {_name_of(said)}")
+    if record.liveness is not None and record.liveness.stuck:
+        yield Violation(None, ops[-1].index, ops[-1].time_ns, LIVENESS)
+
+
+def _name_of(said: str) -> str:
+    """The invariant's name, in front of the colon; else the sentence without names of nodes and numbers."""
+    name, colon, _ = said.partition(":")
+    return name if colon else re.sub(r"\b\w*\d\w*\b", "#", said.partition(",")[0])
 
 
 def violations_of(

@@ -8,7 +8,7 @@ Theory of operation
     the first one costs a second, the later ones some milliseconds each. Hence the order of passes, those that save
     the most time first:
 
-        moment     of a large plan: small plans around a moment of its run (`moment`), some hundreds of them
+        moment     of a large plan: small plans around a moment of its run (`moment`), hundreds of them
         end        what is planned after the violation: dropped without any risk
         start      what is planned long before it
         keys       all operations of a key at once
@@ -23,8 +23,8 @@ Theory of operation
     In the end Hypothesis makes the numbers of the plan smaller (`polish`), where it is installed.
 
 Rules of this module
-    1. Same kind of violation: the history of the smaller plan violates the same model or checker, or liveness if that
-       was it. Which key it is, and which operation, may change.
+    1. Same kind of violation: the history of the smaller plan violates the same model, checker or invariant, or
+       liveness if that was it. Which key it is, and which operation, may change.
     2. The seed is kept (`edits`). The search itself draws from a stream of that seed: the same run and the same
        number of attempts give the same result.
     3. What was tried once is not tried again; plans are known by the digest of their bytes.
@@ -64,9 +64,9 @@ KEEP_MIN, KEEP_MAX = 0.5, 0.95
 GUESSES_EACH = 12  # guesses in a row that may fail before they get less bold
 GUESSES_MAX = 100_000
 LARGE_OPS = 250  # from here on, moments are tried before anything is left out
-MOMENTS_MAX = 1_000
+MOMENTS_MAX = 2_000
 LAST_GUESSES = 80
-MOMENTS_SHARE = 0.5  # of the budget
+MOMENTS_SHARE, MOMENTS_SHARE_LATER = 0.4, 0.3  # of the budget, from its start
 
 
 class BudgetSpent(Exception):
@@ -107,9 +107,18 @@ class Shrunk:
 Report = Callable[[str, Plan, int], None]
 
 
-def shrink(plan: Plan, budget: Budget, report: Report = lambda *_: None) -> Shrunk | None:
-    """Search; None where the plan itself shows no violation when it is run."""
-    search = _Search(plan, budget, report)
+def shrink(
+    plan: Plan, budget: Budget, report: Report = lambda *_: None, *, origin: Plan | None = None
+) -> Shrunk | None:
+    """Search; None where the plan itself shows no violation when it is run.
+
+    Args:
+        plan: what to begin with.
+        budget: how long.
+        report: is told of each success: the pass, the plan, how many attempts it took.
+        origin: the whole plan, where the end of `plan` was cut off already: its final operations are of use.
+    """
+    search = _Search(plan, origin if origin is not None else plan, budget, report)
     complete = False
     try:
         if not search.start():
@@ -122,10 +131,10 @@ def shrink(plan: Plan, budget: Budget, report: Report = lambda *_: None) -> Shru
 
 
 class _Search:
-    def __init__(self, plan: Plan, budget: Budget, report: Report) -> None:
+    def __init__(self, plan: Plan, origin: Plan, budget: Budget, report: Report) -> None:
         self.best = plan
         self.best_attempt = Attempt()
-        self._origin = plan
+        self._origin = origin
         self._went_wrong: tuple[Violation, ...] = ()
         self.attempts = 0
         self._budget = budget
@@ -190,8 +199,10 @@ class _Search:
     def run(self) -> bool:
         """Repeat all passes until none of them changes anything; guess where they leave the plan large."""
         if len(self.best.ops) > LARGE_OPS:
-            self._moments()
+            self._moments(MOMENTS_SHARE)
         self._all_passes()
+        if not self._small():
+            self._moments(MOMENTS_SHARE_LATER)
         guesses = self._guesses()
         for _ in range(ROUNDS_MAX):
             while not self._small() and next(guesses):
@@ -263,12 +274,12 @@ class _Search:
         while True:
             yield False
 
-    def _moments(self) -> None:
-        """Small plans around moments of the run, until one fails."""
-        rng = Streams(self.best.seed).stream("shrink/moments")
+    def _moments(self, share: float) -> None:
+        """Small plans around moments of the run, until one fails or so much of the budget is spent."""
+        rng = Streams(self.best.seed).stream(f"shrink/moments/{self.attempts}")
         for _ in range(MOMENTS_MAX):
             self._doing, self._failures = "moment", 0
-            if self.elapsed_s() > MOMENTS_SHARE * self._budget.seconds:
+            if self.elapsed_s() > share * self._budget.seconds:
                 return
             if self._try(small_plan(self._origin, self._went_wrong, rng)):
                 return

@@ -100,6 +100,9 @@ def tell(plan: Plan) -> str:
     events = _merged(tracer.events(), recorded)
     lines = [_headline(plan, told), "", "   seconds  who        what", *_rows(events), ""]
     said = [line for check in judge.check_workload(told.ops, plan.config) for line in check.lines]
+    if told.record is not None:
+        said += told.record.violations or ()
+        said += told.record.liveness.lines() if told.record.liveness is not None else ()
     lines += ["Where it went wrong:", *(f"  {line}" for line in said)]
     return "\n".join(lines) + "\n"
 

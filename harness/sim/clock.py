@@ -2,9 +2,9 @@
 
 Theory of operation
     What is wrong is desired state (`nemesis.target.ClockRule`). The monotonic clock runs at `rate` times true time,
-    without a jump where the rate changes; the wall clock is the monotonic one plus what the rule says at that moment
-    (offset, drift, strobe) and what a test adds by hand (`skew_us`). All of it is a function of true time, so a clock
-    costs nothing while nobody looks at it, and needs no task of its own.
+    without a jump where the rate changes; the wall clock is true time plus what the rule says at that moment (offset,
+    drift, strobe) and what a test adds by hand (`skew_us`), so that it is right again when the rule is. All of it is a
+    function of true time: a clock costs nothing while nobody looks at it, and needs no task of its own.
 
 >>> class True_:
 ...     now_us = 0
@@ -16,10 +16,12 @@ Theory of operation
 >>> clock.set_rule(ClockRule(offset_ms=-7))
 >>> True_.now_us = 3_000_000
 >>> clock.mono_us(), clock.wall_us()
-(3500000, 3493000)
+(3500000, 2993000)
 """
 
 from __future__ import annotations
+
+import math
 
 from harness.seeds import HasTime
 from nemesis.target import RIGHT_CLOCK, ClockRule
@@ -56,11 +58,12 @@ class SimClock:
         ahead_us = self.skew_us
         if self._rule != RIGHT_CLOCK:
             ahead_us += round(1000 * self._rule.offset_at_ms((self._true.now_us - self._set_us) / 1000))
-        return self.mono_us() + ahead_us
+        return self._true.now_us + ahead_us
 
     def true_delay_us(self, delay_us: int) -> int:
         """How long it takes in truth until this much has passed on the node's own clock."""
-        return delay_us if self.rate == 1.0 else max(0, round(delay_us / self.rate))
+        # Rounded up: who waits for a time and looks at the clock then must not find that it is still to come.
+        return delay_us if self.rate == 1.0 else max(0, math.ceil(delay_us / self.rate))
 
     def true_us(self, mono_us: int) -> int:
         """The true time at which the monotonic clock says this, at its present rate."""

@@ -7,12 +7,16 @@ Rules of this module
     2. What was imported by name (`from time import monotonic`) is found in the loaded modules and replaced too, but
        not in this project's own.
     3. Threads, blocking sleeps and real sockets are refused with a sentence that says what to do instead.
-    4. `datetime.now()` cannot be replaced without replacing the class; programs in the simulator use `time.time()`.
+    4. `datetime.now` and `utcnow` are methods of a class that cannot be set like others: they are put into its
+       dictionary. Local time is UTC. `date.today` asks `time.time`, and so is virtual by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import datetime as dt
+import gc
 import os
 import random
 import socket
@@ -20,7 +24,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
 
 from harness.errors import ConfigError
@@ -56,6 +60,7 @@ def virtual(source: Source) -> Iterator[None]:
     """Replace, run, put back."""
     replaced: list[tuple[Any, str, Any]] = []
     state = random.getstate()
+    dates = _put_into(dt.datetime, _date_clocks(source))
     try:
         for owner, name, new in _replacements(source):
             old = getattr(owner, name)
@@ -67,6 +72,7 @@ def virtual(source: Source) -> Iterator[None]:
     finally:
         for owner, name, old in reversed(replaced):
             setattr(owner, name, old)
+        _put_into(dt.datetime, dates)
         random.setstate(state)
 
 
@@ -95,6 +101,23 @@ def _clocks(source: Source) -> Iterator[tuple[Any, str, Any]]:
     yield time, "time", lambda: EPOCH_S + source.wall_us() / 1e6
     yield time, "time_ns", lambda: EPOCH_S * 10**9 + source.wall_us() * 1000
     yield time, "sleep", _refuse_sleep
+
+
+def _date_clocks(source: Source) -> dict[str, Any]:
+    def now(cls: type[dt.datetime], tz: dt.tzinfo | None = None) -> dt.datetime:
+        at = cls.fromtimestamp(EPOCH_S + source.wall_us() / 1e6, tz or dt.UTC)
+        return at if tz is not None else at.replace(tzinfo=None)
+
+    return {"now": classmethod(now), "utcnow": classmethod(now)}
+
+
+def _put_into(owner: type, new: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace methods of a class written in C; what was there before."""
+    names = gc.get_referents(owner.__dict__)[0]  # the dictionary behind the read-only view
+    old = {name: names[name] for name in new}
+    names.update(new)
+    ctypes.pythonapi.PyType_Modified(ctypes.py_object(owner))  # forget what was looked up before
+    return old
 
 
 def _replace_imported(name: str, old: Any, new: Any) -> list[tuple[Any, str, Any]]:

@@ -259,6 +259,11 @@ class SimFiles:
             for callback in waiters:
                 callback()
 
+    def wipe(self) -> None:
+        """Forget everything, while no process runs."""
+        self.crash()
+        self._names, self._view, self._durable_names, self._durable = {}, {}, {}, {}
+
     def _flush(self) -> None:
         self._settle()
         rule = self._rule

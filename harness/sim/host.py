@@ -54,6 +54,15 @@ class Process(Protocol):
         """The term in which this node thinks that it leads, or None."""
 
 
+class Exchange(Protocol):
+    """A request of a client that is under way."""
+
+    def lost(self) -> None:
+        """The process has died; called at most once."""
+
+    def __hash__(self) -> int: ...
+
+
 class HostTimer:
     """A timer of a process: it dies with the process and waits while the process is paused."""
 
@@ -124,7 +133,7 @@ class SimHost:
         self._busy_until_us = 0
         self._draining = False
         self._inbox: deque[Callable[[], None]] = deque()
-        self._on_death: list[Callable[[], None]] = []
+        self.exchanges: dict[Exchange, None] = {}  # requests that the process has not answered
         self.random = rng.random
         self.storage: Any = None  # set by the system: its way of keeping records on the disk
         self.joins = (
@@ -204,9 +213,9 @@ class SimHost:
         self.disk.crash()
         if self.observer is not None:
             self.observer("killed", unsynced_lost=records - len(self.disk.read()))
-        on_death, self._on_death = self._on_death, []
-        for callback in on_death:
-            callback()
+        exchanges, self.exchanges = self.exchanges, {}
+        for exchange in exchanges:
+            exchange.lost()
 
     def pause(self) -> None:
         """Stop the process; a dead one cannot be paused."""
@@ -219,6 +228,11 @@ class SimHost:
             self.paused = False
             if not self._draining:
                 self._drain()
+
+    def wipe(self) -> None:
+        """Forget the disk, while no process runs; the next one joins as a new member."""
+        self.disk.cut(0)
+        self.joins = True
 
     def set_slowness(self, factor: float) -> None:
         """Let the process take `factor` times as long for each event; 1 is its own pace."""
@@ -271,12 +285,6 @@ class SimHost:
                 f"{place.lineno} of {place.filename.rpartition('/')[2]}"
             )
             self.kill()
-
-    def on_death(self, callback: Callable[[], None]) -> None:
-        """Call back when the process that runs now is killed."""
-        self._on_death.append(callback)
-        if len(self._on_death) > INBOX_MAX:
-            del self._on_death[: INBOX_MAX // 2]
 
     def _on_message(self, src: str, message: Any) -> None:
         process = self.process

@@ -155,6 +155,8 @@ class SimNetwork:
         if link.rate_kbit:
             total_us += self._queue_us(link, size_bytes + HEADERS_BYTES, None)
         self.sent += 1
+        if rule is not None:
+            self._met[src, dst] = self._met.get((src, dst), 0) + 1
         for _ in range(RETRANSMISSIONS_MAX):
             if rng.random() >= loss:
                 break

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkers import Op, encode_op
-from harness.errors import ConfigError
-from harness.judge import Valid, check_model
+from harness.errors import ConfigError, Valid
+from harness.judge import check_model
 from harness.sim.entropy import SimRefused
 from harness.sim.world import World
 from harness.sim.world_host import Host

@@ -59,6 +59,8 @@ class Host:
         exits: how each life of its program ended.
         crash_point: where the program is to die, once.
         held: its callbacks have to ask `admit`.
+        on_end: is told how a life of its program ended.
+        waited: how often a callback waited for a slow program.
     """
 
     def __init__(self, world: World, name: str, address: str, program: Program | None) -> None:
@@ -72,6 +74,8 @@ class Host:
         self.exits: list[str] = []
         self.crash_point: CrashPoint | None = None
         self.held = False
+        self.on_end: Callable[[str], None] = self.exits.append
+        self.waited = 0
         self.ports: dict[int, Any] = {}
         self.datagram_ports: dict[int, DatagramEndpoint] = {}
         self.process: SimProcess | None = None
@@ -142,7 +146,7 @@ class Host:
         process, self.process, self.paused = self.process, None, False
         if process is None:
             return
-        self.exits.append(how)
+        self.on_end(how)
         process.alive = False
         process.inbox.clear()
         self._busy_until_us = 0
@@ -181,6 +185,7 @@ class Host:
             return True
         if len(process.inbox) < INBOX_MAX:
             process.inbox.append(handle)
+        self.waited += not self.paused
         if not self.paused:
             self._drain_in(self._busy_until_us - now_us)
         return False

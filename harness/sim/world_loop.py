@@ -122,7 +122,7 @@ class WorldLoop(SimLoop):
         callback: Callable[..., Any],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> Any:
         """Run the callback when so much has passed on the clock of the host that runs now."""
         return self.call_at(self.time() + delay, callback, *args, context=context)
 

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.judge import Valid
+from harness.errors import Valid
 from harness.sweep.one import Result
 
 SEEDS_SHOWN = 6
@@ -39,6 +39,7 @@ class Board:
         self.faults = 0
         self.sim_s = 0.0
         self.recovered_ms_max: float | None = None
+        self.reached = 0
         self.groups: dict[str, Found] = {}
         self.by_verdict: dict[Valid, int] = {"valid": 0, "invalid": 0, "unknown": 0}
 
@@ -49,6 +50,7 @@ class Board:
         self.faults += result.faults
         self.sim_s += result.sim_seconds
         self.by_verdict[result.valid] += 1
+        self.reached += result.new_features
         if result.recovered_ms is not None:
             self.recovered_ms_max = max(result.recovered_ms, self.recovered_ms_max or 0.0)
         if not result.signature or (result.signature not in self.groups and len(self.groups) >= GROUPS_MAX):
@@ -75,6 +77,7 @@ class Board:
         recovery = f", slowest recovery {slowest / 1000:.2f} s" if slowest is not None else ""
         return (
             f"{self.count}{of} seeds, {per_minute:.0f} a minute, {self.faults} faults injected, {self.ops} operations, "
+            f"{self.reached} states reached, "
             f"{self.by_verdict['invalid']} invalid, {self.by_verdict['unknown']} unknown{recovery}"
         )
 
@@ -104,6 +107,7 @@ class Board:
             "invalid": self.by_verdict["invalid"],
             "unknown": self.by_verdict["unknown"],
             "sim_seconds": round(self.sim_s, 3),
+            "states_reached": self.reached,
             "recovered_ms_max": self.recovered_ms_max,
             "groups": [
                 {

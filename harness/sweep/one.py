@@ -21,9 +21,10 @@ from harness import judge, runner, store, systems
 from harness import plan as plans
 from harness.clusters import make_cluster
 from harness.config import Config
-from harness.errors import InternalError
+from harness.errors import JSON_VALID, InternalError, Valid
 from harness.execute import execute
-from harness.judge import Check, Valid
+from harness.guided.features import Observer
+from harness.judge import Check
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.runner import RunRecord
@@ -41,12 +42,14 @@ class Task(msgspec.Struct, frozen=True):
         seed: the seed.
         swarm: whether the seed draws its own mix of faults and rates.
         keep: whether a failure is to be stored.
+        plan: what to run; drawn from the configuration where there is none.
     """
 
     config: Config
     seed: int
     swarm: bool = False
     keep: bool = True
+    plan: Plan | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -57,6 +60,8 @@ class Result(msgspec.Struct, frozen=True):
         evidence: the first lines of what the checks said.
         run_dir: where the failure is stored; None where it is not.
         faults: how many were injected.
+        features: what was reached, see `harness.guided.features`; not in the file.
+        new_features: how many of them no run before it had reached.
         recovered_ms: with liveness: how long the healed majority took to answer all its clients.
     """
 
@@ -70,6 +75,8 @@ class Result(msgspec.Struct, frozen=True):
     sim_seconds: float = 0.0
     wall_seconds: float = 0.0
     recovered_ms: float | None = None
+    features: tuple[int, ...] = ()
+    new_features: int = 0
 
 
 def run_one(task: Task) -> Result:
@@ -88,10 +95,14 @@ def failed(seed: int, why: str) -> Result:
 
 
 def _run(task: Task) -> Result:
-    config = swarmed(task.config, task.seed) if task.swarm else task.config
-    plan = plans.draw(config, task.seed)
+    plan = task.plan
+    if plan is None:
+        plan = plans.draw(swarmed(task.config, task.seed) if task.swarm else task.config, task.seed)
+    config = plan.config
     system = systems.by_name(config.system)
     cluster = make_cluster(plan, system)
+    observer = Observer()
+    observer.attach(cluster)
     recorder = MemoryRecorder(cluster.now_ns)
     record = runner.run(plan, cluster, system, recorder, QuietProgress())
     checks = judge.judge(recorder.ops, config, recorder, record)
@@ -107,6 +118,7 @@ def _run(task: Task) -> Result:
         faults=sum(1 for fault in record.faults if fault.started_ns is not None),
         sim_seconds=record.end_ns / 1e9,
         recovered_ms=_recovered_ms(record),
+        features=observer.features(recorder.ops),
     )
 
 
@@ -118,7 +130,7 @@ def _recovered_ms(record: RunRecord) -> float | None:
 def _store(plan: Plan, verdict: Valid) -> str:
     run_dir = store.create(Path(plan.config.store), plan)
     execution = execute(plan, run_dir, QuietProgress())
-    if execution.result["valid"] != judge.JSON_VALID[verdict]:
+    if execution.result["valid"] != JSON_VALID[verdict]:
         raise InternalError(f"run {run_dir}: it was {verdict}, and is not when it is run again")
     return str(run_dir)
 

@@ -12,7 +12,9 @@ Rules of this module
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import (
@@ -29,18 +31,30 @@ from harness.sweep.one import Result, Task, failed, run_one
 
 UNDER_WAY_EACH = 2
 POLL_S = 0.5
+PARENT_POLL_S = 1.0
 
 MakeExecutor = Callable[[], Executor]
 Work = Callable[[Task], Result]
 
 
 def local(jobs: int) -> MakeExecutor:
-    """Worker processes on this machine; they leave Ctrl-C to their parent."""
-    return lambda: ProcessPoolExecutor(jobs, initializer=_ignore_interrupts)
+    """Worker processes on this machine; they leave Ctrl-C to their parent, and end when it is gone."""
+    parent = os.getpid()
+    return lambda: ProcessPoolExecutor(jobs, initializer=_begin, initargs=(parent,))
 
 
-def _ignore_interrupts() -> None:
+def _begin(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    never = threading.Event()  # and not `time.sleep`, which simulations replace
+    while os.getppid() == parent:
+        never.wait(PARENT_POLL_S)
+    os._exit(1)
 
 
 def results(

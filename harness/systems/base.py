@@ -22,6 +22,7 @@ import msgspec
 from harness.sim.files import SimFiles
 from harness.sim.host import Process, SimHost
 from harness.transport import Transport
+from nemesis.target import CrashPoint
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -33,12 +34,14 @@ class Outcome(msgspec.Struct, frozen=True):
             (the element that a lost dequeue may have taken). None where the question says it all.
         error: why it is not ok, as a short token.
         node: the node that answered last, where one did.
+        revision: which change of the key it made or saw, where the system numbers them.
     """
 
     type: Literal["ok", "fail", "info"]
     value: Any = None
     error: str | None = None
     node: str | None = None
+    revision: int | None = None
 
 
 class Client(Protocol):
@@ -117,6 +120,9 @@ class Service(Protocol):
     def decode(self, status: int, body: bytes) -> Any:
         """What the client is answered; never raises: an answer that makes no sense is an unknown outcome."""
 
+    def event(self, line: str) -> tuple[int, str, dict[str, Any]] | None:
+        """What a line of a node's log says: its monotonic clock in nanoseconds, the event, and its fields."""
+
     def leader_term(self, status: Any) -> int | None:
         """The term in which the node with this status thinks it leads; None where it does not."""
 
@@ -129,6 +135,26 @@ class Watch(Protocol):
     """
 
     violations: list[str]
+
+
+class Machine(Protocol):
+    """A machine of a simulated world, as far as a program must be told of it.
+
+    Attributes:
+        name: of the node.
+        files: its disk.
+        joins: it starts with an empty disk, as a new member.
+    """
+
+    name: str
+    files: SimFiles
+    joins: bool
+
+    def observe(self, event: str, **fields: Any) -> None:
+        """Is told what the program does."""
+
+    def reached(self, point: CrashPoint) -> None:
+        """The program is at this point, which may be its last (`harness.sim.trouble.Crashed`)."""
 
 
 class WholeProgram(Protocol):
@@ -160,14 +186,9 @@ class System(Protocol):
         """A node's program for the simulator."""
 
     def whole_program(
-        self,
-        node: str,
-        addresses: Mapping[str, str],
-        bug: str | None,
-        files: SimFiles,
-        watch: Any,
+        self, machine: Machine, addresses: Mapping[str, str], bug: str | None, watch: Any
     ) -> WholeProgram:
-        """A node's real program for a simulated world, on the files of its machine."""
+        """A node's real program for a simulated world, where `addresses` names all nodes."""
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions

@@ -15,10 +15,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.sim.files import SimFiles
 from harness.sim.host import Process, SimHost
 from harness.systems import raft_sim
-from harness.systems.base import ClientOptions, Outcome, Service
+from harness.systems.base import ClientOptions, Machine, Outcome, Service
 from harness.systems.raft_contracts import CONTRACTS, contract_of
 from harness.systems.raft_service import RaftService
 from harness.systems.raft_watch import InvariantWatch
@@ -47,15 +46,10 @@ class RaftSystem:
         return raft_sim.process(host, nodes, bug, watch)
 
     def whole_program(
-        self,
-        node: str,
-        addresses: Mapping[str, str],
-        bug: str | None,
-        files: SimFiles,
-        watch: InvariantWatch,
+        self, machine: Machine, addresses: Mapping[str, str], bug: str | None, watch: InvariantWatch
     ) -> WholeServer:
         """The program of ``python -m raft``."""
-        return WholeServer(node, addresses, bug, files, watch)
+        return WholeServer(machine, addresses, bug, watch)
 
     def client(
         self, transport: Transport, nodes: tuple[str, ...], home: str, client_id: str, options: ClientOptions
@@ -137,10 +131,10 @@ class RaftClient:
 def _decided(response: api.Response, node: str, *, is_unsure: bool) -> Outcome | None:
     """How an operation ended, if this answer ends it."""
     match response:
-        case api.Done(value):
-            return Outcome("ok", value=value, node=node)
-        case api.Mismatch():
-            return Outcome("fail", error="mismatch", node=node)
+        case api.Done(value, mod_revision):
+            return Outcome("ok", value=value, node=node, revision=mod_revision or None)
+        case api.Mismatch(_, mod_revision):
+            return Outcome("fail", error="mismatch", node=node, revision=mod_revision or None)
         case api.Compacted(revision):
             return Outcome("fail", value=revision, error="compacted", node=node)
         case api.Expired(what):

@@ -48,7 +48,16 @@ class RaftService:
             for name, address in addresses.items()
         ]
         bugs = [f"--bug={bug}"] if bug is not None else []
-        return [python, "-m", "raft", f"--name={node}", f"--data-dir={data}", *members, *bugs]
+        return [
+            python,
+            "-m",
+            "raft",
+            f"--name={node}",
+            f"--data-dir={data}",
+            "--log-format=json",
+            *members,
+            *bugs,
+        ]
 
     def encode(self, request: api.Request) -> Call:
         """A whole request as JSON."""
@@ -62,6 +71,19 @@ class RaftService:
             return _decoder.decode(body)
         except msgspec.DecodeError as error:
             return api.Unknown(f"the node answered nonsense: {error}")
+
+    def event(self, line: str) -> tuple[int, str, dict[str, Any]] | None:
+        """From the log as JSON.
+
+        >>> RaftService().event('{"ts": "", "mono_ns": 7, "level": "info", "node": "n1", "event": "leader", "term": 3}')
+        (7, 'leader', {'term': 3})
+        """
+        try:
+            said = msgspec.json.decode(line)
+            at_ns, name = int(said.pop("mono_ns")), str(said.pop("event"))
+        except (msgspec.DecodeError, AttributeError, KeyError, ValueError, TypeError):
+            return None
+        return at_ns, name, {key: value for key, value in said.items() if key not in ("ts", "level", "node")}
 
     def members(self, status: Any) -> Members:
         """From `/status`."""

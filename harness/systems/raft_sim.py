@@ -76,17 +76,10 @@ class SimStorage:
                 self._host.reached("membership")
 
 
-class SimNode:
-    """The process."""
+class OperatedNode:
+    """What operators and the nemesis ask of a node, at either depth."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.start = node.start
-        self.on_request = node.on_request
-
-    def on_message(self, _src: str, message: Any) -> None:
-        """A message from another node."""
-        self.node.on_message(message)
+    node: Node
 
     def members(self) -> Members | None:
         """The members, if this node leads; settled once it has committed its configuration, and one of its term."""
@@ -113,3 +106,16 @@ class SimNode:
         """The term in which this node thinks that it leads, or None."""
         status = self.node.status()
         return status.term if status.role == "leader" else None
+
+
+class SimNode(OperatedNode):
+    """The process."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.start = node.start
+        self.on_request = node.on_request
+
+    def on_message(self, _src: str, message: Any) -> None:
+        """A message from another node."""
+        self.node.on_message(message)

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from harness.sim.files import SimFiles
 from harness.sim.trouble import eio
+from harness.systems.base import Machine
 from harness.systems.raft_service import RaftService
-from harness.systems.raft_sim import SIM_OPTIONS
-from harness.systems.raft_watch import InvariantWatch, observing
+from harness.systems.raft_sim import SIM_OPTIONS, OperatedNode
+from harness.systems.raft_watch import InvariantWatch
 from raft import settings
 from raft.core import Options
+from raft.node import Node
 from raft.server import Server
 from raft.wal import CorruptLog
 
@@ -42,23 +44,24 @@ class InlineWorker:
         """Whoever runs inline is never under way."""
 
 
-class WholeServer:
+class WholeServer(OperatedNode):
     """One life of a server."""
 
     def __init__(
-        self,
-        node: str,
-        addresses: Mapping[str, str],
-        bug: str | None,
-        files: SimFiles,
-        watch: InvariantWatch,
+        self, machine: Machine, addresses: Mapping[str, str], bug: str | None, watch: InvariantWatch
     ) -> None:
-        argv = RaftService().argv("python", node, addresses, Path("/data"), bug)
-        told = settings.load([*argv[argv.index("raft") + 1 :], *FLAGS], {})
-        self._server = Server(
-            told, disk=files, worker=InlineWorker, observer=observing(watch, lambda: self._server.node.core)
-        )
-        watch.restarted(node)
+        argv = RaftService().argv("python", machine.name, addresses, Path("/data"), bug)
+        flags = [*FLAGS, "--join"] if machine.joins else FLAGS
+        told = settings.load([*argv[argv.index("raft") + 1 :], *flags], {})
+        self._server = Server(told, disk=machine.files, worker=InlineWorker, observer=self._observe)
+        self._machine = machine
+        self._watch = watch
+        watch.restarted(machine.name)
+
+    @property
+    def node(self) -> Node:  # type: ignore[override]
+        """The node, which there is once the server runs."""
+        return self._server.node
 
     async def run(self) -> None:
         """Serve until killed.
@@ -72,9 +75,14 @@ class WholeServer:
             raise eio(f"keep the log: {error}") from error
 
     def leader_term(self) -> int | None:
-        """The term in which this server thinks that it leads, or None."""
+        """The term in which this server thinks that it leads, or None; a server that starts has no node yet."""
         node = getattr(self._server, "node", None)
-        if node is None or not hasattr(node, "core"):
-            return None
-        status = node.status()
-        return status.term if status.role == "leader" else None
+        return super().leader_term() if node is not None and hasattr(node, "core") else None
+
+    def _observe(self, event: str, **fields: Any) -> None:
+        self._machine.observe(event, **fields)
+        if event == "stopped":
+            return
+        self._watch.check(self.node.core)
+        if event == "configured" and fields.get("outgoing"):
+            self._machine.reached("membership")

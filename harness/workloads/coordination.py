@@ -149,7 +149,7 @@ class LeaseWorkload:
     )
     model = ""
     faults: tuple[str, ...] = ()
-    options: Mapping[str, Option] = {"ttl_ms": Option(2000, "how long a lease lasts, in ms", 100, 3_600_000)}
+    options: Mapping[str, Option] = {"ttl_ms": Option(1000, "how long a lease lasts, in ms", 100, 3_600_000)}
 
     def checkers(self, settings: Settings) -> tuple[CheckerCall, ...]:
         """Promised times."""
@@ -164,18 +164,25 @@ class LeaseWorkload:
 
         def mine() -> Any:
             kind = rng.random()
-            if kind < 0.15:
+            if (
+                kind < 0.03
+            ):  # seldom: a lease must be kept alive for many times its length to be worth looking at
                 return ask("hold", "mine")
             if kind < 0.45:
                 return ask("renew", "mine")
-            if kind < 0.5:
+            if kind < 0.46:
                 return ask("drop", "mine")
             return ask("look", f"w{below(rng, config.concurrency)}")
 
-        ops = planned(forever(mine), config, streams)
-        return [
-            (at, worker, f, f"w{worker}" if key == "mine" else key, v) for at, worker, f, key, v in ops
-        ], []
+        started: set[int] = set()
+        ops: list[OpTuple] = []
+        for at_us, worker, f, key, value in planned(forever(mine), config, streams):
+            if worker not in started:
+                started.add(worker)
+                ops.append((at_us, worker, "hold", f"w{worker}", None))
+            else:
+                ops.append((at_us, worker, f, f"w{worker}" if key == "mine" else key, value))
+        return ops, []
 
 
 class WatchWorkload:

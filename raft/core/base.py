@@ -190,6 +190,11 @@ class Base:
         self.peers: tuple[NodeId, ...] = tuple(name for name in self.config.members if name != self.name)
         self._config_changed()
 
+    @property
+    def config_index(self) -> Index:
+        """The entry that put the membership in force, or the snapshot's; 0 for the first one."""
+        return self._configs[-1][0]
+
     def _config_changed(self) -> None:
         """A hook for the leader, who keeps track of every member."""
 

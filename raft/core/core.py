@@ -148,6 +148,8 @@ class Core(Membership, Elections, Reads):
             role.transfer_to = None  # the target did not make it: go on
         if role.waiting_reads and self._can_read():
             self._start_round(role)
+        if self.options.promotes_learners and self.config.learners:
+            self._promote_learners(role)
         self._send_heartbeats()
 
     def propose(self, data: bytes, now_us: int) -> Index | None:
@@ -185,6 +187,16 @@ class Core(Membership, Elections, Reads):
     def uncommitted(self) -> int:
         """How many entries of the log are not known to be committed."""
         return self.log.last_index - self.commit_index
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be committed that no more should be proposed."""
+        if self.uncommitted >= self.options.uncommitted_entries_max:
+            return True
+        return (
+            isinstance(self.role, Leader)
+            and self.role.uncommitted_bytes >= self.options.uncommitted_bytes_max
+        )
 
     # -- outcome -----------------------------------------------------------------------------------
 

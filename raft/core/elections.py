@@ -58,9 +58,14 @@ class Elections(Base):
         self.heartbeat_us = self.now_us + self.options.heartbeat_us
         term = self.term + 1 if role.pre else self.term
         last_index, last_term = self.log.last_index, self.log.last_term
+        priority = self.options.priority
         for peer in self.peers:
             if peer not in role.granted and peer not in role.refused:
-                self._send(RequestVote(self.name, peer, term, last_index, last_term, role.pre, role.transfer))
+                self._send(
+                    RequestVote(
+                        self.name, peer, term, last_index, last_term, role.pre, role.transfer, priority
+                    )
+                )
 
     def _on_vote_reply(self, reply: VoteReply) -> None:
         role = self.role
@@ -93,7 +98,11 @@ class Elections(Base):
 
     def _on_request_vote(self, request: RequestVote) -> None:
         if request.pre:
-            granted = request.term > self.term and self._up_to_date(request.last_index, request.last_term)
+            granted = (
+                request.term > self.term
+                and self._up_to_date(request.last_index, request.last_term)
+                and not self._is_preferable(request)
+            )
             # A grant bears the term it would be for; a refusal bears our own, which the asker may lack.
             term = request.term if granted else self.term
             self._send(VoteReply(self.name, request.src, term, granted, pre=True))
@@ -106,8 +115,23 @@ class Elections(Base):
 
     def _may_grant(self, request: RequestVote) -> bool:
         """One vote in a term, first come first served, and only to a log that has all that is committed."""
-        return self.voted_for in (None, request.src) and self._up_to_date(
-            request.last_index, request.last_term
+        return (
+            self.voted_for in (None, request.src)
+            and self._up_to_date(request.last_index, request.last_term)
+            and (self.voted_for is not None or not self._is_preferable(request))
+        )
+
+    def _is_preferable(self, request: RequestVote) -> bool:
+        """Whether this voter has as good a log as the candidate, and is wanted more as the leader.
+
+        It will campaign itself, soon enough. Where it may not be elected, or its log is the lesser one, its priority
+        means nothing, so that priorities cost time at most, and never the leader.
+        """
+        return (
+            self.options.priority > request.priority
+            and not request.transfer
+            and self._may_campaign()
+            and (request.last_term, request.last_index) == (self.log.last_term, self.log.last_index)
         )
 
     def _up_to_date(self, last_index: Index, last_term: Term) -> bool:

@@ -56,7 +56,17 @@ class Membership(Snapshots):
                 return f"{name} has not caught up yet and would hold up every commit"
         return None
 
+    def _promote_learners(self, role: Leader) -> None:
+        """Makes voters of the learners that have caught up, when no other change is under way (thesis 4.2.1)."""
+        ready = {name for name in self.config.learners if not self._lags(role.progress[name])}
+        if ready:
+            rest = [name for name in self.config.learners if name not in ready]
+            self.change_config((*self.voters, *ready), rest, now_us=self.now_us)
+
     def _lags(self, progress: Progress) -> bool:
+        """Whether a learner is behind, or away: of one that was never heard of nothing is known to be near."""
+        if not progress.match_index or self.now_us - progress.heard_us > self.options.election_timeout_us_max:
+            return True
         return self.commit_index - progress.match_index > self.options.entries_per_append_max
 
     def _append_config(self, config: Config) -> Index:

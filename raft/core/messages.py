@@ -26,6 +26,7 @@ class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False)
     last_term: Term
     pre: bool = False  # only asks whether it would be granted; nobody's term changes (thesis 9.6)
     transfer: bool = False  # the leader asked for this election (thesis 3.10)
+    priority: int = 0  # the candidate's; voters with as good a log and a higher one refuse
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):

@@ -16,6 +16,8 @@ class Options:
     check_quorum: bool = True  # thesis 6.2, and leader stickiness: thesis 4.2.3
     lease_reads: bool = False  # thesis 6.4.1: rests on clocks, hence off
     lease_drift_max: float = 0.1  # how much faster one clock may run than another
+    priority: int = 0  # of two logs that are equally good, that of the higher priority gets the votes
+    promotes_learners: bool = False  # a learner becomes a voter once it has caught up (thesis 4.2.1)
     follower_reads: bool = False  # thesis 6.4, last paragraph
     snapshot_entries: int = 10_000  # applied entries between two snapshots
     snapshot_trailing: int = (
@@ -27,6 +29,7 @@ class Options:
     inflight_appends_max: int = 64
     inflight_bytes_max: int = 4 << 20
     uncommitted_entries_max: int = 1024
+    uncommitted_bytes_max: int = 64 << 20
     pending_reads_max: int = 1024
     committed_per_turn_max: int = 256
     sessions_max: int = 10_000
@@ -63,6 +66,7 @@ _LIMITS = (
     "inflight_appends_max",
     "inflight_bytes_max",
     "uncommitted_entries_max",
+    "uncommitted_bytes_max",
     "pending_reads_max",
     "committed_per_turn_max",
     "sessions_max",

@@ -112,7 +112,10 @@ class Reads(Base):
 
     def _on_read_index(self, request: ReadIndex) -> None:
         role = self.role
-        if isinstance(role, Leader) and len(role.waiting_reads) < self.options.pending_reads_max:
+        if not isinstance(role, Leader):
+            return
+        waiting = len(role.waiting_reads) + sum(len(one.contexts) for one in role.read_rounds)
+        if waiting < self.options.pending_reads_max:
             self._accept_read(role, RemoteRead(request.src, request.read_id))
 
     def _on_read_index_reply(self, reply: ReadIndexReply) -> None:

@@ -77,7 +77,8 @@ def replay(records: Iterable[Record]) -> Saved:
             case TruncateFrom(index):
                 first = entries[0].index if entries else 1
                 del entries[max(0, index - first) :]
-            case SaveSnapshot(snapshot):
+            case _:
+                snapshot = record.snapshot
                 entries = _after(entries, snapshot)
     return Saved(hard_state, tuple(entries), snapshot)
 

@@ -37,6 +37,8 @@ class Replication(Base):
 
     def _append_own(self, kind: EntryKind, data: bytes) -> Index:
         index = self.log.last_index + 1
+        assert isinstance(self.role, Leader), "nobody else appends of its own accord"
+        self.role.uncommitted_bytes += len(data)
         self._append((Entry(index, self.term, kind, data),))
         return index
 
@@ -105,6 +107,9 @@ class Replication(Base):
         """Commits what a majority has, as Figure 2's last rule for leaders says."""
         index = self._quorum_index(role)
         if index > self.commit_index and self._may_commit(index):
+            for entry in self.log.slice(max(self.commit_index, self.log.offset) + 1, index):
+                if entry.term == self.term:
+                    role.uncommitted_bytes -= len(entry.data)
             self.commit_index = index
             self._finish_config_change()
 

@@ -71,6 +71,7 @@ class Leader:
     lease_us: int = 0  # until when no other leader can be elected
     transfer_to: NodeId | None = None
     transfer_until_us: int = 0
+    uncommitted_bytes: int = 0  # of the entries of this term
 
 
 Role: TypeAlias = Follower | Candidate | Leader

@@ -1,4 +1,4 @@
-"""Clients that take locks by leases, and clients that watch, under faults: do both see what they must?
+"""Clients that take locks by leases, that watch, and that write in sessions, under faults: do they see what they must?
 
 Theory of operation
     A client here is a generator: it yields commands and is sent their answers. Its driver asks again, elsewhere
@@ -10,6 +10,9 @@ Theory of operation
 
     Who watches must have seen, when everything is over, exactly the changes that the store has made, in their
     order, except for those that it was told were forgotten.
+
+    Who appends in a session that has a life time must find each element once that was acknowledged, and none that
+    was refused for certain because the session had ended.
 """
 
 from __future__ import annotations
@@ -24,17 +27,20 @@ from raft.api import (
     Compacted,
     Compare,
     Done,
+    Expired,
     Get,
     Grant,
     If,
     Json,
     KeepAlive,
     NotLeader,
+    OpenSession,
     Put,
     Refused,
     Request,
     Response,
     Revoke,
+    Txn,
     Unknown,
     Watch,
 )
@@ -46,7 +52,8 @@ from raft.testing.world import World
 _ATTEMPT_US = 400_000
 _PAUSE_US = 20_000
 _TTL_MS = 700
-Steps = Generator[Command, Response, None]
+Step = Command | tuple[str, Command]  # in the client's own name, or in a session
+Steps = Generator[Step, Response, None]
 
 
 class _Driver:
@@ -58,6 +65,7 @@ class _Driver:
         self.target = world.names[0]
         self.seq = self.attempt = self.done = 0
         self.stopped = False
+        self.unsure = False  # whether an attempt at the command under way may have had an effect
         world.later(self.random.randrange(100_000), self._next, None)
 
     def _next(self, answer: Response | None) -> None:
@@ -65,9 +73,11 @@ class _Driver:
             return
         command = next(self.steps) if answer is None else self.steps.send(answer)
         self.seq += 1
+        self.unsure = False
         self._ask(command)
 
-    def _ask(self, command: Command) -> None:
+    def _ask(self, step: Step) -> None:
+        client, command = step if isinstance(step, tuple) else (self.name, step)
         self.attempt += 1
         attempt = self.attempt
 
@@ -77,27 +87,29 @@ class _Driver:
         def once(response: Response) -> None:
             if attempt == self.attempt:
                 self.attempt += 1
-                self._answered(command, response)
+                self._answered(step, response)
 
         def late() -> None:
             if attempt == self.attempt:
+                self.unsure = True
                 self._elsewhere(None)
-                self._ask(command)
+                self._ask(step)
 
         self.world.later(_ATTEMPT_US + (command.wait_ms * 1000 if isinstance(command, Watch) else 0), late)
-        target, request = self.target, Request(self.name, self.seq, command)
+        target, request = self.target, Request(client, self.seq, command)
         self.world.later(self._hop_us(), self._arrive, target, request, reply, owner=target)
 
     def _arrive(self, target: str, request: Request, reply: Callable[[Response], None]) -> None:
         self.world.nodes[target].on_request(request, reply)
 
-    def _answered(self, command: Command, response: Response) -> None:
+    def _answered(self, step: Step, response: Response) -> None:
         if isinstance(response, (NotLeader, Refused, Unknown)):
+            self.unsure = self.unsure or isinstance(response, Unknown)
             self._elsewhere(response.leader if isinstance(response, NotLeader) else None)
-            self.world.later(_PAUSE_US, self._ask, command)
+            self.world.later(_PAUSE_US, self._ask, step)
             return
         self.done += 1
-        if isinstance(command, Watch):
+        if isinstance(step, Watch):
             self._elsewhere(None)  # any node will do, so see many
         self.world.later(1 + self.random.randrange(_PAUSE_US), self._next, response)
 
@@ -116,12 +128,14 @@ class Coordination:
         wrong: what cannot be, in words.
         held: how often a lock was held.
         changes: how many changes watchers have seen, over all of them.
+        appended: how many elements were acknowledged in sessions.
     """
 
     world: World
     wrong: list[str] = field(default_factory=list)
     held: int = 0
     changes: int = 0
+    appended: int = 0
 
 
 class _Lock:
@@ -195,6 +209,44 @@ class _Watcher:
                 self.after = answer.value["revision"]
 
 
+class _Appender:
+    """Appends numbers to a list of its own, in sessions that it lets run out now and then."""
+
+    def __init__(self, world: World, key: str, random: Random) -> None:
+        self.key, self.random = key, random
+        self.done: list[int] = []
+        self.never: list[int] = []
+        self.driver = _Driver(world, key, self._steps())
+
+    def _steps(self) -> Steps:
+        number = 0
+        while True:
+            opened = yield OpenSession(_TTL_MS)
+            for _ in range(self.random.randrange(1, 30)):
+                number += 1
+                answer = yield opened.value["session"], Txn((("append", self.key, number),))  # type: ignore[union-attr]
+                if isinstance(answer, Done):
+                    self.done.append(number)
+                elif not self.driver.unsure:
+                    self.never.append(number)
+                for _ in range(self.random.choice((0, 1, 1, 3, 40))):  # 40 take longer than a session lives
+                    yield Get(self.key)
+                if isinstance(answer, Expired):
+                    break
+
+    def check(self, found: Any) -> list[str]:
+        """What is wrong with the list as it is in the end."""
+        held: list[int] = found or []
+        wrong = []
+        if sorted(set(held)) != held:
+            wrong.append(f"{self.key} holds {held}: an element twice, or out of order")
+        if lost := sorted(set(self.done) - set(held)):
+            wrong.append(f"{self.key} lacks {lost}, which were acknowledged")
+        if ghosts := sorted(set(self.never) & set(held)):
+            wrong.append(f"{self.key} holds {ghosts}, which were refused for certain")
+        return wrong
+
+
 def _writer(name: str, random: Random) -> Steps:
     for number in range(1 << 30):
         yield Put(f"{name}/{random.randrange(3)}", number)
@@ -245,7 +297,9 @@ def coordinate(
     ]
     scripts += [(f"watcher{number}", watcher.steps()) for number, watcher in enumerate(watchers)]
     scripts += [("writer", _writer("w", Random(seed)))]
+    appenders = [_Appender(world, f"list{number}", Random(f"{seed}/{number}")) for number in range(3)]
     drivers = [_Driver(world, name, steps) for name, steps in scripts]
+    drivers += [appender.driver for appender in appenders]
     disturber = Disturber(world)
     world.run(ms=seconds * 1000)
     disturber.stop()
@@ -255,4 +309,8 @@ def coordinate(
     world.run(ms=1500)
     for number, watcher in enumerate(watchers):
         _check_watcher(result, number, watcher, truth)
+    machine = world.nodes[world.leader()].machine
+    for appender in appenders:
+        result.appended += len(appender.done)
+        result.wrong += appender.check(machine.value_of(appender.key))
     return result

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -146,3 +149,75 @@ def test_a_damaged_line_in_the_middle_is_named(capsys, tmp_path):
     code, _, err = check(capsys, file, "--model", "register")
     assert code == 254
     assert "line 2" in err or ":2" in err
+
+
+def test_a_directory(capsys, tmp_path):
+    """Every history below it is checked, what is none is named, and the worst verdict leaves."""
+    (tmp_path / "more").mkdir()
+    history(tmp_path, *GOOD, name="good.jsonl")
+    history(tmp_path / "more", *STALE, name="stale.jsonl")
+    (tmp_path / "notes.txt").write_text("nothing to check\n")
+    code, out, _ = check(capsys, tmp_path, "--model", "register", "--json")
+    assert code == 1
+    result = json.loads(out.splitlines()[-1])
+    assert (result["valid"], result["invalid"], result["unknown"]) == (1, 1, 0)
+    assert [file["file"].rsplit("/", 1)[1] for file in result["files"]] == ["good.jsonl", "stale.jsonl"]
+    assert "notes.txt" in result["skipped"][0]
+
+
+def test_a_directory_with_what_is_expected(capsys, tmp_path):
+    """Then the exit code says whether it came true."""
+    history(tmp_path, *GOOD, name="good.jsonl")
+    history(tmp_path, *STALE, name="stale.jsonl")
+    table = tmp_path / "table.tsv"
+    rows = ["path\tmodel\tverdict", "good.jsonl\tregister initial=0\tlinearizable"]
+    table.write_text("\n".join([*rows, "stale.jsonl\tregister\tnonlinearizable"]))
+    assert check(capsys, tmp_path, "--expect", table)[0] == 0
+    table.write_text("\n".join([*rows, "stale.jsonl\tregister\tlinearizable"]))
+    code, out, _ = check(capsys, tmp_path, "--expect", table)
+    assert code == 1
+    assert "surprise: stale.jsonl: expected valid, found invalid" in out
+    table.write_text("path\tverdict\n")
+    code, _, err = check(capsys, tmp_path, "--expect", table)
+    assert code == 254
+    assert "it needs path, model, verdict" in err
+
+
+def test_algorithm_and_budget(capsys, tmp_path):
+    """An algorithm that does not fit, and a budget that is spent, are unknown with a remedy; nonsense is refused."""
+    file = history(tmp_path, *(line(0, type_, "write", 1) for type_ in ("invoke", "ok") * 2))
+    assert check(capsys, file, "--algorithm", "jit-bfs")[0] == 0
+    code, out, _ = check(capsys, file, "--algorithm", "zones")
+    assert code == 2
+    assert "use --algorithm auto" in out
+    code, _, err = check(capsys, file, "--seconds", "0")
+    assert code == 254
+    assert "budget seconds is 0.0: give a number above 0" in err
+
+
+def test_a_command_imports_only_itself():
+    """`check` must not pay for the simulator's imports, nor for numba's."""
+    program = "import sys; from harness import cli; cli.parser(['check']); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "harness.commands.check" in loaded
+    assert not {"numba", "numpy", "networkx", "asyncio", "raft", "harness.commands.run"} & set(loaded)
+
+
+def test_online(capsys, tmp_path, monkeypatch):
+    """Line by line from a file or standard input; what is no register is refused."""
+    good, stale = history(tmp_path, *GOOD, name="good.jsonl"), history(tmp_path, *STALE, name="stale.jsonl")
+    assert check(capsys, good, "--online")[0] == 0
+    code, out, _ = check(capsys, stale, "--online", "--json")
+    assert code == 1
+    assert json.loads(out)["algorithm"] == "zones-online"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stale.read_bytes())))
+    assert check(capsys, "-", "--online")[0] == 1
+    code, _, err = check(capsys, good, "--online", "--model", "stack")
+    assert code == 254
+    assert "--online checks registers" in err
+    (tmp_path / "bad.jsonl").write_text(good.read_text() + "{no\n")
+    code, _, err = check(capsys, tmp_path / "bad.jsonl", "--online")
+    assert code == 254
+    assert "line 5" in err

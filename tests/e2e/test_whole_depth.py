@@ -54,3 +54,24 @@ def test_a_seeded_bug_is_found_in_the_real_program(capsys, tmp_path, bug):
             assert result["valid"] is False
             return
     pytest.fail(f"{bug} was not found in ten seeds")
+
+
+@pytest.mark.slow
+def test_two_hundred_seeds_of_the_real_program_break_nothing(capsys, tmp_path):
+    """Short runs under the kinds of fault that a right program survives, with all that a run checks.
+
+    A run of two seconds may be unknown: where no write got through, nothing was tested.
+    """
+    kinds = (
+        "partition,latency,loss,kill,pause,slow,crash,clock,timer-drift,disk,disk-stall,power-loss,torn-write"
+    )
+    code = main([
+        "sweep", "--depth", "whole", "--seeds", "0:200", "--nodes", "3", "--concurrency", "3", "--rate", "15",
+        "--time-limit", "2", "--fault", f"any({kinds})", "--store", str(tmp_path), "--json",
+    ])  # fmt: skip
+    out, err = capsys.readouterr()
+    summary = json.loads(out.splitlines()[-1])
+    assert code in (0, 2), f"{err}\n{summary}"
+    assert (summary["seeds"], summary["invalid"]) == (200, 0), summary
+    assert summary["unknown"] <= 25, summary["groups"]
+    assert summary["faults"] > 1000

@@ -71,7 +71,7 @@ def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
     assert all((run_dir / "nodes" / f"n{number}.log").stat().st_size for number in (1, 2, 3))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_nothing_is_left_when_it_is_stopped(engine, tmp_path, number):
     options = (
         "--nodes",

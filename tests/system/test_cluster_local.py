@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,47 @@ def test_two_hundred_clients_of_one_harness(tmp_path):
     assert summary["ok"] > 500
 
 
+ROOTLESS = """
+import functools, sys
+from harness.clusters import local
+from nemesis.netns import Netns
+local.Netns = functools.partial(Netns, rootless=True)
+from harness.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_runs_at_once_one_of_them_in_a_user_namespace_behind_a_load_balancer(tmp_path):
+    options = [
+        "--nodes",
+        "3",
+        "--time-limit",
+        "8",
+        "--rate",
+        "50",
+        "--json",
+        "--seed",
+        "3",
+        "--fault",
+        "partition",
+    ]
+    options += ["--fault", "latency", "--fault", "kill"]
+    argvs = [command(tmp_path / "a", *options), command(tmp_path / "b", *options)]
+    argvs[1][1:3] = ["-c", ROOTLESS]
+    if shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin"):
+        argvs[1] += ["--via", "lb"]
+    runs = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for argv in argvs
+    ]
+    for process in runs:
+        said, errors = process.communicate(timeout=200)
+        summary = json.loads(said.splitlines()[-1])
+        assert (process.returncode, summary["valid"]) == (0, True), errors
+        facts = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["facts"]
+        assert facts["packets_met_by_faults"] > 0
+        assert left_by(process.pid) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_it_is_stopped(tmp_path, number):
     options = (
@@ -140,3 +182,21 @@ def test_a_fault_without_means_is_refused_before_the_run(tmp_path):
     assert "apt-get install" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler; on Debian: apt-get install gcc libc6-dev")
+def test_every_other_kind_bites_for_real(tmp_path):
+    """Slow processes, crash points, lost power, disks that stand still, drifting clocks, changes of membership."""
+    kinds = ("mix(slow,crash,power-loss,disk-stall,clock-drift)", "membership", "isolate-new-leader")
+    faults = [option for name in kinds for option in ("--fault", name)]
+    code, summary, said = run(
+        tmp_path, *faults, "--nodes", "5", "--time-limit", "25", "--rate", "40", "--seed", "5",
+        "--fault-interval", "3",
+    )  # fmt: skip
+    assert (code, summary["valid"]) == (0, True), said
+    events = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["fault_events"]
+    proofs = Counter(event["proof"] for event in events if event["start_s"] is not None)
+    assert proofs["refuted"] == 0
+    assert proofs["proved"] >= 5, [(event["description"], event["evidence"]) for event in events]
+    assert any(event.get("set_off") for event in events)
+    assert any("joint" in event["caused"] for event in events)

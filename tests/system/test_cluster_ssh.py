@@ -145,6 +145,24 @@ def test_a_key_that_is_refused_is_named(hosts, tmp_path):
         ssh.probe(tuple(names.values()), str(tmp_path / "key"), known)
 
 
+def test_a_port_in_use_is_told_in_the_words_of_the_node(hosts, tmp_path):
+    listener = hosts[2].open_channel("n2", "exec python3 -m http.server 8000")
+    try:
+        listens = "cat /proc/net/tcp | grep -c ':1F40 .* 0A ' || true"
+        assert eventually(lambda: int(hosts[2].run("n2", listens)) > 0)
+        done = subprocess.run(
+            command(tmp_path, hosts, "--fault", "none"), capture_output=True, text=True, check=False
+        )
+    finally:
+        hosts[2].run("n2", "pkill -f http.server || true")
+        listener.close()
+    assert done.returncode == 255
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("splitbrain: cluster 'ssh': n2 ended with exit code 255, its last words: ")
+    assert "address already in use" in line
+    assert eventually(lambda: left_on(hosts) == {}), left_on(hosts)
+
+
 def test_commands_are_bounded_and_connections_are_opened_again(hosts):
     pool = hosts[2]
     with pytest.raises(CommandError, match=r"'exit 3' on n1 failed"):

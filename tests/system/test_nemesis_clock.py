@@ -9,6 +9,7 @@ import time
 import pytest
 
 from nemesis import clock, shim
+from nemesis.target import ClockRule
 
 pytestmark = pytest.mark.system
 
@@ -124,10 +125,32 @@ def test_without_a_compiler_the_remedy_is_named(tmp_path, monkeypatch):
 
 def test_offsets_are_written_in_place(tmp_path):
     file = tmp_path / "clock"
-    assert clock.read_offset(file) == 0
+    assert clock.read_rule(file) == ClockRule()
     clock.write_offset(file, 1)
     inode = file.stat().st_ino
     clock.write_offset(file, -2.5)
     assert file.stat().st_ino == inode
-    assert file.stat().st_size == 8
-    assert clock.read_offset(file) == -2.5
+    assert file.stat().st_size == 48
+    assert clock.read_rule(file) == ClockRule(offset_ms=-2.5)
+
+
+def test_a_clock_drifts_and_strobes_while_the_process_runs(library, tmp_path):
+    file = tmp_path / "clock"
+    clock.write_offset(file, 0)
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS],
+        env=os.environ | shim.preload([library]) | clock.environment(file),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        clock.write_rule(file, ClockRule(offset_ms=-5_000, drift_ppm=500_000))
+        since = time.monotonic()
+        time.sleep(0.4)
+        ahead_s, _, waited_s = ask(process)
+        assert -5 + 0.5 * 0.4 <= ahead_s + 0.05 <= -5 + 0.5 * (time.monotonic() - since) + 0.1
+        assert waited_s < 1.5, "time-outs do not drift"
+        clock.write_rule(file, ClockRule(strobe_ms=7_000, strobe_period_ms=40))
+        seen = {round(ask(process)[0] / 7) for _ in range(12)}
+        assert seen == {0, 1}
+        process.stdin.close()

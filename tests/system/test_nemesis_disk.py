@@ -3,12 +3,15 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from nemesis import disk, shim
+from nemesis import disk, power, shim
 from nemesis.target import HEALTHY_DISK, DiskRule
 
 pytestmark = pytest.mark.system
@@ -120,6 +123,52 @@ def test_the_rule_is_written_in_place(file):
     inode = file.stat().st_ino
     disk.write_rule(file, DiskRule(0.001, 0.000001, 1.0))
     assert file.stat().st_ino == inode
-    assert file.stat().st_size == 64
+    assert file.stat().st_size == 72
     assert disk.read_rule(file) == DiskRule(0.001, 0.000001, 1.0)
     assert disk.read_rule(file.with_name("missing")) == HEALTHY_DISK
+
+
+def test_a_disk_that_stands_still_goes_on(writer, data, file):
+    disk.write_rule(file, DiskRule(stalled=True))
+    timer = threading.Timer(0.3, disk.write_rule, (file, HEALTHY_DISK))
+    start = time.monotonic()
+    timer.start()
+    assert writer.write(data / "a")[1] == ["ok"]
+    assert time.monotonic() - start >= 0.25
+    assert disk.read_struck(file)["stalled"] >= 1
+
+
+@pytest.mark.parametrize("point", ["before-sync", "after-sync"])
+def test_a_process_dies_at_its_point_and_only_once(writer, data, file, point):
+    disk.write_crash_point(file, point)
+    assert writer.write(data.parent / "elsewhere")[1] == ["ok"]
+    writer.process.stdin.write(f"{data / 'a'} 1\n")
+    writer.process.stdin.flush()
+    assert writer.process.wait(10) == -signal.SIGKILL
+    assert disk.read_struck(file) == {"crash": 1}
+    assert file.read_bytes()[16:20] == bytes(4), "it would die again as soon as it is started"
+
+
+def test_a_sync_that_lies_is_not_noted_and_the_power_takes_what_it_promised(tmp_path, data, file):
+    script = (
+        "import os, sys\n"
+        "end = os.open(sys.argv[1] + '/wal', os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
+        "os.write(end, b'first'), os.fsync(end)\n"
+        "print(flush=True), sys.stdin.readline()\n"
+        "os.write(end, b', second'), os.fsync(end)\n"
+    )
+    synced = tmp_path / "synced"
+    environment = shim.preload([shim.build("disk", tmp_path)]) | disk.environment(file, data)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(data)],
+        env=os.environ | environment | power.environment(synced),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        disk.write_rule(file, DiskRule(lying_sync=1.0))
+        process.communicate(b"\n", 10)
+    assert (data / "wal").read_bytes() == b"first, second"
+    assert disk.read_struck(file) == {"lying_sync": 1}
+    assert power.lose(data, synced, torn=False) == {"wal": 8}
+    assert (data / "wal").read_bytes() == b"first"

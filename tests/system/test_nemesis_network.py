@@ -6,6 +6,7 @@ a guest whose kernel has netem.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -44,7 +45,8 @@ connections = {}
 def count():
     while True:
         data, (source, _) = datagrams.recvfrom(2048)
-        received.setdefault(source, []).append(data.decode("latin1"))
+        late = time.monotonic() - float(data[1:]) if data[:1] == b"t" else None
+        received.setdefault(source, []).append(data.decode("latin1") if late is None else late * 1000)
 
 def echo(one):
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,6 +89,11 @@ def send(host, count, gap):
         datagrams.sendto(b"%06d" % number, (host, 7001))
         time.sleep(gap)
 
+def send_timed(host, count, gap):
+    for _ in range(count):
+        datagrams.sendto(b"t%.9f" % time.monotonic(), (host, 7001))
+        time.sleep(gap)
+
 def flood(host, count, rate):
     start = time.perf_counter()
     for number in range(count):
@@ -102,7 +109,7 @@ def heard(source):
 threading.Thread(target=count, daemon=True).start()
 threading.Thread(target=accept, daemon=True).start()
 print("ready", flush=True)
-commands = dict(connect=connect, ping=ping, bulk=bulk, send=send, flood=flood, heard=heard)
+commands = dict(connect=connect, ping=ping, bulk=bulk, send=send, send_timed=send_timed, flood=flood, heard=heard)
 for line in sys.stdin:
     name, *arguments = json.loads(line)
     try:
@@ -171,6 +178,13 @@ class Lab:
                 break
         return count - len(heard)
 
+    def delays_ms(self, src, dst, count, gap_s=0.002):
+        """How long each of some datagrams took one way, in the order of arrival; the clock is the same everywhere."""
+        self[dst].heard(self.address(src))
+        self[src].send_timed(self.address(dst), count, gap_s)
+        time.sleep(0.3)
+        return self[dst].heard(self.address(src))
+
     def reaches(self, src, dst):
         """Whether a new connection can be opened and used."""
         try:
@@ -214,7 +228,8 @@ def backend_of(name, abilities):
     needed += {"netem": ("netem",), "nfqueue": ("iptables", "nfqueue", "daemon")}[shapes]
     if not abilities.can(*needed):
         pytest.skip(abilities.why_not(*needed))
-    return Backend(blocked, "tc" if abilities.can("htb", "u32") else None, shapes, {})
+    resets = "nfqueue" if abilities.can("iptables", "nfqueue", "daemon") else None
+    return Backend(blocked, "tc" if abilities.can("htb", "u32") else None, shapes, {}, resets)
 
 
 def run(lab, backend, script):
@@ -327,6 +342,87 @@ def test_jitter_is_extra_and_spread(lab, backend):
         assert slow[0] < 27
         assert slow[-1] > 30
         assert 25 < statistics.median(slow) < 40
+
+    run(lab, backend, script)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "pareto", "paretonormal"])
+def test_jitter_has_the_distribution_that_was_asked_for(lab, backend, distribution):
+    """Mean half the jitter, deviation a quarter of it; the tolerances are for what a busy machine adds."""
+
+    async def script(network):
+        rule = LinkRule(delay_ms=20, jitter_ms=20, distribution=distribution)
+        await network.apply(Ruleset({("n1", "n2"): rule}))
+        delays = sorted(lab.delays_ms("n1", "n2", 400))
+        assert len(delays) == 400
+        low, median, high = (delays[len(delays) * share // 100] for share in (25, 50, 75))
+        print(f"{distribution}: quartiles {low:.1f} {median:.1f} {high:.1f}, 99 % {delays[395]:.1f} ms")
+        asked = {"normal": (30.0, 6.7), "pareto": (28.6, 5.0), "paretonormal": (29.0, 5.4)}[distribution]
+        assert asked[0] - 1.5 < median < asked[0] + 4
+        assert 0.6 * asked[1] < high - low < 2 * asked[1] + 2
+        if distribution == "pareto":
+            assert delays[395] > 42, "its tail is heavy"
+            assert delays[0] > 25, "and it has none on the other side"
+
+    run(lab, backend, script)
+
+
+def test_correlated_jitter_follows_the_one_before(lab, backend):
+    """By the queue, also where there is netem: what netem calls so does nothing."""
+    if backend.resets is None:
+        pytest.skip(lab.abilities.why_not("iptables", "nfqueue", "daemon"))
+
+    async def script(network):
+        found = {}
+        for correlation in (0.0, 0.9):
+            rule = LinkRule(delay_ms=20, jitter_ms=80, delay_correlation=correlation)
+            await network.apply(Ruleset({("n1", "n2"): rule}))
+            # So far apart that none overtakes another: the order of arrival is that of sending.
+            found[correlation] = statistics.correlation(*zip(*itertools.pairwise(
+                lab.delays_ms("n1", "n2", 50, 0.1)
+            ), strict=True))  # fmt: skip
+        print(f"correlation of one delay with the next, asked for 0 and 0.9: {found}")
+        assert found[0.9] > max(0.25, found[0.0] + 0.2)
+
+    run(lab, backend, script)
+
+
+def test_losses_in_bursts_keep_their_share(lab, backend):
+    async def script(network):
+        await network.apply(Ruleset({("n1", "n2"): LinkRule(loss=0.3, loss_correlation=0.8)}))
+        lab["n2"].heard(lab.address("n1"))
+        lab["n1"].send(lab.address("n2"), 2_000, 0.0005)
+        await asyncio.sleep(0.3)
+        heard = {int(number) for number in lab["n2"].heard(lab.address("n1"))}
+        bursts = [
+            len(list(run)) for lost, run in itertools.groupby(range(2_000), lambda n: n not in heard) if lost
+        ]
+        share = 1 - len(heard) / 2_000
+        print(
+            f"lost {share:.0%} in {len(bursts)} bursts of {statistics.mean(bursts):.1f}; asked for 30 % in bursts of 7"
+        )
+        assert 0.18 < share < 0.42
+        assert statistics.mean(bursts) > 4, "independent losses come in bursts of 1.4"
+
+    run(lab, backend, script)
+
+
+def test_a_reset_ends_open_connections_and_no_others(lab, backend):
+    if backend.resets is None:
+        pytest.skip(lab.abilities.why_not("iptables", "nfqueue", "daemon"))
+
+    async def script(network):
+        lab["n1"].connect("open", lab.address("n2"), 5)
+        lab["n1"].connect("other", lab.address("n3"), 5)
+        await network.apply(Ruleset({("n1", "n2"): LinkRule(reset=1.0)}))
+        with pytest.raises(ConnectionError):
+            lab["n1"].ping("open", GIVE_UP_S)
+        assert lab["n1"].ping("other", GIVE_UP_S) < 500
+        assert (await network.evidence())["n1", "n2"] >= 1
+        await network.apply(HEALTHY)
+        with pytest.raises(ConnectionError, match=r"Reset|BrokenPipe"):
+            lab["n1"].ping("open", 10)
+        assert lab.reaches("n1", "n2")
 
     run(lab, backend, script)
 

@@ -104,8 +104,9 @@ def test_compiled_searches_agree():
 
 def test_a_hard_history_end_to_end(monkeypatch):
     """What the first pass cannot decide goes to the compiled search; a no is explained, a yes verified."""
-    monkeypatch.setattr(linear, "_FIRST_PASS_CONFIGURATIONS", 50)
-    monkeypatch.setattr(fast, "warm", lambda: True)
+    for name in ("_PLAIN_COLD", "_PLAIN_WARM", "_PLAIN_LOADED"):
+        monkeypatch.setattr(linear, name, 50)
+    monkeypatch.setattr(fast, "warm", lambda _part="deep": True)
     rng = random.Random(7)
     lines = random_operations(rng, 1_500, 12, 0.01, 5, broken=False)
     verdict = check_linearizable(lines, model_by_name("cas-register", 0))
@@ -121,8 +122,9 @@ def test_a_hard_history_end_to_end(monkeypatch):
 
 def test_budgets_of_the_compiled_search(monkeypatch):
     """Running out is unknown here too, and names what ran out."""
-    monkeypatch.setattr(linear, "_FIRST_PASS_CONFIGURATIONS", 50)
-    monkeypatch.setattr(fast, "warm", lambda: True)
+    for name in ("_PLAIN_COLD", "_PLAIN_WARM", "_PLAIN_LOADED"):
+        monkeypatch.setattr(linear, name, 50)
+    monkeypatch.setattr(fast, "warm", lambda _part="deep": True)
     lines = random_operations(random.Random(7), 1_500, 12, 0.01, 5, broken=False)
     verdict = check_linearizable(lines, model_by_name("cas-register", 0), budget=Budget(configurations=500))
     assert verdict.valid == "unknown"

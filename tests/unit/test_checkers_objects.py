@@ -27,6 +27,7 @@ ASK = {
         [("add", 1), ("add", 2), ("subtract", 1), ("read", None), ("read", None)]
     ),
     "fifo-queue": lambda rng: ("enqueue", rng.randrange(4)) if rng.random() < 0.5 else ("dequeue", None),
+    "lease": lambda rng: (rng.choice(["acquire", "renew", "release"]), rng.randrange(1, 4)),
     "mutex": lambda rng: (rng.choice(["acquire", "release"]), None),
     "priority-queue": lambda rng: ("enqueue", rng.randrange(4)) if rng.random() < 0.5 else ("dequeue", None),
     "semaphore": lambda rng: (rng.choice(["acquire", "release"]), rng.choice([None, 2])),
@@ -40,6 +41,8 @@ def answer(rng, model, state, f):
     """What a correct object answers: (ok, result)."""
     if f == "read":
         return tuple(sorted(state)) if isinstance(state, frozenset) else state
+    if model.name == "lease" and f == "acquire":
+        return state[0] + 1
     if f in {"dequeue", "pop"}:
         held = next(iter(state)) if isinstance(state, frozenset) else state
         if not held:
@@ -86,6 +89,9 @@ def random_history(rng, model, *, broken):
     if broken and places:
         n = rng.choice(places)
         done[n] = msgspec.structs.replace(done[n], result=other_answer(rng, model, done[n]))
+    elif broken and model.name == "lease" and done:
+        n = rng.randrange(len(done))
+        done[n] = msgspec.structs.replace(done[n], argument=rng.randrange(1, 4), result=rng.randrange(1, 4))
     elif broken and model.name in {"mutex", "semaphore"} and done:
         n = rng.randrange(len(done))
         done[n] = msgspec.structs.replace(done[n], f=rng.choice(["acquire", "release"]))
@@ -138,6 +144,10 @@ GOOD_AND_BAD = {
     "fifo-queue": (
         [("enqueue", 1), ("enqueue", 2), ("dequeue", 1), ("dequeue", 2), ("dequeue", None)],
         [("enqueue", 1), ("enqueue", 2), ("dequeue", 2)],
+    ),
+    "lease": (
+        [("acquire", 1), ("renew", 1), ("acquire", 2), ("release", 2)],
+        [("acquire", 1), ("acquire", 2), ("renew", 1)],
     ),
     "mutex": (
         [("acquire", None), ("release", None), ("acquire", None)],
@@ -214,3 +224,27 @@ def test_initial_values_are_checked():
         model_by_name("set", 3)
     with pytest.raises(ValueError, match="initial value 3 of string-kv is not a string"):
         model_by_name("string-kv", 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "valid"),
+    [
+        ((("acquire", None, 1), ("renew", 1, None), ("release", 1, None), ("acquire", None, 2)), "valid"),
+        ((("acquire", None, 1), ("acquire", None, 2), ("renew", 2, None)), "valid"),
+        ((("acquire", None, 1), ("acquire", None, 2), ("renew", 1, None)), "invalid"),
+        ((("acquire", None, 2), ("acquire", None, 2)), "invalid"),
+        ((("acquire", None, 1), ("release", 1, None), ("renew", 1, None)), "invalid"),
+        ((("acquire", None, "lost"), ("renew", 3, None), ("renew", 2, None)), "invalid"),
+        ((("acquire", None, "lost"), ("renew", 3, None), ("acquire", None, 4)), "valid"),
+    ],
+)
+def test_leases(rows, valid):
+    """Tokens grow, and only the last one is accepted; a grant whose answer was lost has a token that nobody knows."""
+    lines = []
+    for process, (f, argument, result) in enumerate(rows):
+        lines.append(Op(len(lines), len(lines) + 1, process, "invoke", f, None, argument))
+        kind = "info" if result == "lost" else "ok"
+        lines.append(
+            Op(len(lines), len(lines) + 1, process, kind, f, None, None if kind == "info" else result)
+        )
+    assert check_linearizable(History.of(lines), "lease").valid == valid

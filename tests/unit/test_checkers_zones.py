@@ -331,7 +331,8 @@ def test_a_long_history_end_to_end():
 @pytest.mark.slow
 def test_many_keys_with_values_written_twice(monkeypatch):
     """Each goes to the search on its own, without reading the whole history again for each."""
-    monkeypatch.setattr(linear, "_COLUMNS_LINES", 1_000)
+    for name in ("_COLUMNS_LINES_COLD", "_COLUMNS_LINES_WARM", "_COLUMNS_LINES_LOADED"):
+        monkeypatch.setattr(linear, name, 1_000)
     lines = []
     for n in range(5_000):
         key = n % 1_000

@@ -30,6 +30,19 @@ def test_without_the_sdk_the_remedy_is_named(monkeypatch):
         docker_box.engine()
 
 
+def test_without_permission_the_remedy_is_named(monkeypatch):
+    def refuse(**_options):
+        raise OSError("('Connection aborted.', PermissionError(13, 'Permission denied'))")
+
+    monkeypatch.setattr(
+        docker_box.importlib, "import_module", lambda _: types.SimpleNamespace(from_env=refuse)
+    )
+    with pytest.raises(
+        SetupError, match="no permission to use the Docker engine; run as root or as a member"
+    ):
+        docker_box.engine()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_without_an_engine_the_reason_is_told(monkeypatch, tmp_path):
     pytest.importorskip("docker")

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from harness import cli
-from harness.clusters import docker, docker_box, local, scratch
+from harness import cli, machine
+from harness.clusters import docker, docker_box, local, scratch, ssh
 from harness.commands import doctor
 from harness.errors import SetupError
 from nemesis.backend import PROBES, Abilities
@@ -52,7 +52,7 @@ def test_a_machine_that_can_all(monkeypatch, capsys):
         name: {fault for fault, found in clusters[name]["faults"].items() if not found["can"]}
         for name in ("local", "docker")
     }
-    assert simulated_only <= cannot["local"] <= simulated_only | beyond
+    assert cannot["local"] == simulated_only | {"misdirected-write"}
     damage = {"bit-flip", "truncate"}
     assert cannot["docker"] == simulated_only | beyond | damage | {"crash", "membership"}
     assert clusters["docker"]["faults"]["crash"]["reason"] == "this cluster cannot do it"
@@ -72,7 +72,9 @@ def test_what_is_missing_is_named_with_a_remedy(monkeypatch, capsys):
     assert "apt-get install" in faults["loss"].remedy
     assert faults["clock"].can
     assert faults["disk"].reason == "the fault 'disk' needs a C compiler"
-    assert "local: loss: " in say(capsys)[1]
+    lines = [line for line in say(capsys)[1].splitlines() if "netem: unknown" in line]
+    assert len(lines) == 1, "one line for all kinds that lack the same"
+    assert lines[0].startswith("local: latency, loss, ")
 
 
 def test_without_namespaces_the_reason_is_told(monkeypatch, capsys):
@@ -99,3 +101,46 @@ def test_heal_tells_what_it_removed(monkeypatch, capsys, tmp_path, found):
     assert json.loads(say(capsys, "--heal", "--json")[1])["healed"] == [*found, f"removed {abandoned}"]
     assert not abandoned.exists()
     assert "nothing was left" in say(capsys, "--heal")[1] or found
+
+
+def test_the_exit_code_answers_what_was_asked(monkeypatch, capsys):
+    poor = Abilities(dict.fromkeys(PROBES) | {"iptables": "not found", "netem": "unknown"})
+    monkeypatch.setattr(local, "probe", lambda: poor)
+    monkeypatch.setattr(doctor, "_shim_refusals", dict)
+    assert say(capsys)[0] == 0
+    assert say(capsys, "--cluster", "local")[0] == 0
+    assert say(capsys, "--cluster", "local", "--fault", "partition")[0] == 0
+    code, out = say(capsys, "--cluster", "local", "--fault", "latency", "--json")
+    assert code == 255
+    assert list(json.loads(out)["clusters"]) == ["local"]
+    assert say(capsys, "--fault", "latency")[0] == 255, "not on all"
+    assert say(capsys, "--cluster", "docker", "--fault", "latency")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cluster", "cloud"], "unknown cluster 'cloud'"),
+        (["--cluster", "ssh"], "cluster 'ssh' is a matter of its hosts; give each with --node user@host"),
+        (["--fault", "fire"], "unknown kind of fault 'fire'"),
+    ],
+)
+def test_a_question_about_what_there_is_not_is_refused(capsys, options, said):
+    assert cli.main(["doctor", *options]) == 254
+    assert said in capsys.readouterr().err
+
+
+def test_the_machine_is_told_with_remedies(monkeypatch):
+    monkeypatch.setattr(machine.shutil, "which", lambda *_, **__: None)
+    facts = machine.facts()
+    assert int(facts["cores"].value) >= 1
+    assert facts["tc"].remedy == "apt-get install iproute2 (Debian, Ubuntu)"
+    assert facts["user namespaces"].remedy == "apt-get install util-linux"
+
+
+def test_hosts_are_a_column_of_their_own(monkeypatch, capsys):
+    monkeypatch.setattr(local, "probe", lambda: ALL)
+    monkeypatch.setattr(doctor, "_shim_refusals", dict)
+    monkeypatch.setattr(ssh, "probe", lambda *_: ALL)
+    clusters = json.loads(say(capsys, "--node", "ann@db1", "--json")[1])["clusters"]
+    assert clusters["ssh"]["faults"]["latency"]["by"] == "netem"

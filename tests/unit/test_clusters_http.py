@@ -206,7 +206,7 @@ def test_what_nobody_asked_for_ends_a_kept_connection():
 def test_two_hundred_clients():
     async def main():
         async with serving(echo) as (server, dial):
-            clients = [transport(dial) for _ in range(200)]
+            clients = [HttpTransport(dial, Echo(), lambda _: None, 30) for _ in range(200)]
 
             async def work(number):
                 for turn in range(5):

@@ -311,3 +311,34 @@ def test_what_takes_too_long_is_ended(monkeypatch):
         await talk.close()
 
     run(CommandReach(here), script)
+
+
+def test_a_refresh_in_the_middle_of_a_change_neither_loses_it_nor_overlaps_it():
+    """A node that is started while a fault is written gets what is wanted last, and never two scripts at once."""
+
+    class Slow(Reached):
+        busy: frozenset = frozenset()
+
+        async def run(self, node, argv, stdin=""):
+            assert node not in self.busy, "two commands at once"
+            self.busy |= {node}
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.busy -= {node}
+            return await super().run(node, argv, stdin)
+
+    slow = Slow()
+
+    async def script(network):
+        await network.apply(rules(n1_n2=CUT))
+        await asyncio.gather(
+            network.apply(rules(n1_n2=SLOW)),
+            network.refresh("n1"),
+            network.apply(rules(n1_n3=CUT)),
+            network.refresh("n1"),
+        )
+
+    run(Network(slow, ADDRESSES, NETEM), script)
+    last = [stdin for node, what, stdin in slow.log if (node, what) == ("n1", "sh")][-1]
+    assert "parent 5b:10 pfifo" in last
+    assert "parent 5b:11 blackhole" in last

@@ -38,20 +38,22 @@ def test_a_node_does_what_arrives_there():
             ("n3", "n2"): LinkRule(blocked=True, delay_ms=5),
         }
     )
-    assert nfqueue.state(rules, "n2", PEERS, SHAPES).peers == {"10.0.0.1": LinkRule(delay_ms=5)}
-    with_blocked = nfqueue.state(rules, "n2", PEERS, (*SHAPES, "blocked")).peers
+    assert nfqueue.state(rules, "n2", PEERS, lambda _: SHAPES).peers == {"10.0.0.1": LinkRule(delay_ms=5)}
+    with_blocked = nfqueue.state(rules, "n2", PEERS, lambda _: (*SHAPES, "blocked")).peers
     assert with_blocked == {"10.0.0.1": LinkRule(delay_ms=5), "10.0.0.3": LinkRule(blocked=True)}
-    assert nfqueue.state(rules, "n3", PEERS, SHAPES).peers == {}
+    assert nfqueue.state(rules, "n3", PEERS, lambda _: SHAPES).peers == {}
 
 
 def test_only_what_is_done_here_needs_the_queue():
     """A rate is for tc; a shape of a jitter that there is not does nothing."""
     for rule in (LinkRule(rate_kbit=64), LinkRule(distribution="normal", delay_correlation=0.5)):
-        assert nfqueue.state(Ruleset({("n1", "n2"): rule}), "n2", PEERS, SHAPES).peers == {}
+        assert nfqueue.state(Ruleset({("n1", "n2"): rule}), "n2", PEERS, lambda _: SHAPES).peers == {}
     for name in ("delay_ms", "jitter_ms", "loss", "duplicate", "reorder", "corrupt", "reset"):
         rules = Ruleset({("n1", "n2"): LinkRule(**{name: 0.5})})
-        assert nfqueue.state(rules, "n2", PEERS, (*SHAPES, "reset")).peers
-    assert nfqueue.state(Ruleset({("n1", "n2"): LinkRule(reset=0.5)}), "n2", PEERS, SHAPES).peers == {}
+        assert nfqueue.state(rules, "n2", PEERS, lambda _: (*SHAPES, "reset")).peers
+    assert (
+        nfqueue.state(Ruleset({("n1", "n2"): LinkRule(reset=0.5)}), "n2", PEERS, lambda _: SHAPES).peers == {}
+    )
 
 
 def test_a_segment_becomes_the_end_of_its_connection():

@@ -1,5 +1,7 @@
 """Leader election: sections 5.2 and 5.4.1 of the paper, one test for each rule."""
 
+from dataclasses import replace
+
 import pytest
 
 from raft.core import (
@@ -284,3 +286,58 @@ def test_a_single_node_elects_itself():
     settle(core)
     assert core.role.name == "leader"
     assert core.commit_index == 1
+
+
+def test_a_refusal_that_comes_twice_is_one():
+    core = core_of()
+    core.tick(core.deadline_us)
+    settle(core)
+    for _ in range(2):
+        core.step(VoteReply("b", "a", core.term, granted=False), core.now_us)
+    assert core.role.refused == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"election_timeout_us_min": 9, "election_timeout_us_max": 8}, "give a positive minimum"),
+        ({"heartbeat_us": 150_000}, "must be positive and below"),
+        ({"lease_drift_max": 1.0}, "lease_drift_max 1.0 must be in"),
+        ({"pending_reads_max": 0}, "pending_reads_max 0 must be at least 1"),
+    ],
+)
+def test_options_under_which_nothing_could_last_are_refused(options, why):
+    with pytest.raises(ValueError, match=why):
+        Options(**options)
+
+
+@pytest.mark.parametrize("pre", [False, True])
+@pytest.mark.parametrize(
+    ("last", "priority", "transfer", "granted"),
+    [
+        ((2, 1), 0, False, False),  # as good a log, and less wanted
+        ((2, 1), 5, False, True),
+        ((3, 1), 0, False, True),  # a better log
+        ((2, 1), 0, True, True),  # the leader itself says so
+    ],
+)
+def test_of_equally_good_logs_that_of_the_higher_priority_gets_the_vote(
+    pre, last, priority, transfer, granted
+):
+    core = core_of(1, 1, term=3, options=replace(PLAIN, priority=5))
+    core.step(RequestVote("b", "a", 4, *last, pre, transfer, priority), 1)
+    (reply,) = [message for message in settle(core)[0] if isinstance(message, VoteReply)]
+    assert reply.granted == granted
+
+
+def test_who_may_not_lead_has_no_priority():
+    core = core_of(1, 1, term=3, names=("b", "c"), options=replace(PLAIN, priority=5))
+    core.step(RequestVote("b", "a", 4, 2, 1), 1)
+    (reply,) = [message for message in settle(core)[0] if isinstance(message, VoteReply)]
+    assert reply.granted
+
+
+def test_a_candidate_tells_its_priority():
+    core = core_of(options=replace(PLAIN, priority=7))
+    core.tick(core.deadline_us)
+    assert {message.priority for message in settle(core)[0]} == {7}

@@ -1,5 +1,7 @@
 """Joint consensus: section 6."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -172,6 +174,18 @@ def test_a_learner_that_lags_is_not_promoted():
     assert core.change_config(["a", "b", "c", "d"], now_us=core.now_us) == 103
 
 
+def test_a_learner_that_was_never_heard_of_or_went_silent_is_not_promoted():
+    core = leader()
+    core.change_config(["a", "b", "c"], ["d"], now_us=core.now_us)
+    settle(core)
+    ok(core, "b", 2)
+    assert "d has not caught up" in core.change_config(["a", "b", "c", "d"], now_us=core.now_us)
+    ok(core, "d", 2)
+    later_us = core.now_us + core.options.election_timeout_us_max + 1
+    assert "d has not caught up" in core.change_config(["a", "b", "c", "d"], now_us=later_us)
+    assert core.change_config(["a", "b", "c", "d"], now_us=core.now_us - later_us) == 3
+
+
 def test_a_transfer_to_a_member_that_leaves_is_forgotten():
     core = leader()
     core.change_config(["a", "b", "c"], ["d"], now_us=core.now_us)
@@ -210,3 +224,44 @@ def test_a_cluster_is_replaced_node_by_node_under_load():
     world.after_event = None
     world.run(ms=1000)
     assert world.call(world.leader(), Get("x")).value == 1
+
+
+def test_what_is_committed_before_a_change_does_not_finish_it():
+    core = leader()
+    core.propose(b"x", core.now_us)
+    assert not core.is_changing_config
+    assert core.change_config(["a", "d"], now_us=core.now_us) == 3
+    settle(core)
+    ok(core, "b", 2)
+    assert core.commit_index == 1  # from the moment it is in the log, the new voters count too
+    ok(core, "d", 2)
+    assert core.commit_index == 2
+    assert core.is_changing_config
+    assert core.config_index == 3
+
+
+def test_learners_that_have_caught_up_become_voters_by_themselves():
+    core = leader()
+    core.options = replace(core.options, promotes_learners=True)
+    core.change_config(["a", "b", "c"], ["d", "e"], now_us=core.now_us)
+    settle(core)
+    ok(core, "b", 2)
+    for _ in range(100):
+        core.propose(b"x", core.now_us)
+    settle(core)
+    ok(core, "b", 102)
+    ok(core, "d", 102)
+
+    def heartbeat():
+        core.tick(core.heartbeat_us)
+        settle(core)
+
+    heartbeat()
+    assert (core.voters, core.config.learners) == (("a", "b", "c", "d"), ("e",))
+    heartbeat()  # one change at a time
+    assert core.config.outgoing == ("a", "b", "c")
+    for index in (103, 104):
+        for peer in ("b", "c", "d"):
+            ok(core, peer, index)
+    heartbeat()  # e lags: nothing to do
+    assert (core.voters, core.config) == (("a", "b", "c", "d"), Config(("a", "b", "c", "d"), (), ("e",)))

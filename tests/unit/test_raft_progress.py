@@ -1,5 +1,6 @@
 """What a leader knows of a follower."""
 
+from raft.core import Config, Snapshot
 from raft.core.progress import Progress
 
 
@@ -61,3 +62,13 @@ def test_a_hint_above_the_rejected_index_still_goes_back():
     progress = Progress(9)
     assert progress.rejected(8, 30)
     assert progress.next_index == 8
+
+
+def test_what_is_told_of_a_follower():
+    progress = Progress(1)
+    assert (progress.state, progress.inflight, progress.inflight_bytes) == ("probe", 0, 0)
+    progress.accepted(0)
+    progress.sent(3, 100)
+    assert (progress.state, progress.inflight, progress.inflight_bytes) == ("replicate", 1, 100)
+    progress.snapshot = Snapshot(9, 1, Config(), b"")
+    assert progress.state == "snapshot"

@@ -240,3 +240,51 @@ def test_questions_to_a_former_leader_are_forgotten():
     core.step(AppendEntries("c", "a", 4, 0, 0, 0, 0, ()), 3)
     core.step(ReadIndexReply("b", "a", 4, ask.read_id, 0), 3)
     assert settle(core)[1] == []
+
+
+def test_a_transfer_under_way_keeps_a_late_answer_from_renewing_the_lease():
+    core = lead(core_of(lease_reads=True))
+    ok(core, "b", 1, read_seq=core.role.read_seq)
+    settle(core)
+    core.tick(core.heartbeat_us)
+    settle(core)
+    assert core.transfer("b", core.now_us)
+    ok(core, "c", 1, read_seq=core.role.read_seq)
+    settle(core)
+    assert core.role.lease_us == 0
+    assert len(core.role.sent_us) == 0
+
+
+def test_an_answer_to_nobodys_question_is_dropped():
+    core = follower()
+    core.step(ReadIndexReply("b", "a", core.term, 12345, 1), core.now_us)
+    assert core.ready() is None
+
+
+def test_answered_reads_wait_for_each_their_own_index():
+    core = follower()
+    for context in ("early", "late"):
+        assert core.read(context, core.now_us)
+    first, second = sorted(core.role.asked_reads)
+    core.step(ReadIndexReply("b", "a", core.term, first, core.commit_index), core.now_us)
+    core.step(ReadIndexReply("b", "a", core.term, second, core.commit_index + 9), core.now_us)
+    assert [context for context, _ in settle(core)[1]] == ["early"]
+    assert settle(core)[1] == []
+
+
+def test_who_is_no_leader_gives_no_index():
+    core = follower()
+    settle(core)
+    core.step(ReadIndex("c", "a", core.term, 1), core.now_us)
+    assert core.ready() is None
+
+
+def test_questions_of_followers_are_bounded_at_the_leader_while_nobody_confirms_that_it_leads():
+    core = lead(core_of(pending_reads_max=2))
+    ok(core, "b", 1)
+    settle(core)
+    for read_id in range(9):
+        core.step(ReadIndex("c", "a", core.term, read_id), core.now_us)
+        settle(core)
+    rounds = [len(one.contexts) for one in core.role.read_rounds]
+    assert sum(rounds) + len(core.role.waiting_reads) == 2

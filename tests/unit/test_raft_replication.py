@@ -336,3 +336,41 @@ def test_figure_8_an_entry_of_an_earlier_term_is_not_committed_by_counting():
     ok(s1, "b", 3)
     ok(s1, "c", 3)
     assert s1.commit_index == 3
+
+
+def test_a_bug_that_goes_on_past_what_cannot_be_lowers_its_commit_index():
+    """The systems that had those bugs did not notice either: the checkers are to."""
+
+    class Unguarded(Core):
+        __slots__ = ()
+
+        def _impossible(self, what):
+            pass
+
+    core = Unguarded(
+        "a", NAMES, Saved(HardState(3), entries_of(1, 1)), random=lambda: 0.5, now_us=0, options=Options()
+    )
+    core.commit_index = 2
+    core.step(AppendEntries("b", "a", 3, 1, 1, 2, 0, entries_of(3, first=2)), 0)
+    assert [entry.term for entry in core.log.entries] == [1, 3]
+    assert core.commit_index == 2
+
+
+def test_what_waits_to_be_committed_is_bounded_in_number_and_size():
+    core = core_of(1, names=("a", "b", "c"), uncommitted_entries_max=4, uncommitted_bytes_max=10)
+    lead(core)
+    assert not core.is_full
+    core.propose(b"12345", core.now_us)
+    core.propose(b"67890", core.now_us)
+    assert core.is_full  # ten bytes
+    settle(core)
+    ok(core, "b", 3)
+    settle(core)
+    assert not core.is_full  # of which five are committed, with what was there before
+    assert core.role.uncommitted_bytes == 5
+    for _ in range(3):
+        core.propose(b"", core.now_us)
+    assert core.is_full  # four entries
+    core.step(VoteReply("b", "a", core.term + 1, granted=False), core.now_us)
+    assert core.uncommitted == 4
+    assert core.is_full

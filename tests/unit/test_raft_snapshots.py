@@ -225,3 +225,25 @@ def test_replies_about_other_snapshots_and_rejections_in_between_change_nothing(
     core.step(SnapshotReply("x", "a", core.term, 3, 4, 0), core.now_us)
     core.step(AppendReply("b", "a", core.term, False, 4, 1, 1, 0), core.now_us)
     assert messages(core) == []
+
+
+def test_a_snapshot_that_came_too_late_is_not_taken():
+    """The leader's was there first: there is nothing left of what this one would cover."""
+    core = core_of(1, 1, snapshot=Snapshot(5, 1, CONFIG, b""))
+    drain(core)
+    core.compact(5, b"late")
+    core.compact(4, b"later")
+    assert core.snapshot == Snapshot(5, 1, CONFIG, b"")
+
+
+def test_a_configuration_that_a_snapshot_covers_is_forgotten_with_the_log():
+    core = core_of(1, snapshot=Snapshot(5, 1, CONFIG, b""), snapshot_trailing=0)
+    config = Entry(7, 9, EntryKind.CONFIG, b'[["a","b"],[],[]]')
+    core.step(AppendEntries("b", "a", 9, 6, 1, 7, 0, (config,)), 0)
+    drain(core)
+    assert core.voters == ("a", "b")
+    core.compact(7, b"state")
+    assert core.snapshot.config == Config(("a", "b"))
+    assert (core.voters, core.config_index) == (("a", "b"), 7)
+    core.step(AppendEntries("b", "a", 9, 7, 9, 7, 0, ()), 0)
+    assert core.voters == ("a", "b")

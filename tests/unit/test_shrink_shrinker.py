@@ -161,3 +161,17 @@ def test_no_progress_shrinks_too_and_stays_a_lack_of_progress(monkeypatch):
     assert {event.start_ms for event in shrunk.plan.liveness.outside} == {
         math.ceil(shrunk.plan.config.time_limit_s * 1000)
     }
+
+
+@pytest.mark.slow
+def test_a_broken_invariant_that_no_client_has_seen_is_shrunk_as_well():
+    config = Config(nodes=3, time_limit_s=2.0, rate_hz=20.0, recovery_s=0.3, bug="vote-twice")
+    runs = (attempt(plan) for seed in range(40) if (plan := plans.draw(config, seed=seed)))
+    seed, run = next(
+        (n, r) for n, r in enumerate(runs) if r.violations and r.violations[0].what.startswith("invariant")
+    )
+    shrunk = shrink(plans.draw(config, seed=seed), Budget(seconds=240.0, attempts=150))
+    assert shrunk.attempt.violations[0].what == run.violations[0].what == "invariant Monotonic Vote"
+    assert len(shrunk.plan.ops) <= 12
+    assert len(shrunk.plan.faults) <= 5
+    assert "Monotonic Vote: " in story.tell(shrunk.plan)

@@ -86,9 +86,27 @@ def test_a_fast_clock_fires_timers_early_and_never_jumps():
     loop.run_forever()
     assert log[-1] == 800_000
     assert host.now_us() == 1_000_000
-    assert host.wall_us() == 6_000_000
+    assert host.wall_us() == 5_800_000
     host.set_clock(ClockRule())
-    assert host.now_us() == host.wall_us() == 1_000_000
+    assert (host.now_us(), host.wall_us()) == (1_000_000, 800_000), "the wall clock is right again"
+
+
+@pytest.mark.parametrize("drift_ppm", [-600_000, -3, 3, 1_000, 333_333, 2_000_000])
+def test_a_timer_that_fires_finds_that_its_time_has_come(drift_ppm):
+    """Or a program that waits for a time would ask for the rest of it for ever, at one moment of true time."""
+    loop, _, host, _ = make_host()
+    loop.now_us = 12_345
+    host.set_clock(ClockRule(timer_drift_ppm=drift_ppm))
+    late = []
+
+    def due(deadline_us):
+        late.append(host.now_us() - deadline_us)
+
+    for delay_us in (1, 2, 3, 999, 10_001, 123_457):
+        host.call_later(delay_us, due, host.now_us() + delay_us)
+    loop.run_forever()
+    assert len(late) == 6
+    assert min(late) >= 0
 
 
 def test_records_that_were_damaged_are_told_from_a_torn_tail():

@@ -1,6 +1,7 @@
 """The virtual asyncio world: connections, crashes, clocks and chance, and what it refuses."""
 
 import asyncio
+import datetime as dt
 import os
 import random
 import socket
@@ -262,6 +263,21 @@ def test_clocks_and_chance_are_virtual_and_the_real_ones_come_back():
     other.hosts["n1"].skew_us = 5_000_000
     other.run(test)
     assert seen == first
+
+
+def test_dates_are_virtual_too_and_the_real_ones_come_back():
+    seen = []
+
+    async def test():
+        await asyncio.sleep(90)
+        naive, today = dt.datetime.now(), dt.date.today()  # noqa: DTZ005, DTZ011 - programs do that
+        seen.append((naive, dt.datetime.now(dt.UTC), today))
+
+    before = dt.datetime.now(dt.UTC)
+    World(1).run(test)
+    began = dt.datetime.fromtimestamp(EPOCH_S + 90, dt.UTC)
+    assert seen == [(began.replace(tzinfo=None), began, began.date())]
+    assert dt.datetime.now(dt.UTC) - before < dt.timedelta(hours=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""The compiled search for one register whose values repeat, from columns to a verified order.
+
+Rules of this module
+    1. Needs numpy and numba. It makes no operation objects: a yes is verified by `checkers.zones.check_order` on
+       the columns; a no is explained by whoever asks, from operations.
+    2. What is left out here is left out by the arguments of `checkers.problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from checkers import fast, zones
+from checkers.compiled_search import Race, kernel_replay, kernels
+from checkers.problem import GENERAL, OVERWRITE, PURE
+from checkers.registers import OrderError, RegisterColumns
+from checkers.search import Meter, Outcome
+from checkers.zones import CAS, DIFFERS, NEVER, READ, WRITE
+
+_NO_VALUE = -2
+_FORMS = np.array([kernels.READS, kernels.WRITES, kernels.CAS, kernels.DIFFERS])
+_EFFECTS = np.array([PURE, OVERWRITE, GENERAL, PURE])
+
+
+class RegisterSearch:
+    """The search of one key of register columns (arrays).
+
+    Args:
+        columns: of all keys.
+        places: which operations are the key's, in the order of calls.
+        initial: number of its initial value.
+    """
+
+    def __init__(self, columns: RegisterColumns, places: Any, initial: int) -> None:
+        f, a, b = columns.f[places], columns.a[places], columns.b[places]
+        kept = needed(f, a, b, columns.ret[places])
+        self.count = len(places)
+        self.f, self.a, self.b = f[kept], a[kept], b[kept]
+        self.call, self.ret = columns.call[places][kept], columns.ret[places][kept]
+        self.initial = initial
+        self.race = self._race()
+
+    def _race(self) -> Race:
+        f, a, b = self.f, self.a, self.b
+        two = (f == CAS) | (f == DIFFERS)
+        asked = np.unique(np.append(a[(f != WRITE) & (a >= 0)], self.initial))
+        # Values that nobody asks for are one: the number after those that somebody does.
+        other = len(asked)
+        first = _numbered(asked, a, other)
+        second = np.where(two, _numbered(asked, b, other), 0)
+        silent = (f == READ) & (a < 0)
+        first = np.where(silent, _NO_VALUE, first)
+        # A read that says nothing is possible in every state: it differs from what is no state.
+        form = np.where(silent, DIFFERS, f)
+        size = other + 4
+        codes, kind = np.unique((form * size + (first + 3)) * size + second, return_inverse=True)
+        code = np.stack((_FORMS[codes // (size * size)], codes // size % size - 3, codes % size), axis=1)
+        return Race(
+            np.ascontiguousarray(self.call),
+            np.ascontiguousarray(self.ret),
+            kind.astype(np.int64),
+            _EFFECTS[codes // (size * size)],
+            np.zeros((1, 1), np.int32),
+            np.ascontiguousarray(code, np.int64),
+            int(np.searchsorted(asked, self.initial)),
+        )
+
+    def run(self, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
+        """Searches, and verifies a yes.
+
+        Raises:
+            OrderError: where the order found does not hold, which is a fault of this package.
+        """
+        order, outcome = self.race.run(meter, orders)
+        if outcome.valid:
+            self._verify(self._order(order))
+        return outcome
+
+    def _order(self, order: str) -> Any:
+        fast.prepare("replay")
+        found, count, spot, rank = kernel_replay.replay(
+            self.race.task, self.race.initial, self.race.chosen(order)
+        )
+        if count < 0:
+            raise OrderError(f"operation {-1 - count} has no place in the order that was found")
+        put = found[:count]
+        inserted = np.flatnonzero(rank)
+        places = np.concatenate((put, inserted))
+        spots = np.concatenate((np.arange(count), spot[inserted]))
+        chosen = np.concatenate((np.ones(count, np.int64), np.zeros(len(inserted), np.int64)))
+        turns = np.concatenate((np.zeros(count, np.int64), rank[inserted]))
+        return np.ascontiguousarray(places[np.lexsort((turns, chosen, spots))])
+
+    def _verify(self, order: Any) -> None:
+        zero, n = np.zeros(1, np.int64), len(self.f)
+        bad = fast.compiled(zones, "check_order")(
+            order, self.f, self.a, self.b, self.call, self.ret, np.zeros(n, np.int64), zero,
+            np.array([self.initial], np.int64), np.array([-1], np.int64), np.zeros(n, np.int64),
+        )  # fmt: skip
+        if bad < 0:
+            raise OrderError(f"operation {-1 - bad} does not fit into the order that was found")
+
+
+def _numbered(asked: Any, values: Any, other: int) -> Any:
+    """The place of each value among those asked for, ``other`` where it is not one of them."""
+    at = np.searchsorted(asked, values)
+    there = asked[np.minimum(at, len(asked) - 1)] == values
+    return np.where(there, at, other)
+
+
+def needed(f: Any, a: Any, b: Any, ret: Any) -> Any:
+    """Which operations must stay; see `checkers.problem`."""
+    lost = ret >= NEVER
+    kept = ~(lost & (f == READ))
+    if (f == DIFFERS).any() or not lost.any():
+        return kept
+    observed = set(a[~lost & (f != WRITE) & (a >= 0)].tolist())
+    sources: dict[int, list[int]] = {}
+    for place in np.flatnonzero(lost & (f == CAS)).tolist():
+        sources.setdefault(int(b[place]), []).append(int(a[place]))
+    todo = [old for new in sources if new in observed for old in sources[new]]
+    while todo:
+        value = todo.pop()
+        if value not in observed:
+            observed.add(value)
+            todo.extend(sources.get(value, ()))
+    for place in np.flatnonzero(lost & kept).tolist():
+        kept[place] = int(b[place] if f[place] == CAS else a[place]) in observed
+    return kept

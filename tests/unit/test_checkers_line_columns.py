@@ -1,0 +1,127 @@
+"""Histories that are scanned into columns: the same as those that are read line by line, or not scanned at all."""
+
+import random
+
+import pytest
+
+from checkers import (
+    History,
+    Op,
+    check_linearizable,
+    encode_header,
+    encode_op,
+    fast,
+    formats,
+    linear,
+    model_by_name,
+)
+from checkers.columns import register_columns
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not fast.installed(), reason="numpy and numba are not installed (extra 'fast')"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _always(monkeypatch):
+    for name in ("_SCAN_BYTES_COLD", "_SCAN_BYTES_WARM", "_SCAN_BYTES_LOADED"):
+        monkeypatch.setattr(formats, name, 1)
+
+
+def lines_of(rng, values, *, notes=True):
+    """Reads, writes, cas and deletes of some keys, with notes between, lost and refused ones, and equal times."""
+    lines, open_, process, time_ns = [], {}, 0, 1
+    while len(lines) < 60 or open_:
+        time_ns += rng.randrange(2)
+        if notes and rng.random() < 0.05:
+            lines.append(
+                Op(len(lines), time_ns, "nemesis", "info", "kill", None, {"nodes": ["n1"], "x": None})
+            )
+        elif len(lines) < 60 and (not open_ or rng.random() < 0.5):
+            f = rng.choice(("read", "write", "cas", "delete"))
+            value = {"write": rng.choice(values), "cas": [rng.choice(values), rng.choice(values)]}.get(f)
+            open_[process] = (f, rng.choice(("x", "y", None)), value)
+            lines.append(Op(len(lines), time_ns, process, "invoke", *open_[process], None, "n1"))
+            process += 1
+        elif open_:
+            who = rng.choice(sorted(open_))
+            f, key, value = open_.pop(who)
+            kind = rng.choice(("ok", "ok", "info", "fail"))
+            value = rng.choice([*values, None]) if f == "read" and kind == "ok" else value
+            error = rng.choice(("mismatch", "refused")) if kind == "fail" else None
+            lines.append(Op(len(lines), time_ns, who, kind, f, rng.choice((key, None)), value, error))
+    return lines
+
+
+def bodies(lines, model="kv"):
+    return encode_header(model) + b"".join(map(encode_op, lines))
+
+
+@pytest.mark.parametrize("values", [(1, 2, 30), ("a", "bc", "é"), (1, None, "1", True)])
+def test_scanned_is_as_read(values):
+    """The same lines, and the same columns but for how values are numbered."""
+    for seed in range(150):
+        lines = lines_of(random.Random(seed), values)
+        scanned = formats.parse_history(bodies(lines))
+        assert type(scanned.lines).__name__ == "ScannedLines"
+        assert scanned.timed
+        assert [scanned.lines[n] for n in range(len(lines))] == lines
+        assert scanned.lines.client_fs() == {op.f for op in lines if op.process != "nemesis"}
+        model = model_by_name("kv")
+        one, other = register_columns(scanned, model), register_columns(History.of(lines), model)
+        if one is None:
+            continue  # then the lines are looked at one by one, as ever
+        assert one.keys == other.keys
+        for name in ("f", "call", "ret", "key"):
+            assert getattr(one, name).tolist() == getattr(other, name).tolist(), (name, seed)
+        renamed = {}
+        for name in ("a", "b"):
+            for mine, theirs in zip(getattr(one, name).tolist(), getattr(other, name).tolist(), strict=True):
+                assert renamed.setdefault(mine, theirs) == theirs, (name, seed)
+        assert len(set(renamed.values())) == len(renamed)
+        assert list(scanned.lines) == lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"index": 0,"time_ns":1,"process":0,"type":"invoke","f":"read"}',
+        b'{"time_ns":1,"process":0,"type":"invoke","f":"read"}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"write","value":"a\\u0062"}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"write","value":1.0}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"write","value":01}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"write","value":-0}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"write","value":{"a":1}}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"write","value":[1,2,3]}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"write","other":1}',
+        b'{"index":0,"time_ns":1,"process":"nemesis","type":"invoke","f":}',
+        b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"wri',
+    ],
+)
+def test_what_is_unusual_is_left_to_the_reader(line):
+    """It then says what is wrong, or copes."""
+    from checkers.line_columns import scan  # noqa: PLC0415  (imports numba)
+
+    assert scan(encode_op(Op(0, 0, 0, "invoke", "read")) + line + b"\n") is None
+
+
+def test_columns_are_kept_beside_the_file(tmp_path, monkeypatch):
+    """They are used while the file is the same, and not a moment longer."""
+    monkeypatch.setattr(formats, "_KEEP_BYTES", 1)
+    monkeypatch.setattr(linear, "_COLUMNS_LINES_LOADED", 1)
+    file = tmp_path / "history.jsonl"
+
+    def write(last):
+        rows = [("invoke", "write", 1), ("ok", "write", 1), ("invoke", "read", None), ("ok", "read", last)]
+        lines = [Op(n, n + 1, 0, kind, f, None, value) for n, (kind, f, value) in enumerate(rows)]
+        file.write_bytes(bodies(lines, "register"))
+
+    write(1)
+    assert check_linearizable(formats.read_history(file), "register").valid == "valid"
+    assert (tmp_path / "history.jsonl.columns").exists()
+    assert check_linearizable(formats.read_history(file), "register").valid == "valid"
+    write(2)
+    assert check_linearizable(formats.read_history(file), "register").valid == "invalid"
+    (tmp_path / "history.jsonl.columns").write_bytes(b"nonsense")
+    assert check_linearizable(formats.read_history(file), "register").valid == "invalid"

@@ -1,0 +1,248 @@
+"""Generators beyond their doctests: purity, time, ties, what is wrong with one, and driving a run by one."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from harness import plan as plans
+from harness.config import Config
+from harness.execute import execute
+from harness.generators import (
+    GeneratorError,
+    after_ms,
+    any_of,
+    ask,
+    clients,
+    concurrent_keys,
+    cycle,
+    each_thread,
+    imperfect,
+    lift,
+    limit,
+    mix,
+    nemesis,
+    on_update,
+    phases,
+    problems,
+    process_limit,
+    quick,
+    repeat,
+    reserve,
+    simulate,
+    sleep,
+    stagger,
+    synchronize,
+    time_limit,
+    until_ok,
+)
+from harness.generators.base import PENDING, Context, Draws
+from harness.progress import QuietProgress
+from harness.workloads import WORKLOADS, settings_of
+
+
+def fs(events):
+    return [event.f for event in events if event.kind == "invoke"]
+
+
+def test_being_asked_changes_nothing():
+    """A generator that was asked and not followed is asked again with the same answer, given the same chance."""
+    generator = mix(repeat(ask("a")), (ask("b", None, n) for n in range(5)), [ask("c"), ask("d")])
+
+    def answer():
+        context = Context.start(3)
+        context.dice = Draws(7)
+        return generator.op(context)[0]
+
+    assert answer() == answer() == answer()
+
+
+def test_the_same_seed_gives_the_same_operations_and_another_one_others():
+    def run(seed):
+        generator = limit(200, stagger(0.01, clients(mix(repeat(ask("r")), repeat(ask("w"))))))
+        return simulate(generator, concurrency=5, seed=seed, complete=imperfect)
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_no_process_has_two_operations_and_none_comes_back_after_an_unknown_outcome():
+    events = simulate(limit(500, repeat(ask("x"))), concurrency=4, nemesis=False, complete=imperfect)
+    open_, gone = set(), set()
+    for event in events:
+        assert event.process not in gone
+        if event.kind == "invoke":
+            assert event.process not in open_
+            open_.add(event.process)
+        else:
+            open_.discard(event.process)
+            if event.kind == "info":
+                gone.add(event.process)
+    assert gone
+
+
+def test_completions_come_before_operations_of_the_same_time():
+    """Else operations would be concurrent that need not be."""
+    events = simulate([ask("a"), synchronize(ask("b"))], concurrency=2, nemesis=False, complete=after_ms(0))
+    assert [(event.f, event.kind) for event in events] == [
+        ("a", "invoke"), ("a", "ok"), ("b", "invoke"), ("b", "ok"),
+    ]  # fmt: skip
+
+
+def test_phases_wait_for_every_thread():
+    events = simulate(phases(each_thread(ask("a")), each_thread(ask("b"))), concurrency=3, nemesis=False)
+    kinds = [(event.f, event.kind) for event in events]
+    assert kinds.index(("b", "invoke")) > max(n for n, one in enumerate(kinds) if one == ("a", "ok"))
+
+
+def test_a_sleeping_thread_is_busy_and_leaves_no_trace():
+    events = simulate([sleep(2), ask("a")], concurrency=1, nemesis=False)
+    assert [(event.f, event.time_us) for event in events if event.kind == "invoke"] == [("a", 2_000_000)]
+
+
+def test_ties_are_broken_by_chance_and_by_weight():
+    soon = any_of(repeat(ask("rare")), repeat(ask("often")), weights=(1, 9))
+    found = fs(quick(limit(1000, soon)))
+    assert 50 < found.count("rare") < 160
+
+
+def test_mix_does_not_get_stuck_on_a_part_that_waits():
+    """It goes on as soon as that part can."""
+    busy = mix(clients(repeat(ask("a"), 3)), nemesis(repeat(ask("b"), 3)))
+    found = fs(simulate(busy, concurrency=1))
+    assert sorted(found) == ["a", "a", "a", "b", "b", "b"]
+
+
+def test_reserve_gives_each_its_threads():
+    generator = limit(300, reserve(2, repeat(ask("w")), 1, repeat(ask("c")), repeat(ask("r"))))
+    by_thread = {(event.thread, event.f) for event in quick(generator, concurrency=5)}
+    assert by_thread == {(0, "w"), (1, "w"), (2, "c"), (3, "r"), (4, "r")}
+
+
+def test_time_limits_count_from_the_first_operation():
+    generator = [sleep(5), time_limit(1.0, stagger(0.1, repeat(ask("a"))))]
+    events = [event for event in simulate(generator, concurrency=1, nemesis=False) if event.kind == "invoke"]
+    assert events[0].time_us > 5_000_000
+    assert events[-1].time_us < events[0].time_us + 1_000_000
+
+
+def test_groups_of_threads_work_on_keys_of_their_own():
+    generator = concurrent_keys(3, range(6), lambda key: limit(12, repeat(ask("read"))))
+    events = quick(generator, concurrency=6)
+    assert sorted({event.key for event in events}) == list(range(6))
+    for key in range(6):
+        assert len({event.thread // 3 for event in events if event.key == key}) == 1
+    with pytest.raises(ValueError, match="no groups of 4"):
+        quick(concurrent_keys(4, range(3), lambda key: ask("read")), concurrency=6)
+
+
+def test_process_limit_bounds_how_many_processes_there_are():
+    generator = process_limit(7, repeat(ask("x")))
+    events = simulate(generator, concurrency=3, nemesis=False, complete=after_ms(1, "info"))
+    assert len({event.process for event in events}) <= 7
+
+
+def test_until_ok_ends_only_with_its_own_operation():
+    generator = any_of(until_ok(repeat(ask("mine"))), limit(20, repeat(ask("other"))))
+    outcomes = iter(["fail"] * 5 + ["ok"] * 100)
+    events = simulate(
+        generator, concurrency=2, nemesis=False, complete=lambda event, context: (10, next(outcomes), None)
+    )
+    assert [e for e in events if e.f == "mine" and e.kind == "ok"]
+
+
+def test_a_python_generator_is_run_once_and_only_as_far_as_needed():
+    made = []
+
+    def numbers():
+        for n in range(1000):
+            made.append(n)
+            yield ask("write", None, n)
+
+    assert len(quick(limit(5, numbers()))) == 5
+    assert len(made) <= 6
+
+
+def test_a_function_is_called_again_and_again_until_it_gives_none():
+    def make(context):
+        return [ask("a"), ask("b")] if context.time_us < 50_000 else None
+
+    events = simulate(lift(make), concurrency=1, nemesis=False, complete=after_ms(10))
+    assert fs(events) == ["a", "b"] * 3
+
+
+def test_what_is_wrong_with_a_generator_is_named():
+    assert problems(limit(50, clients(mix(repeat(ask("r")), repeat(ask("w")))))) == []
+    wrong = problems(limit(5, repeat(ask("read"))), client_fs=frozenset({"read"}))
+    assert wrong == ["'read' is asked of the nemesis, and is an operation of clients; wrap it in `clients`"]
+    assert (
+        "which can do read only" in problems(limit(1, clients(ask("raed"))), client_fs=frozenset({"read"}))[0]
+    )
+
+    class Busy:
+        def op(self, context):
+            event = ask("read").op(context)[0]
+            return (event if event is not PENDING else quick(ask("read"))[0]), self
+
+        def update(self, context, event):
+            return self
+
+    assert "which is busy with another operation" in problems(Busy(), concurrency=2)[0]
+
+    def broken():
+        raise RuntimeError("out of ideas")
+
+    assert "RuntimeError: out of ideas" in problems(broken)[0]
+
+
+def test_a_generator_that_waits_for_ever_is_an_error():
+    with pytest.raises(GeneratorError, match="nothing is going on"):
+        simulate(clients(on_update(lambda g, c, e: g, [])), concurrency=0) or simulate(
+            reserve(5, None, nemesis(ask("x"))), concurrency=2, nemesis=False
+        )
+
+
+def test_an_endless_generator_is_stopped():
+    with pytest.raises(GeneratorError, match="more than 100 operations"):
+        simulate(repeat(ask("a")), ops_max=100)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_has_a_plan_that_its_workers_can_do(name):
+    """Operations in order of time, for workers that there are, and the same again for the same seed."""
+    config = Config(workload=name, time_limit_s=5, seed=3)
+    plan = plans.draw(config)
+    assert plan.ops
+    assert [op.at_us for op in plan.ops] == sorted(op.at_us for op in plan.ops)
+    assert {op.worker for op in (*plan.ops, *plan.final)} <= set(range(config.concurrency))
+    assert plans.encode(plan) == plans.encode(plans.draw(config))
+    assert plans.encode(plan) != plans.encode(plans.draw(msgspec.structs.replace(config, seed=4)))
+    assert settings_of(config) == {n: o.default for n, o in WORKLOADS[name].options.items()}
+
+
+def test_a_run_is_driven_by_a_generator_and_replays_from_its_plan(tmp_path):
+    """The generator reads on until it has seen three values, which no plan could know."""
+    seen = set()
+
+    def stop(generator, context, event):
+        if event.kind == "ok" and event.f == "read" and event.value is not None:
+            seen.add(event.value)
+        return None if len(seen) >= 3 else generator.update(context, event)
+
+    writes = (ask("write", "x", n) for n in range(1000))
+    generator = on_update(stop, stagger(0.02, mix(cycle(ask("read", "x")), writes)))
+    plan = plans.draw(Config(seed=5, time_limit_s=20, faults=(), concurrency=4))
+    plan = msgspec.structs.replace(plan, ops=(), final=())
+    first = execute(plan, _directory(tmp_path, "first"), QuietProgress(), live=generator)
+    assert first.result["valid"] is True, first.report
+    assert len(seen) == 3
+    assert 4 <= first.result["ops"] < 500
+    stored = plans.read(first.run_dir / "plan.json")
+    assert len(stored.ops) == first.result["ops"]
+    again = execute(stored, _directory(tmp_path, "again"), QuietProgress())
+    assert again.result["history_sha256"] == first.result["history_sha256"]
+
+
+def _directory(tmp_path, name):
+    (tmp_path / name).mkdir()
+    return tmp_path / name
