@@ -20,7 +20,8 @@ Theory of operation
       stays ``info``: that it must happen at some time before infinity says nothing new of an operation that may always
       be the last one.
     - *An operation with one request that was answered ``ok``, and whose request is not in the log*: a lost update,
-      whatever the model says.
+      whatever the model says. *A blind write that was answered ``fail``, and whose request is in it*: a definite answer
+      that was wrong.
 
     An operation without requests (a read) is left as it is.
 """
@@ -30,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,7 +42,7 @@ from checkers.verdict import Verdict
 
 CHECKER = "linearizable-with-log"
 _BLIND = frozenset({"write", "put"})
-_LOST_SHOWN = 8
+_SHOWN = 8
 
 
 class LoggedRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -94,9 +96,25 @@ def read_log(path: Path) -> tuple[LoggedRequest, ...]:
     return tuple(requests)
 
 
-def narrowed(
-    history: History, requests: Iterable[LoggedRequest], *, bounds_writes: bool = True
-) -> tuple[History, Mapping[str, int], Sequence[int]]:
+class Narrowed(NamedTuple):
+    """A history as the log bounds it.
+
+    Attributes:
+        history: the narrower one.
+        left_out: how many operations never happened.
+        bounded: how many happened, and by when.
+        lost: indexes of the invocations of operations that were answered ``ok`` and are not in the log.
+        denied: of writes that were answered ``fail`` and are in it.
+    """
+
+    history: History
+    left_out: int
+    bounded: int
+    lost: tuple[int, ...]
+    denied: tuple[int, ...]
+
+
+def narrowed(history: History, requests: Iterable[LoggedRequest], *, bounds_writes: bool = True) -> Narrowed:
     """The history as the log bounds it.
 
     Args:
@@ -104,48 +122,31 @@ def narrowed(
         requests: of the whole run.
         bounds_writes: whether ``write`` and ``put`` have an effect whenever they are applied.
 
-    Returns:
-        The narrower history; how many operations were left out and how many bounded; and the indexes of the
-        invocations of operations that were answered ``ok`` without being in the log.
-
     Raises:
         HistoryError: a request belongs to no invocation of the history, so the log is not of this run.
     """
     by_op: dict[int, list[LoggedRequest]] = {}
     for request in requests:
         by_op.setdefault(request.op, []).append(request)
-    lines = history.lines
     ends = _completions(history, by_op)
+    found: dict[str, list[int]] = {"left out": [], "lost": [], "denied": []}
     drop: set[int] = set()
-    bounded: list[Op] = []
-    lost: list[int] = []
-    out = {"left out": 0, "bounded": 0}
+    happened: list[Op] = []
     for op, mine in by_op.items():
         call_place, end_place = ends[op]
-        end = None if end_place is None else lines[end_place]
-        in_log = [request for request in mine if request.index is not None]
-        if end is not None and end.type == "ok":
-            if len(mine) == 1 and not in_log:
-                lost.append(op)
-            continue
-        if end is not None and end.type != "info":
-            continue
-        places = {call_place} if end_place is None else {call_place, end_place}
-        call = lines[call_place]
-        if not in_log:
-            drop |= places
-            out["left out"] += 1
-        elif bounds_writes and history.timed and len(mine) == 1 and call.f in _BLIND:
-            at_ns = in_log[0].time_ns
-            if at_ns is not None:
-                drop |= places - {call_place}
-                bounded.append(_happened(call, end, max(at_ns, call.time_ns)))
-                out["bounded"] += 1
-    kept = [line for place, line in enumerate(lines) if place not in drop]
-    if bounded:
-        kept = sorted(kept + bounded, key=lambda line: line.time_ns)
+        call, end = history.lines[call_place], None if end_place is None else history.lines[end_place]
+        is_blind = bounds_writes and call.f in _BLIND and len(mine) == 1
+        what = _judged(end, mine, is_blind=is_blind)
+        if what in found:
+            found[what].append(op)
+        if what == "left out":
+            drop |= {call_place} if end_place is None else {call_place, end_place}
+        elif what == "bounded" and history.timed and mine[0].time_ns is not None:
+            drop |= set() if end_place is None else {end_place}
+            happened.append(_happened(call, end, max(mine[0].time_ns, call.time_ns)))
+    kept = [line for place, line in enumerate(history.lines) if place not in drop]
     narrower = History(
-        kept,
+        sorted(kept + happened, key=lambda line: line.time_ns) if happened else kept,
         source=history.source,
         timed=history.timed,
         bare_mismatch=history.bare_mismatch,
@@ -154,7 +155,18 @@ def narrowed(
         notes=history.notes,
         truncated=history.truncated,
     )
-    return narrower, out, sorted(lost)
+    lost, denied = (tuple(sorted(found[name])) for name in ("lost", "denied"))
+    return Narrowed(narrower, len(found["left out"]), len(happened), lost, denied)
+
+
+def _judged(end: Op | None, requests: Sequence[LoggedRequest], *, is_blind: bool) -> str:
+    """What the log says of an operation that ended so; see the module."""
+    is_logged = any(request.index is not None for request in requests)
+    if end is None or end.type == "info":
+        return "bounded" if is_logged and is_blind else "" if is_logged else "left out"
+    if end.type == "ok":
+        return "lost" if len(requests) == 1 and not is_logged else ""
+    return "denied" if is_logged and is_blind else ""
 
 
 def check_with_log(
@@ -165,29 +177,33 @@ def check_with_log(
     Raises:
         HistoryError: see `narrowed` and `check_linearizable`.
     """
-    narrower, counts, lost = narrowed(history, requests, bounds_writes=isinstance(model, Register))
-    verdict = check_linearizable(narrower, model, budget=budget)
-    evidence = verdict.evidence
-    if lost:
-        shown = ", ".join(map(str, lost[:_LOST_SHOWN])) + (", ..." if len(lost) > _LOST_SHOWN else "")
-        evidence = (
-            f"{len(lost)} operations were answered ok and are not in the committed log; invoked at index {shown}",
-            *evidence,
-        )
+    narrower = narrowed(history, requests, bounds_writes=isinstance(model, Register))
+    verdict = check_linearizable(narrower.history, model, budget=budget)
+    contradictions = (
+        *_contradiction(narrower.lost, "were answered ok and are not in the committed log"),
+        *_contradiction(narrower.denied, "were answered fail and are in the committed log"),
+    )
     return replace(
         verdict,
-        valid="invalid" if lost else verdict.valid,
+        valid="invalid" if contradictions else verdict.valid,
         checker=CHECKER,
-        cause=None if lost else verdict.cause,
-        evidence=evidence,
+        cause=None if contradictions else verdict.cause,
+        evidence=(*contradictions, *verdict.evidence),
         notes=(
             *verdict.notes,
             (
-                f"by the committed log {counts['left out']} operations of unknown outcome never happened, and "
-                f"{counts['bounded']} happened by the time at which their entry was committed"
+                f"by the committed log {narrower.left_out} operations of unknown outcome never happened, and "
+                f"{narrower.bounded} happened by the time at which their entry was committed"
             ),
         ),
     )
+
+
+def _contradiction(ops: Sequence[int], what: str) -> tuple[str, ...]:
+    if not ops:
+        return ()
+    shown = ", ".join(map(str, ops[:_SHOWN])) + (", ..." if len(ops) > _SHOWN else "")
+    return (f"operations that {what}: {len(ops)}, invoked at index {shown}",)
 
 
 def _happened(call: Op, end: Op | None, at_ns: int) -> Op:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
@@ -126,7 +126,7 @@ def check_online(recorder: Recorder, config: Config) -> tuple[Check, ...]:
     """What was known of the history while it was recorded; nothing where nobody looked."""
     if recorder.online is None:
         return ()
-    verdict = recorder.online.verdict()
+    verdict = replace(recorder.online.verdict(), checker="online")
     lines = verdict.lines()
     if verdict.valid == "invalid" and recorder.ops:
         lines.append(
