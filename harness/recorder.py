@@ -29,6 +29,8 @@ class Recorder:
         online: what checks the history while it is recorded, if anything does.
     """
 
+    online: Online | None = None
+
     def __init__(
         self,
         path: Path,
