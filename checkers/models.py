@@ -9,7 +9,8 @@ Rules of this module
        what the operation does *if* it takes effect.
     3. What a model says about itself beyond that only makes checking faster, or more exact:
        ``by_key`` (each key is an object of its own, checked apart), ``uses_mismatch`` (a refused
-       compare-and-set says that the value differed), ``effect`` (see `Effect`), ``register_code``
+       compare-and-set says that the value differed), ``uses_revisions``
+       (`Operation.revision` counts), ``effect`` (see `Effect`), ``register_code``
        (the object is a register, see `RegisterCode`). Leave out what you are not sure of.
 
 A user's own model is a class of ten lines:
@@ -38,6 +39,7 @@ from typing import Any, Protocol, runtime_checkable
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import History, HistoryError, Operation
 from checkers.objects import OBJECTS
+from checkers.revision_models import REVISION_MODELS
 from checkers.values import Map, freeze, show
 
 
@@ -73,6 +75,11 @@ def by_key(model: Model) -> bool:
 def uses_mismatch(model: Model) -> bool:
     """Whether ``step`` understands operations with the status ``mismatch``; False unless it says so."""
     return bool(getattr(model, "uses_mismatch", False))
+
+
+def uses_revisions(model: Model) -> bool:
+    """Whether ``step`` looks at the revisions that were told; False unless it says so."""
+    return bool(getattr(model, "uses_revisions", False))
 
 
 def effect_of(model: Model, operation: Operation) -> Effect:
@@ -351,6 +358,7 @@ MODELS: dict[str, Callable[[Any], Model]] = {
     "register": _register("register"),
     "string-kv": _string_kv,
     **OBJECTS,
+    **REVISION_MODELS,
 }
 
 
