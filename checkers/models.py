@@ -84,7 +84,7 @@ def uses_revisions(model: Model) -> bool:
 
 def effect_of(model: Model, operation: Operation) -> Effect:
     """The model's word on the operation's effect; GENERAL, which is always sound, where it is silent."""
-    if operation.status == "mismatch":
+    if operation.status == "mismatch" and not uses_revisions(model):
         return Effect.PURE
     say: Callable[[Operation], Effect] | None = getattr(model, "effect", None)
     return say(operation) if say is not None else Effect.GENERAL

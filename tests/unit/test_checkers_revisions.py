@@ -11,7 +11,9 @@ import pytest
 from checkers import History, HistoryError, Op, Operation, check_linearizable, model_by_name, revisions
 from checkers.effects import Inconsistent
 from checkers.oracle import is_linearizable
+from checkers.problem import NEVER, compile_problem
 from checkers.revision_models import RevisionRegister
+from checkers.search import Meter, search
 from checkers.values import freeze
 from checkers.witness import WitnessError, verify
 from raft import api
@@ -108,6 +110,15 @@ def test_they_agree_with_brute_force():
     assert counts[True] > HISTORIES // 3
     assert counts[False] > HISTORIES // 8
     assert counts[None] < HISTORIES // 3
+
+
+def test_the_search_agrees_with_brute_force():
+    """Where the order of revisions does not decide; a refused cas may settle which revision a lost write made."""
+    for seed in range(1_200):
+        model, operations = random_operations(random.Random(f"revisions {seed}"))
+        meter = Meter(10**6, 1 << 28, NEVER)
+        found = search(compile_problem(operations, model), meter)
+        assert found.valid is is_linearizable(operations, model), seed
 
 
 MUTANTS = {
