@@ -14,6 +14,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -46,7 +47,15 @@ def keeper(argv: Sequence[str]) -> list[str]:
 def kill(box: Box, node: str) -> None:
     """SIGKILL to the node, and wait for its end."""
     send(box, node, signal.SIGKILL)
-    _until(lambda: ended(box, node) is not None, f"{node} did not end")
+
+    def has_ended() -> bool:
+        if ended(box, node) is not None:
+            return True
+        if box.is_here:
+            send(box, node, signal.SIGKILL)  # the script may have been about to start it when we looked
+        return False
+
+    _until(has_ended, f"{node} did not end")
 
 
 def send(box: Box, node: str, number: signal.Signals) -> None:
@@ -54,7 +63,8 @@ def send(box: Box, node: str, number: signal.Signals) -> None:
     if box.is_here:
         for keeper_pid in _children(box.pid(node)):
             for pid in _children(keeper_pid):
-                os.kill(pid, number)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
     else:
         box.run(node, f"kill -{int(number)} $(cat {CONTROL}/pid)")
 
