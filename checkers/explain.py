@@ -197,6 +197,14 @@ def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: 
     return Explanation((first, *rest), figure)
 
 
+def explain_told(part: Sequence[Operation], model: Model, key: Hashable, count: int, why: str) -> Explanation:
+    """Operations that contradict each other by the revisions they told, and how."""
+    where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
+    first = f"{where}of {count} operations these contradict each other (model {model.name})"
+    shown = sorted(part, key=lambda operation: operation.call)
+    return Explanation((first, *_table(shown), why))
+
+
 def _failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
     meter = Meter(_CONFIGURATIONS_TOTAL, _BYTES_MAX, time.monotonic() + 3600)
     outcome = search(compile_problem(operations, model), meter)

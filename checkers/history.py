@@ -106,6 +106,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
         complete_index: `Op.index` of the completion, None where there is none.
         call_ns: time of the invocation in ns, None where the history has no times.
         ret_ns: time of the completion in ns, None where there is none.
+        revision: `Op.revision` of an ``ok`` or ``mismatch`` completion, None where the system did not tell.
     """
 
     process: int
@@ -120,6 +121,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
     complete_index: int | None = None
     call_ns: int | None = None
     ret_ns: int | None = None
+    revision: int | None = None
 
 
 class History:
@@ -272,6 +274,7 @@ def _operation(
         complete_index=None if end is None else end.index,
         call_ns=call.time_ns if history.timed else None,
         ret_ns=end.time_ns if history.timed and end is not None and status != "info" else None,
+        revision=end.revision if end is not None and status != "info" else None,
     )
 
 

@@ -20,19 +20,19 @@ Rules of this module
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from checkers import containers, fast
+from checkers import containers, fast, revisions
 from checkers.history import History, HistoryError, Op, Operation
-from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch
+from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch, uses_revisions
 from checkers.problem import NEVER, Problem, compile_problem
 from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
 from checkers.search import Levels, Meter, Outcome, search
 from checkers.values import show
 from checkers.verdict import Validity, Verdict
-from checkers.witness import replay, verify
+from checkers.witness import WitnessError, replay, verify
 from checkers.zones import FITS, VIOLATION
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED = 20_000, 5_000, 1_000
 _COLUMNS_OPERATIONS = 200
 
 #: What ``algorithm`` may be, beside ``auto``: which of them may decide.
-ALGORITHMS = ("auto", "zones", "containers", "search", "wgl-dfs", "jit-bfs")
+ALGORITHMS = ("auto", "zones", "containers", "revisions", "search", "wgl-dfs", "jit-bfs")
 _ORDERS = {"wgl-dfs": ("dfs",), "jit-bfs": ("bfs",)}
 _BOTH = ("dfs", "bfs")
 _PARTS = {"dfs": "deep", "bfs": "levelwise"}
@@ -130,6 +130,12 @@ def _groups(history: History, model: Model) -> dict[Hashable, list[Operation]]:
     return groups
 
 
+def _tells_revisions(history: History) -> bool:
+    lines: Any = history.lines
+    # Lines that were scanned into columns keep no revisions.
+    return not hasattr(lines, "columns") and any(op.revision is not None for op in lines)
+
+
 def _crashed(history: History, model: Model, error: Exception) -> Verdict:
     return Verdict(
         valid="unknown",
@@ -166,6 +172,8 @@ class _Check:
         self.parts: KeyParts | None = None
         self.clashes: dict[Hashable, list[int]] = {}
         self.found: dict[Hashable, containers.Found] = {}
+        self.misordered: dict[Hashable, revisions.Found] = {}
+        self.notes: list[str] = []
         self.places: dict[Hashable, Any] = {}
         self.backend: Backend = PLAIN
         self._prepare()
@@ -207,7 +215,9 @@ class _Check:
             left = self._by_zones()
         elif self.columns is None and self.algorithm in {"auto", "containers"}:
             left = self._by_containers()
-        if self.algorithm in {"zones", "containers"}:
+        if self.algorithm in {"auto", "revisions"}:
+            left = self._by_revisions(left)
+        if self.algorithm in {"zones", "containers", "revisions"}:
             self.undecided.update(dict.fromkeys(left, Outcome(None, 0, 0, "none", cause=_NOT_THIS)))
             left = []
         for key in left:
@@ -229,7 +239,7 @@ class _Check:
             unknown_keys=tuple(show(key, 40) for key in self.keys if key in self.undecided),
             evidence=explanation.lines if explanation else (),
             figure=explanation.figure if explanation else None,
-            notes=self.history.notes,
+            notes=(*self.history.notes, *self.notes),
         )
 
     def _by_zones(self) -> list[Hashable]:
@@ -274,6 +284,39 @@ class _Check:
                 self.failing[key] = None
                 self.found[key] = found
         return left
+
+    def _by_revisions(self, left: list[Hashable]) -> list[Hashable]:
+        """The keys that it cannot decide: see `checkers.revisions`."""
+        if not left or not by_key(self.model) or not _tells_revisions(self.history):
+            return left
+        still: list[Hashable] = []
+        for key in left:
+            operations = self._operations(key)
+            found = revisions.decide(operations, self.model)
+            if found is None or not self._accepts(found, key, operations):
+                still.append(key)
+                continue
+            self.algorithms.setdefault("revisions")
+            if not found.valid:
+                self.failing[key] = None
+                self.misordered[key] = found
+        return still
+
+    def _accepts(self, found: revisions.Found, key: Hashable, operations: Sequence[Operation]) -> bool:
+        """Whether what the revisions say is what the model says."""
+        if found.valid:
+            try:
+                verify(found.order, operations, self.model)
+            except WitnessError:
+                return False
+            return True
+        if not uses_revisions(self.model) and not self.notes:
+            where = "" if key is None else f"key {show(key, 40)}: "
+            self.notes.append(
+                f"{where}the revisions contradict each other, at which the model {self.model.name} does not look "
+                f"(use revision-register): {found.why}"
+            )
+        return uses_revisions(self.model)
 
     def _ready(self, part: str) -> None:
         """Loads or compiles a part; what that takes is no fault of the history."""
@@ -371,6 +414,8 @@ class _Check:
         key, outcome = next(iter(self.failing.items()))
         name = key if by_key(self.model) else None
         try:
+            if key in self.misordered:
+                return self._misordered(key, name)
             if key in self.found:
                 return self._wrong_values(key, name)
             if outcome is None:
@@ -402,6 +447,12 @@ class _Check:
         operations = self._operations(key)
         part = containers.smallest(operations, self.model, self.found[key])
         return explain_part(part, self.model, name, len(operations))
+
+    def _misordered(self, key: Hashable, name: Hashable) -> Explanation:
+        from checkers.explain import explain_told  # noqa: PLC0415
+
+        found = self.misordered[key]
+        return explain_told(found.clash, self.model, name, len(self._operations(key)), found.why)
 
     def _cause(self) -> str:
         key, outcome = next(iter(self.undecided.items()))

@@ -9,7 +9,8 @@ Rules of this module
        what the operation does *if* it takes effect.
     3. What a model says about itself beyond that only makes checking faster, or more exact:
        ``by_key`` (each key is an object of its own, checked apart), ``uses_mismatch`` (a refused
-       compare-and-set says that the value differed), ``effect`` (see `Effect`), ``register_code``
+       compare-and-set says that the value differed), ``uses_revisions``
+       (`Operation.revision` counts), ``effect`` (see `Effect`), ``register_code``
        (the object is a register, see `RegisterCode`). Leave out what you are not sure of.
 
 A user's own model is a class of ten lines:
@@ -38,6 +39,7 @@ from typing import Any, Protocol, runtime_checkable
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import History, HistoryError, Operation
 from checkers.objects import OBJECTS
+from checkers.revision_models import REVISION_MODELS
 from checkers.values import Map, freeze, show
 
 
@@ -75,9 +77,14 @@ def uses_mismatch(model: Model) -> bool:
     return bool(getattr(model, "uses_mismatch", False))
 
 
+def uses_revisions(model: Model) -> bool:
+    """Whether ``step`` looks at the revisions that were told; False unless it says so."""
+    return bool(getattr(model, "uses_revisions", False))
+
+
 def effect_of(model: Model, operation: Operation) -> Effect:
     """The model's word on the operation's effect; GENERAL, which is always sound, where it is silent."""
-    if operation.status == "mismatch":
+    if operation.status == "mismatch" and not uses_revisions(model):
         return Effect.PURE
     say: Callable[[Operation], Effect] | None = getattr(model, "effect", None)
     return say(operation) if say is not None else Effect.GENERAL
@@ -351,6 +358,7 @@ MODELS: dict[str, Callable[[Any], Model]] = {
     "register": _register("register"),
     "string-kv": _string_kv,
     **OBJECTS,
+    **REVISION_MODELS,
 }
 
 

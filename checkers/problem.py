@@ -27,7 +27,7 @@ from typing import Any
 
 from checkers.effects import Effect, Inconsistent
 from checkers.history import Operation
-from checkers.models import Model, RegisterCode, effect_of, register_code
+from checkers.models import Model, RegisterCode, by_key, effect_of, register_code, uses_revisions
 
 PURE, OVERWRITE, GENERAL = 0, 1, 2
 _EFFECTS = {Effect.PURE: PURE, Effect.OVERWRITE: OVERWRITE, Effect.GENERAL: GENERAL}
@@ -117,7 +117,12 @@ def _without_pure_infos(operations: Sequence[Operation], model: Model) -> tuple[
 
 
 def _compile_any(kept: Sequence[Operation], effects: Sequence[int], model: Model) -> Problem:
-    keys = [(o.f, o.argument, o.result, o.status) for o in kept]
+    told = uses_revisions(model)
+    apart = by_key(model)
+    keys = [
+        (o.f, o.argument, o.result, o.status, o.revision if told else None, None if apart else o.key)
+        for o in kept
+    ]
     return Problem(kept, keys, effects, model.initial(), lambda state, at: model.step(state, kept[at]))
 
 

@@ -51,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recovery_s: pause between healing everything and the final reads.
         liveness: whether a healed majority must show progress after the load, see `harness.liveness`.
         liveness_bound_s: within what time it must.
+        online: a register's history is checked while it is recorded, and the run ends with the first violation.
+        with_log: the committed log is stored, and a second verdict trusts it (`checkers.committed`).
         via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
             (each keeps to whoever answered last) or `lb` (all ask the load balancer).
         node_cpus, node_memory_mb: limits of each node, on `local` and `docker`; None for none.
@@ -83,6 +85,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recovery_s: float = 3.0
     liveness: bool = False
     liveness_bound_s: float = 10.0
+    online: bool = False
+    with_log: bool = False
     via: str = "nodes"
     node_cpus: float | None = None
     node_memory_mb: int | None = None
@@ -155,12 +159,24 @@ def validate(config: Config) -> Config:
         raise ConfigError(
             f"depth is {config.depth!r}, but cluster {config.cluster!r} always runs the whole system; leave it out"
         )
+    _validate_checks(config)
     if config.rate_hz * config.time_limit_s > OPERATIONS_MAX:
         raise ConfigError(
             f"rate {config.rate_hz:g} over {config.time_limit_s:g} s makes more than {OPERATIONS_MAX} operations; "
             "lower one of them"
         )
     return config
+
+
+def _validate_checks(config: Config) -> None:
+    """What is to be checked must be there."""
+    if config.with_log and config.cluster != "sim":
+        raise ConfigError(
+            f"with log is set, but cluster {config.cluster!r} exports no committed log; "
+            "leave it out, or use --cluster sim"
+        )
+    if config.online and not config.unique_values:
+        raise ConfigError("online needs values that are written once; add --unique-values")
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

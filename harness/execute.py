@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+from checkers import model_by_name
+from checkers.models import Register
+from checkers.online import Online
 from harness import judge, report, runner, store, systems, workloads
 from harness import plan as plans
 from harness.clusters import make_cluster
@@ -53,6 +56,7 @@ def execute(plan: Plan, run_dir: Path, progress: Progress, *, live: Any = None) 
         model=workload.model,
         checkers=workload.checkers(workloads.settings_of(plan.config)),
         now_ns=cluster.now_ns,
+        online=online_check(plan, workload.model) if plan.config.online else None,
     )
     try:
         with _interruptible(cluster):
@@ -62,11 +66,33 @@ def execute(plan: Plan, run_dir: Path, progress: Progress, *, live: Any = None) 
     if live is not None:
         plan = msgspec.structs.replace(plan, ops=tuple(record.performed))
         (run_dir / store.PLAN).write_bytes(plans.encode(plan))
+    log = judge.log_of(record)
+    if plan.config.with_log and not isinstance(log, str):
+        store.save_log(run_dir, log)
     checks = judge.judge(recorder.ops, plan.config, recorder, record)
     result = report.results(plan, recorder, record, checks, run_dir, time.monotonic() - started_s)
     text = report.text(result, checks)
     store.seal(run_dir, result, text)
     return Execution(run_dir, result, checks, text)
+
+
+def online_check(plan: Plan, model_name: str) -> Online:
+    """What checks the plan's history while it is recorded.
+
+    Raises:
+        ConfigError: it is no history of a register that is only read and written.
+    """
+    model = model_by_name(model_name) if model_name else None
+    if not isinstance(model, Register):
+        raise ConfigError(
+            f"online checks registers, and the workload {plan.config.workload} has none; leave it out"
+        )
+    other = next((op.f for op in (*plan.ops, *plan.final) if op.f not in ("read", "write")), None)
+    if other is not None:
+        raise ConfigError(
+            f"online checks reads and writes only, and the plan has {other}; add --option cas=false, or leave it out"
+        )
+    return Online(model.start, silent_nil=not model.strict_nil)
 
 
 def unknown_bug(name: str, known: Any) -> str:

@@ -5,6 +5,9 @@
     invariants     in the simulator: the nodes kept the invariants of their protocol, seen after each event
     stats          every kind of operation succeeded at least once (else nothing was tested)
     liveness       where it was asked for: a healed majority made progress in time, see `harness.liveness`
+    online         the same, as far as it was seen while the history was recorded (`--online`)
+    linearizable-with-log
+                   the history fits the model and the system's own log (`--with-log`, `checkers.committed`)
     harness        the harness did all it was asked to: faults injected and healed, final reads made, no node died by
                    itself, not interrupted
     faults         every kind of fault had an effect; only where that is required (`require_effect`) it may be unknown
@@ -16,11 +19,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
 from checkers.catalogue import CheckerCall, run_checker
+from checkers.committed import CHECKER, LoggedRequest, check_with_log
 from harness import effect, liveness, workloads
 from harness.config import Config
 from harness.errors import Valid
@@ -50,6 +54,7 @@ def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunReco
         check_stats(recorder),
         check_harness(record),
     )
+    checks = (*checks, *check_online(recorder, config), *check_log(ops, config, record))
     if config.faults:
         checks = (*checks, check_effect(ops, config, record))
     return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
@@ -92,6 +97,42 @@ def check_model(ops: Sequence[Op], model: str) -> Check:
     except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
         return _crashed("linearizable", error)
     return Check("linearizable", verdict.valid, tuple(verdict.lines()), verdict.to_json())
+
+
+def log_of(record: RunRecord) -> tuple[LoggedRequest, ...] | str:
+    """Every request that needed an entry of the log, with its place there; or why that is not known."""
+    if isinstance(record.log, str):
+        return record.log
+    places = ((op, client, seq, record.log.get((client, seq))) for op, client, seq in record.requests)
+    return tuple(LoggedRequest(op, client, seq, *(place or ())) for op, client, seq, place in places)
+
+
+def check_log(ops: Sequence[Op], config: Config, record: RunRecord) -> tuple[Check, ...]:
+    """Is the history linearizable if the system's log is believed? Nothing where that was not asked for."""
+    if not config.with_log:
+        return ()
+    log = log_of(record)
+    if isinstance(log, str):
+        return (Check(CHECKER, "unknown", (f"there is no complete log: {log}",)),)
+    model = model_by_name(workloads.by_name(config.workload).model)
+    try:
+        verdict = check_with_log(History.of(ops), model, log, budget=Budget())
+    except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
+        return (_crashed(CHECKER, error),)
+    return (Check(CHECKER, verdict.valid, tuple(verdict.lines()), verdict.to_json()),)
+
+
+def check_online(recorder: Recorder, config: Config) -> tuple[Check, ...]:
+    """What was known of the history while it was recorded; nothing where nobody looked."""
+    if recorder.online is None:
+        return ()
+    verdict = replace(recorder.online.verdict(), checker="online")
+    lines = verdict.lines()
+    if verdict.valid == "invalid" and recorder.ops:
+        lines.append(
+            f"  the run ended early: {recorder.ops[-1].time_ns / 1e9:.3f} s of {config.time_limit_s:g} s"
+        )
+    return (Check("online", verdict.valid, tuple(lines), verdict.to_json()),)
 
 
 def check_invariants(record: RunRecord) -> tuple[Check, ...]:

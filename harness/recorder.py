@@ -16,6 +16,7 @@ from typing import Any
 
 from checkers import Op, encode_header, encode_op
 from checkers.catalogue import CheckerCall
+from checkers.online import Online
 from harness.errors import SetupError
 
 
@@ -25,13 +26,23 @@ class Recorder:
     Attributes:
         ops: all lines so far.
         outcomes: how often each (f, type) of a client's completion was seen.
+        online: what checks the history while it is recorded, if anything does.
     """
 
+    online: Online | None = None
+
     def __init__(
-        self, path: Path, *, model: str, now_ns: Callable[[], int], checkers: Sequence[CheckerCall] = ()
+        self,
+        path: Path,
+        *,
+        model: str,
+        now_ns: Callable[[], int],
+        checkers: Sequence[CheckerCall] = (),
+        online: Online | None = None,
     ) -> None:
         self.ops: list[Op] = []
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.online = online
         self._path = path
         self._now_ns = now_ns
         self._digest = hashlib.sha256()
@@ -48,7 +59,14 @@ class Recorder:
         if type_ != "invoke" and isinstance(process, int):
             self.outcomes[f, type_] += 1
         self._write(encode_op(op))
+        if self.online is not None:
+            self.online.add(op)
         return op
+
+    @property
+    def is_violated(self) -> bool:
+        """Whether the history is known to be wrong already."""
+        return self.online is not None and self.online.evidence is not None
 
     def _write(self, line: bytes) -> None:
         self._digest.update(line)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness import workloads
-from harness.clusters.base import LOAD_BALANCER, Cluster
+from harness.clusters.base import LOAD_BALANCER, Cluster, LogExporter
 from harness.errors import Interrupted
 from harness.generators.base import Event, Kind
 from harness.generators.simulate import GeneratorError
@@ -35,7 +35,7 @@ from harness.plan import Plan
 from harness.planned import LivenessPlan, PlannedOp
 from harness.recorder import Recorder
 from harness.seeds import Streams
-from harness.systems.base import Client, ClientOptions, System
+from harness.systems.base import Client, ClientOptions, CommittedRequests, LoggedClient, System
 
 FINAL_ATTEMPTS = 10
 PROGRESS_INTERVAL_S = 0.25
@@ -56,6 +56,8 @@ class RunRecord:
         violations: invariants of the system that its nodes broke; None where nobody could look.
         facts: the cluster's own counts.
         liveness: what became of the demand for progress; None where there was none.
+        requests: what the operations asked of the log: index of the invocation, client, number.
+        log: the committed log where that was asked for, or a sentence why there is none.
     """
 
     faults: list[FaultRecord] = field(default_factory=list)
@@ -67,6 +69,8 @@ class RunRecord:
     violations: Sequence[str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     liveness: LivenessRecord | None = None
+    requests: list[tuple[int, str, int]] = field(default_factory=list)
+    log: CommittedRequests | str = "the run was interrupted"
 
 
 class Progress(Protocol):
@@ -128,10 +132,13 @@ class _Runner:
         workers = [_Worker(self, index) for index in range(self.plan.config.concurrency)]
         try:
             await self._disturbed_phase(workers)
-            if self.plan.liveness is not None:
+            if self.plan.liveness is not None and not self.recorder.is_violated:
                 await self._liveness_phase(self.plan.liveness, workers)
             await self.injector.heal_all()
-            await self._final_phase(workers)
+            if not self.recorder.is_violated:
+                await self._final_phase(workers)
+            if self.plan.config.with_log:
+                await self._export_log()
         finally:
             watcher.cancel()
             await self.injector.heal_all()
@@ -149,7 +156,11 @@ class _Runner:
                 await asyncio.gather(
                     *(worker.perform_all(mine) for worker, mine in zip(workers, ops, strict=True))
                 )
-            await faults
+            if self.recorder.is_violated:
+                faults.cancel()
+                await asyncio.wait([faults])
+            else:
+                await faults
         except BaseException:
             faults.cancel()  # nothing may be injected any more while everything is healed
             raise
@@ -180,6 +191,14 @@ class _Runner:
         for op in self.plan.final:
             ops[op.worker].append(op)
         await asyncio.gather(*(worker.read_finally(mine) for worker, mine in zip(workers, ops, strict=True)))
+
+    async def _export_log(self) -> None:
+        if not self.plan.final:
+            await asyncio.sleep(self.plan.config.recovery_s)
+        if isinstance(self.cluster, LogExporter):
+            self.result.log = self.cluster.committed(await self.cluster.leader())
+        else:
+            self.result.log = f"a cluster of kind {self.cluster.kind} exports no log"
 
     async def _liveness_phase(self, wanted: LivenessPlan, workers: list[_Worker]) -> None:
         """What `harness.liveness` says: each client of the core is to get its answers within the bound."""
@@ -218,7 +237,7 @@ class _Runner:
 
     def time_is_up(self) -> bool:
         """Whether no further operation is to be started."""
-        return self.cluster.now_ns() >= self.limit_ns
+        return self.recorder.is_violated or self.cluster.now_ns() >= self.limit_ns
 
     async def _watch(self) -> None:
         while True:
@@ -297,8 +316,10 @@ class _Worker:
     async def _perform(self, op: PlannedOp) -> str:
         """One operation, recorded; how it ended: ok, fail, info, or ``mismatch`` where a condition was not met."""
         record = self._runner.recorder.record
-        record(self._process, "invoke", op.f, key=op.key, value=op.value)
+        invoked = record(self._process, "invoke", op.f, key=op.key, value=op.value)
         outcome = await self._client.invoke(op.f, op.key, op.value)
+        if self._runner.plan.config.with_log and isinstance(self._client, LoggedClient):
+            self._runner.result.requests += [(invoked.index, *request) for request in self._client.logged]
         value = self._told = op.value if outcome.value is None else outcome.value
         record(
             self._process,

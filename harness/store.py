@@ -3,6 +3,7 @@
 STORE/20260102T030405-raft-register-seed7/
     plan.json       what was to happen            (written before the run)
     history.jsonl   what happened                 (written while it happens)
+    log.jsonl       the system's committed log    (with --with-log, after the run)
     results.json    the verdict and all figures   (written after the check)
     report.txt      the same, for people
 STORE/latest        a link to the newest run
@@ -13,17 +14,20 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from checkers.committed import LoggedRequest, encode_log
 from harness import plan as plans
 from harness.errors import SetupError
 from harness.plan import Plan
 
 PLAN = "plan.json"
 HISTORY = "history.jsonl"
+LOG = "log.jsonl"
 RESULTS = "results.json"
 REPORT = "report.txt"
 SAME_SECOND_MAX = 1000
@@ -67,6 +71,18 @@ def _link_latest(store: Path, run_dir: Path) -> None:
         beside.unlink(missing_ok=True)
         beside.symlink_to(run_dir.name)
         beside.replace(link)
+
+
+def save_log(run_dir: Path, requests: Iterable[LoggedRequest]) -> None:
+    """Save the committed log.
+
+    Raises:
+        SetupError: the directory cannot be written any more; the history in it is kept.
+    """
+    try:
+        (run_dir / LOG).write_bytes(encode_log(requests))
+    except OSError as error:
+        raise SetupError(f"run {run_dir}: {error.strerror}; the history recorded so far is kept") from None
 
 
 def seal(run_dir: Path, results: dict[str, Any], report: str) -> None:

@@ -93,6 +93,16 @@ def encode_command(request: Request, clock_us: int = 0) -> bytes:
     return canonical(request)
 
 
+def request_of(data: bytes) -> tuple[str, int]:
+    """Who sent the request that an entry carries, and its number; an entry that only carries the time is nobody's.
+
+    >>> request_of(encode_command(Request("c1", 7, Cas("x", 1, 2))))
+    ('c1', 7)
+    """
+    logged = _decode_logged(data)
+    return logged.client, logged.seq
+
+
 def encode_clock(clock_us: int) -> bytes:
     """The bytes of an entry that only carries the time.
 

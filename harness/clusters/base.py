@@ -8,8 +8,9 @@ Rules of this module
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from harness.systems.base import CommittedRequests
 from harness.transport import Transport
 from nemesis.target import Target
 
@@ -49,3 +50,11 @@ class Cluster(Target, Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What is worth storing with the results: counts of messages, the backend that was used."""
+
+
+@runtime_checkable
+class LogExporter(Protocol):
+    """A cluster that can tell what is in the system's committed log."""
+
+    def committed(self, leader: str | None) -> CommittedRequests | str:
+        """All requests that are, where `leader` leads; or a sentence why that is not known for certain."""

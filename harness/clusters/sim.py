@@ -19,7 +19,7 @@ from harness.sim import loop as sim_loop
 from harness.sim.disk import SimDisk
 from harness.sim.host import SimHost
 from harness.sim.network import SimNetwork
-from harness.systems.base import System
+from harness.systems.base import CommittedRequests, System
 from harness.transport import Lost, NotSent
 from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Ruleset
 
@@ -100,6 +100,13 @@ class SimCluster(SimNemesisSide[SimHost]):
     def violations(self) -> list[str]:
         """Invariants of the system that its nodes broke."""
         return self._watch.violations
+
+    def committed(self, leader: str | None) -> CommittedRequests | str:
+        """What is in the committed log, with times of the run."""
+        log = self._watch.committed(self.hosts[leader].process if leader is not None else None)
+        if isinstance(log, str):
+            return log
+        return {request: (index, (at_us - self._opened_us) * 1000) for request, (index, at_us) in log.items()}
 
     def facts(self) -> dict[str, Any]:
         """Counts of messages and events."""

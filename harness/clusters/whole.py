@@ -27,7 +27,7 @@ from harness.plan import Plan
 from harness.sim.host import Observer
 from harness.sim.world import TEST, World
 from harness.sim.world_host import Host
-from harness.systems.base import System, WholeProgram
+from harness.systems.base import CommittedRequests, System, WholeProgram
 from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Listener, Ruleset
 
 T = TypeVar("T")
@@ -196,6 +196,13 @@ class WholeCluster(SimNemesisSide[WholeMachine]):
     def violations(self) -> list[str]:
         """Invariants of the system that its nodes broke."""
         return self._watch.violations
+
+    def committed(self, leader: str | None) -> CommittedRequests | str:
+        """What is in the committed log, with times of the run."""
+        log = self._watch.committed(self.hosts[leader].process if leader is not None else None)
+        if isinstance(log, str):
+            return log
+        return {request: (index, (at_us - self._opened_us) * 1000) for request, (index, at_us) in log.items()}
 
     def facts(self) -> dict[str, Any]:
         """Counts of segments, files and events."""

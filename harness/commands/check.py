@@ -38,6 +38,7 @@ HELP = "check stored histories, of this harness or of Jepsen, Knossos or Porcupi
 FORMATS = ("auto", "jsonl", "edn", "jepsen-log")
 #: Where a run keeps its history (`harness.store`, which is not imported for that).
 _RUN_HISTORY = "history.jsonl"
+_RUN_LOG = "log.jsonl"
 _SUFFIXES = (".jsonl", ".json", ".edn", ".log", ".txt")
 _DRAWINGS = {".svg": drawing.svg, ".dot": drawing.dot}
 _EXPECTED = {"linearizable": "valid", "nonlinearizable": "invalid", "valid": "valid", "invalid": "invalid"}
@@ -117,6 +118,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="line by line, in bounded memory, for registers whose values are written once; PATH - is standard input",
     )
+    add(
+        "--with-log",
+        action="store_true",
+        help="beside the verdict, a narrower one that trusts the committed log which a run has stored (log.jsonl)",
+    )
     add("--json", action="store_true", help="one JSON object as the last line of standard output")
 
 
@@ -189,8 +195,20 @@ def _check(args: argparse.Namespace, task: _Task) -> _Checked:
     if not verdicts or (args.checker is None and history.model is not None):
         model, why = _model(args, task, history)
         verdicts.insert(0, check_linearizable(history, model, budget=budget, algorithm=args.algorithm))
+    if args.with_log:
+        verdicts.append(_with_log(args, task, history, budget))
     verdict = merge(verdicts)
     return _Checked(task.path, history, verdict, why, time.monotonic() - started_s)
+
+
+def _with_log(args: argparse.Namespace, task: _Task, history: History, budget: Budget) -> Verdict:
+    """The narrower verdict."""
+    from checkers.committed import check_with_log, read_log  # noqa: PLC0415 - most histories have no log
+
+    if args.checker is not None or (args.model is None and history.model is None):
+        raise ConfigError("--with-log bounds what a model allows; name one with --model, without --checker")
+    log = read_log(task.path.with_name(_RUN_LOG))
+    return check_with_log(history, _model(args, task, history)[0], log, budget=budget)
 
 
 def _with_checkers(args: argparse.Namespace, task: _Task, history: History) -> list[Verdict]:

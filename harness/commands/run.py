@@ -97,6 +97,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--liveness-bound", type=float, metavar="S", dest="liveness_bound_s",
         help=f"how long it may take (default {d.liveness_bound_s:g})",
     )  # fmt: skip
+    add(
+        "--online", action="store_true", default=None,
+        help="check a register while it is recorded, and end the run with the first violation; needs --unique-values "
+        "and, of the workload register, --option cas=false; the whole history is checked at the end as ever",
+    )  # fmt: skip
+    add(
+        "--with-log", action="store_true", default=None,
+        help="of the simulator: store the system's committed log, and tell a second, narrower verdict that trusts it",
+    )  # fmt: skip
     add("--node-cpus", type=float, metavar="N", help="CPUs each node may use, on local and docker")
     add(
         "--node-memory", type=int, metavar="MB", dest="node_memory_mb",
@@ -147,6 +156,10 @@ def config_of(args: argparse.Namespace) -> configs.Config:
     options["workload_options"] = _workload_options(options["workload_options"])
     config = configs.load(args.config, options)
     workloads.settings_of(config)
+    if config.with_log and not workloads.by_name(config.workload).model:
+        raise ConfigError(
+            f"with log bounds what a model allows, and the workload {config.workload} has none; leave it out"
+        )
     clusters.require(config.cluster)
     system = systems.by_name(config.system)
     if config.bug is not None and config.bug not in system.bugs:

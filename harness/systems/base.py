@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -72,6 +72,21 @@ class ClientOptions(msgspec.Struct, frozen=True):
     follows_leader: bool = False
     workload: str = "register"
     settings: dict[str, Any] = {}
+
+
+@runtime_checkable
+class LoggedClient(Protocol):
+    """A client that knows which of its requests need an entry of the system's log.
+
+    Attributes:
+        logged: of the operation that was invoked last: name of the client, and number of the request.
+    """
+
+    logged: list[tuple[str, int]]
+
+
+#: By name of a client and number of its request: index of its first entry, and when in ns of the run it was committed.
+CommittedRequests = Mapping[tuple[str, int], tuple[int, int]]
 
 
 class Bug(Protocol):
@@ -135,6 +150,9 @@ class Watch(Protocol):
     """
 
     violations: list[str]
+
+    def committed(self, leader: Any) -> CommittedRequests | str:
+        """What is in the committed log, if this program leads; times in microseconds. Or why that is not known."""
 
 
 class Machine(Protocol):

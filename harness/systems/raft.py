@@ -74,9 +74,11 @@ class RaftClient:
         self.client_id = client_id
         self._options = options
         self._seq = 0
+        self.logged: list[tuple[str, int]] = []
 
     async def invoke(self, f: str, key: Any, value: Any) -> Outcome:
         """What the workload's contract says, within the operation's time."""
+        self.logged = []
         self._deadline_s = asyncio.get_running_loop().time() + self._options.op_timeout_ms / 1000
         return await self._contract[f](self, key, value)
 
@@ -84,6 +86,8 @@ class RaftClient:
         """One command of the operation: try until the system answers or the operation's time runs out."""
         self._seq += 1
         request = api.Request(self.client_id, self._seq, command)
+        if not isinstance(command, (*api.READS, api.Watch)):
+            self.logged.append((self.client_id, self._seq))
         attempts = _Attempts(self._nodes, self._home)
         loop = asyncio.get_running_loop()
         while (left_s := self._deadline_s - loop.time()) > 0:

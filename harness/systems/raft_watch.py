@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raft.core import Core
+from harness.systems.base import CommittedRequests
+from raft.core import Core, EntryKind
 from raft.invariants import Invariants, InvariantViolated
+from raft.kv import request_of
 from raft.node import Node
 
 
@@ -25,6 +27,9 @@ class InvariantWatch:
         self.violations: list[str] = []
         self._now_us = now_us
         self._invariants = Invariants(now_us)
+        self._committed_us: list[
+            int
+        ] = []  # when entry 1, 2, ... was first known to be committed, at the latest
 
     def restarted(self, node: str) -> None:
         """The node has only what its disk kept."""
@@ -36,11 +41,35 @@ class InvariantWatch:
             return
         try:
             self._invariants.check(core)
+            while len(self._committed_us) + 1 in self._invariants.committed:
+                self._committed_us.append(self._now_us())
         except InvariantViolated as violated:
             self.violations.append(
                 f"{violated}, seen {self._now_us() / 1e6:.3f} s after the nodes were started; before it: "
                 + "; ".join(violated.before)
             )
+
+    def committed(self, leader: Any) -> CommittedRequests | str:
+        """See `harness.systems.base.Watch`.
+
+        The leader has every entry that was ever committed once it has committed one of its own term (Leader
+        Completeness), so nothing is missing if all up to its commit index were seen.
+        """
+        if self.violations:
+            return "the nodes broke an invariant, so there is no one log to speak of"
+        if leader is None:
+            return "no node led at the end of the run"
+        core: Core = leader.node.core
+        if core.log.term(core.commit_index) != core.term:
+            return "the leader had committed nothing of its own term at the end of the run"
+        if len(self._committed_us) < core.commit_index:
+            return f"entry {len(self._committed_us) + 1} of the log was compacted before it was seen"
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        for index, at_us in enumerate(self._committed_us, 1):
+            entry = self._invariants.committed[index]
+            if entry.kind is EntryKind.COMMAND:
+                found.setdefault(request_of(entry.data), (index, at_us))
+        return found
 
 
 def watched(node_class: type[Node], watch: InvariantWatch) -> type[Node]:

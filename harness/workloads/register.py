@@ -34,7 +34,9 @@ class RegisterWorkload:
     summary = "read, write and cas on several keys; finds lost writes, stale reads and split brain"
     model = "etcd-register"
     faults: tuple[str, ...] = ()
-    options: Mapping[str, Option] = {}
+    options: Mapping[str, Option] = {
+        "cas": Option(default=True, help="whether there are compare-and-sets; else these are writes too")
+    }
 
     def checkers(self, settings: Settings) -> tuple[CheckerCall, ...]:
         """The model decides."""
@@ -45,7 +47,6 @@ class RegisterWorkload:
         self, config: Config, settings: Settings, streams: Streams
     ) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
         """Operations over the time limit, then one read of every key."""
-        del settings
         arrivals = streams.stream("workload/arrivals")
         keys = _Keys(config, streams.stream("workload/keys"))
         values = _Values(unique=config.unique_values, rng=streams.stream("workload/values"))
@@ -60,7 +61,7 @@ class RegisterWorkload:
             kind = kinds.random()
             if kind < 0.5:
                 ops.append((int(at_us), worker, "read", key, None))
-            elif kind < 0.75:
+            elif kind < 0.75 or not settings["cas"]:
                 ops.append((int(at_us), worker, "write", key, values.write(key)))
             else:
                 ops.append((int(at_us), worker, "cas", key, values.cas(key)))
