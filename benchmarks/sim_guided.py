@@ -1,6 +1,8 @@
 """Guided search beside pure random: `python benchmarks/sim_guided.py OUT_DIR [REPETITIONS] [RUNS_MAX] [BUG ...]`.
 
-Runs are short, one second of load on three nodes, so that hundreds of them can be repeated. For each seeded bug and each repetition, both arms run plans of the same configuration until one is invalid, by its
+Runs are short, one second of load on three nodes, so that hundreds of them can be repeated.
+
+For each seeded bug and each repetition, both arms run plans of the same configuration until one is invalid, by its
 history or by an invariant, or `RUNS_MAX` is reached. The random arm takes one fresh seed after the other; the guided
 arm is `harness.guided`. Both start from seeds of their own repetition. Results are appended to OUT_DIR/guided.jsonl, so
 that it can be stopped and started again; the figure OUT_DIR/guided.png needs matplotlib. Counts of runs do not depend
