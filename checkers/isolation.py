@@ -22,7 +22,7 @@ Theory of operation
 >>> forbids("strict-serializable") > forbids("serializable") > forbids("snapshot-isolation")
 True
 >>> violated(["G-single"])[0]
-('consistent-view', 'parallel-snapshot-isolation', 'repeatable-read')
+('consistent-view',)
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ def test_a_seeded_bug_is_found_in_the_real_program(capsys, tmp_path, bug):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a busy machine
 def test_two_hundred_seeds_of_the_real_program_break_nothing(capsys, tmp_path):
     """Short runs under the kinds of fault that a right program survives, with all that a run checks.
 
