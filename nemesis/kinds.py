@@ -156,12 +156,12 @@ def _partition_kind(name: str, summary: str, topology: Topology, nodes_min: int)
 
 
 def _triggers(
-    on: EventKind, times: tuple[int, int], hold_ms: tuple[float, float]
+    on: EventKind, times: tuple[int, int], hold_ms: tuple[float, float], delays: float = 0.5
 ) -> Callable[[Random], Trigger]:
     def draw(random: Random) -> Trigger:
         return Trigger(
             on=on,
-            delay_ms=round(uniform(random, 0, 50), 1) if chance(random, 0.5) else 0.0,
+            delay_ms=round(uniform(random, 0, 50), 1) if chance(random, delays) else 0.0,
             hold_ms=round(log_uniform(random, *hold_ms)),
             times=integer(random, *times),
         )
@@ -341,8 +341,8 @@ _REACTIVE: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         "partition-in-joint", "the network falls apart during a change of membership",
-        draw_partitions(("halves", "leader-in-minority", "leader-in-majority", "one")), nodes_min=3,
-        draw_trigger=_triggers("joint", (1, 3), (150, 2_000)),
+        draw_partitions(("leader-in-minority", "leader-in-minority", "halves", "leader-in-majority", "one")),
+        nodes_min=3, draw_trigger=_triggers("joint", (1, 3), (400, 2_000), delays=0.2),
     ),
 )  # fmt: skip
 

@@ -64,6 +64,7 @@ SIZES: Mapping[Topology, Callable[[int], int]] = {
     "leader-in-minority": lambda count: max(1, majority(count) - 1),
     "leader-in-majority": majority,
 }
+REMOVAL_AIMS: tuple[Aim, ...] = ("one", "leader", "minority")
 CHANGES: tuple[Change, ...] = ("remove", "transfer", "replace", "remove", "transfer")
 
 
@@ -321,11 +322,15 @@ def draw_truncations(nodes: Nodes, random: Random) -> Iterator[Fault]:
 
 
 def draw_changes(changes: Sequence[Change]) -> DrawFaults:
-    """Changes of membership; each leaves a majority of the old members in."""
+    """Changes of membership; each leaves a majority of the old members in.
+
+    Several nodes at once now and then: where one leaves or joins, any majority of the old members meets any of the new
+    ones, so that it takes two to see whether a joint configuration asks both.
+    """
 
     def draw(nodes: Nodes, random: Random) -> Iterator[Fault]:
         for change in deck(random, changes):
-            aim: Aim = pick(random, ("one", "leader")) if change == "remove" else "one"
+            aim: Aim = pick(random, REMOVAL_AIMS) if change != "transfer" else "one"
             yield Membership(aim=aim, nodes=_draw_aim(aim, nodes, random), change=change)
 
     return draw

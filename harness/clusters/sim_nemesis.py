@@ -9,7 +9,7 @@ Rules of this module
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from harness.sim.host import Observer
@@ -132,14 +132,20 @@ class SimNemesisSide(Generic[M]):
     async def change_members(self, voters: Sequence[str], learners: Sequence[str] = ()) -> None:
         """Ask the leader to begin the change."""
         leading = await self._leading()
-        refusal = leading.change_members(voters, learners) if leading is not None else "nobody leads"
-        if refusal is not None:
-            raise RefusedError(refusal)
+        self._ask(leading, lambda process: process.change_members(voters, learners))
 
     async def transfer(self, node: str) -> None:
         """Ask the leader to hand over."""
         leading = await self._leading()
-        refusal = leading.transfer(node) if leading is not None else "nobody leads"
+        self._ask(leading, lambda process: process.transfer(node))
+
+    def _ask(self, leading: MemberProcess | None, call: Callable[[MemberProcess], str | None]) -> None:
+        """Ask it; it may die of that, at a crash point or of its disk, as of any other event."""
+        said: list[str | None] = []
+        for host in self.hosts.values():
+            if leading is not None and host.process is leading:
+                host.guard(lambda: said.append(call(leading)))
+        refusal = said[0] if said else "nobody leads"
         if refusal is not None:
             raise RefusedError(refusal)
 

@@ -10,7 +10,8 @@ Theory of operation
                 has this workload).
     lease       keys that live as long as a lease; holders renew it, everybody looks
     watch       writes, and watches that follow them; at the end a watch of everything from the beginning
-    membership  the register workload, while nodes leave and join: it brings the fault `membership`
+    membership  the register workload, while nodes leave and join: it brings the fault `membership`, and partitions
+                that fall into the middle of a change
 """
 
 from __future__ import annotations
@@ -225,4 +226,4 @@ class MembershipWorkload(RegisterWorkload):
     summary = (
         "reads, writes and cas while nodes leave, join and hand over; finds what membership changes break"
     )
-    faults: tuple[str, ...] = ("membership",)
+    faults: tuple[str, ...] = ("membership", "partition-in-joint")

@@ -17,6 +17,7 @@ from harness.execute import execute
 from harness.measure import measure
 from harness.progress import QuietProgress
 from harness.workloads import WORKLOADS
+from nemesis.kinds import FAULTS
 
 
 def run(tmp_path, workload, *, bug=None, seed=0, seconds=6.0, **options):
@@ -65,6 +66,29 @@ def test_a_workload_finds_a_bug_of_its_kind_and_explains_it(tmp_path, workload, 
     bad = [check for check in own.values() if check.valid == "invalid"]
     assert bad, execution.report
     assert all(2 <= len(check.lines) <= 24 for check in bad)
+
+
+SURVIVABLE = tuple(name for name, kind in FAULTS.items() if kind.survivable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_workload_is_valid_under_the_whole_nemesis(tmp_path, workload):
+    """With this seed a leader also dies of the change of membership that the nemesis asks it for."""
+    config = Config(workload=workload, time_limit_s=5.0, faults=SURVIVABLE)
+    execution = execute(plans.draw(config, 4), tmp_path, QuietProgress())
+    assert execution.result["valid"] is True, execution.report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [14, 15])
+def test_membership_finds_that_one_majority_of_a_joint_configuration_decides(tmp_path, seed):
+    config = Config(
+        workload="membership", bug="joint-one-majority", time_limit_s=15.0, faults=("partition-in-joint",),
+        fault_intensity=3.0,
+    )  # fmt: skip
+    execution = execute(plans.draw(config, seed), tmp_path, QuietProgress())
+    assert {check.name: check.valid for check in execution.checks}["linearizable"] == "invalid"
 
 
 @pytest.mark.slow
