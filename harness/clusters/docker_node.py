@@ -3,7 +3,8 @@
 Rules of this module
     1. The container outlives the node: killing a process takes microseconds, stopping a container a second, and with
        it would go the network namespace and all rules in it.
-    2. The script is the node's parent, so it knows how the node ended. It never starts the node by itself.
+    2. The script is the node's parent, so it knows how the node ended. It never starts the node by itself. It tells the
+       end without a process of its own: signals go to whatever child it has, as long as no end is told.
     3. Where the containers' processes are those of this machine and we are root, signals and files go straight there;
        elsewhere by `docker exec`.
 
@@ -33,7 +34,7 @@ cd {CONTROL} && rm -f start exit && mkfifo start || exit 1
 while :; do
   "$@" &
   echo $! >pid.new; mv pid.new pid
-  wait $!; echo $? >exit.new; mv exit.new exit
+  wait $!; echo $? >exit
   read -r _ <start
 done
 """

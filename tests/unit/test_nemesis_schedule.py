@@ -359,12 +359,12 @@ DIGESTS = {
     "misdirected-write": "17d130596807",
     "bit-flip": "9cfe9fe349da",
     "truncate": "e647f5d73114",
-    "membership": "b104736d20c8",
+    "membership": "4a3756030595",
     "transfer": "019f7f936a59",
     "isolate-new-leader": "ee73434c4108",
     "kill-new-leader": "816cc41c3ed4",
     "kill-in-snapshot": "7ae551e19e23",
-    "partition-in-joint": "0a9c5ba7ab83",
+    "partition-in-joint": "9a96d7de350a",
 }
 
 
