@@ -70,6 +70,9 @@ class Loopback:
     def deaths(self):
         return [f"{name} died" for name, p in self._processes.running.items() if p.poll() is not None]
 
+    def violations(self):
+        return None
+
     def facts(self):
         return {"downtimes_s": self.downtimes_s}
 

@@ -1,5 +1,6 @@
 """A node that is killed while its keeper is about to start it."""
 
+import os
 import subprocess
 import time
 
@@ -21,9 +22,13 @@ def test_a_kill_that_is_repeated_does_not_keep_the_keeper_from_telling_the_end(t
     """It once killed the `mv` by which the keeper told it, again and again."""
     script = docker_node.keeper(["sleep", "60"])
     script[2] = script[2].replace(str(docker_node.CONTROL), str(tmp_path))
-    keeper = subprocess.Popen(script)
+    slow_mv = tmp_path / "bin" / "mv"
+    slow_mv.parent.mkdir()
+    slow_mv.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow_mv.chmod(0o755)
+    keeper = subprocess.Popen(script, env=os.environ | {"PATH": f"{slow_mv.parent}:{os.environ['PATH']}"})
     try:
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 8
         told = tmp_path / "exit"
         while not (told.exists() and told.read_text()) and time.monotonic() < deadline_s:
             subprocess.run(["pkill", "-KILL", "-P", str(keeper.pid)], check=False)
