@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from harness.sim.host import Observer
+from harness.sim.host import Observer, SimHost
 from harness.sim.loop import SimLoop
 from harness.sim.network import SimNetwork
 from nemesis.target import ClusterEvent, EventKind, Link, LinkProbe, Listener, Members, ProcessState
@@ -142,8 +142,9 @@ class SimNemesisSide(Generic[M]):
     def _ask(self, leading: MemberProcess | None, call: Callable[[MemberProcess], str | None]) -> None:
         """Ask it; it may die of that, at a crash point or of its disk, as of any other event."""
         said: list[str | None] = []
+        asked: object = leading  # as its host holds it
         for host in self.hosts.values():
-            if leading is not None and host.process is leading:
+            if leading is not None and host.process is asked and isinstance(host, SimHost):
                 host.guard(lambda: said.append(call(leading)))
         refusal = said[0] if said else "nobody leads"
         if refusal is not None:
