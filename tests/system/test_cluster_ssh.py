@@ -154,7 +154,7 @@ def test_a_port_in_use_is_told_in_the_words_of_the_node(hosts, tmp_path):
             command(tmp_path, hosts, "--fault", "none"), capture_output=True, text=True, check=False
         )
     finally:
-        hosts[2].run("n2", "pkill -f http.server || true")
+        hosts[2].run("n2", "pkill -f [h]ttp.server || true")
         listener.close()
     assert done.returncode == 255
     line = done.stderr.strip().splitlines()[-1]
