@@ -24,6 +24,23 @@ from harness.workloads.base import Option, OpTuple, Settings
 from harness.workloads.planning import Keys, finals, forever, planned
 
 
+def _reads_and(
+    write: str, reads: float, config: Config, streams: Streams
+) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
+    """Reads, in this share of all, and writes of values that are new each time; then a read of every key."""
+    keys = Keys(config.keys, config.ops_per_key, streams)
+    rng = streams.stream("workload/kinds")
+    values = count(1)
+
+    def operation() -> Any:
+        if rng.random() < reads:
+            return ask("read", keys.next())
+        return ask(write, keys.next(), next(values))
+
+    ops = planned(forever(operation), config, streams)
+    return ops, finals(keys.used, config)
+
+
 class SessionWorkload:
     """See the module."""
 
@@ -44,17 +61,7 @@ class SessionWorkload:
     ) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
         """Twice as many reads as appends, then a read of every key."""
         del settings
-        keys = Keys(config.keys, config.ops_per_key, streams)
-        rng = streams.stream("workload/kinds")
-        values = count(1)
-
-        def operation() -> Any:
-            if rng.random() < 0.65:
-                return ask("read", keys.next())
-            return ask("append", keys.next(), next(values))
-
-        ops = planned(forever(operation), config, streams)
-        return ops, finals(keys.used, config)
+        return _reads_and("append", 0.65, config, streams)
 
 
 class CausalWorkload:
@@ -79,17 +86,7 @@ class CausalWorkload:
     ) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
         """Twice as many reads as writes, then a read of every key."""
         del settings
-        keys = Keys(config.keys, config.ops_per_key, streams)
-        rng = streams.stream("workload/kinds")
-        values = count(1)
-
-        def operation() -> Any:
-            if rng.random() < 0.65:
-                return ask("read", keys.next())
-            return ask("write", keys.next(), next(values))
-
-        ops = planned(forever(operation), config, streams)
-        return ops, finals(keys.used, config)
+        return _reads_and("write", 0.65, config, streams)
 
 
 class CausalReverseWorkload:
@@ -113,15 +110,7 @@ class CausalReverseWorkload:
     ) -> tuple[Sequence[OpTuple], Sequence[OpTuple]]:
         """As many reads as writes, then a read of every group."""
         del settings
-        keys = Keys(config.keys, config.ops_per_key, streams)
-        rng = streams.stream("workload/kinds")
-        values = count(1)
-
-        def operation() -> Any:
-            return ask("read", keys.next()) if rng.random() < 0.5 else ask("write", keys.next(), next(values))
-
-        ops = planned(forever(operation), config, streams)
-        return ops, finals(keys.used, config)
+        return _reads_and("write", 0.5, config, streams)
 
 
 class LongForkWorkload:
