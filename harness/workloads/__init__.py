@@ -78,7 +78,7 @@ def settings_of(config: Config) -> dict[str, Any]:
 
     >>> settings_of(Config(workload_options={"keys": 3}))
     Traceback (most recent call last):
-    harness.errors.ConfigError: the workload register has no option 'keys'; it has none
+    harness.errors.ConfigError: the workload register has no option 'keys'; it has cas
     """
     workload = by_name(config.workload)
     settings = {name: option.default for name, option in workload.options.items()}
