@@ -71,6 +71,31 @@ def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
     assert all((run_dir / "nodes" / f"n{number}.log").stat().st_size for number in (1, 2, 3))
 
 
+BY_EXEC = """
+import sys
+from harness.clusters.docker_box import Box
+Box.is_here = property(lambda self: False)
+from harness.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_root_and_nsenter_everything_goes_by_docker_exec(engine, tmp_path):
+    options = ["--nodes", "3", "--time-limit", "12", "--rate", "60", "--seed", "5", "--json"]
+    options += [option for name in ("partition", "latency", "kill", "pause") for option in ("--fault", name)]
+    argv = command(tmp_path, *options)
+    argv[1:3] = ["-c", BY_EXEC]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, summary["valid"]) == (0, True), done.stderr
+    results = json.loads((Path(summary["run_dir"]) / "results.json").read_text())
+    assert results["facts"]["network_reached_by"] == "docker exec"
+    assert results["facts"]["packets_met_by_faults"] > 0
+    proofs = [event["proof"] for event in results["fault_events"]]
+    assert "refuted" not in proofs
+    assert proofs.count("proved") >= 4, results["fault_events"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_nothing_is_left_when_it_is_stopped(engine, tmp_path, number):
     options = (
@@ -129,12 +154,17 @@ print(sorted(took)[2])
 """
 
 
-def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_again(engine, tmp_path):
+@pytest.mark.parametrize("way", ["nsenter", "docker exec"])
+def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_again(engine, tmp_path, way):
     planned = plan.draw(
         config.load(None, {"cluster": "docker", "nodes": 3, "faults": [], "time_limit_s": 5.0}), 1
     )
     cluster = docker.DockerCluster(planned, RaftService(), tmp_path)
     box, reach = cluster._box, cluster._box.reach()
+    if way == "docker exec":
+        box._is_here = False
+    elif not box.is_here and box._is_here is False:
+        pytest.skip("no nsenter, or not root")
 
     async def connect_ms(src, dst):
         return float(await reach.run(src, [box.python, "-c", CONNECT, cluster._addresses[dst]]))
@@ -166,6 +196,7 @@ def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_aga
         await cluster.close()
 
     cluster.run(main)
+    assert cluster.facts()["network_reached_by"] == way
     assert [words.partition(", its last words")[0] for words in cluster.deaths()] == [
         "n1 ended with its container, exit code 137"
     ]
