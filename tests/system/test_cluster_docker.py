@@ -1,5 +1,6 @@
 """`--cluster docker`: nodes in containers, broken for real, and gone afterwards."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from harness import config, plan
 from harness.clusters import docker, docker_box
 from harness.errors import SetupError
 from harness.systems.raft_service import RaftService
-from nemesis.target import HEALTHY, LinkRule, Ruleset
+from nemesis.target import HEALTHY, Damage, LinkRule, Ruleset
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -141,6 +142,73 @@ def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path):
         if sample["status"] and sample["status"]["role"] == "leader"
     }
     assert len(leaders) > 1, "the leader changed under load, and nothing that was acknowledged was lost"
+
+
+def test_members_disks_and_crash_points_too_and_what_reacts(engine, tmp_path):
+    kinds = ("membership", "crash", "isolate-new-leader", "bit-flip")
+    options = [option for kind in kinds for option in ("--fault", kind)]
+    options += ["--time-limit", "25", "--rate", "40", "--seed", "5", "--fault-interval", "3", "--json"]
+    done = subprocess.run(
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode in (0, 2), "a damaged disk may leave nobody who can go on; " + done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["valid"] in (True, "unknown"), done.stdout
+    events = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["fault_events"]
+    proved = [event for event in events if event["proof"] == "proved"]
+    assert not [event for event in events if event["proof"] == "refuted"]
+    assert any("of byte" in line for event in proved for line in event["evidence"]), "bits were flipped"
+    assert any("got to its crash point" in line for event in proved for line in event["evidence"])
+    assert any(event.get("set_off") for event in events), "logs are followed while they are written"
+    assert any("joint" in event["caused"] for event in events)
+
+
+def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(engine, tmp_path):
+    asked = {"cluster": "docker", "nodes": 3, "faults": [], "time_limit_s": 5.0}
+    cluster = docker.DockerCluster(plan.draw(config.load(None, asked), 1), RaftService(), tmp_path)
+
+    async def until(look):
+        for _ in range(100):
+            if (found := await look()) is not None:
+                return found
+            await asyncio.sleep(0.1)
+        raise AssertionError("it did not come to that")
+
+    async def voters(*wanted):
+        async def look():
+            view = await cluster.members()
+            return view if view and view.is_settled and view.voters == wanted else None
+
+        return await until(look)
+
+    async def main():
+        await cluster.open()
+        leader = await cluster.leader()
+        out, other = [node for node in cluster.nodes if node != leader]
+        await cluster.set_crash_point(other, "membership")
+        await cluster.change_members(sorted({leader, other}))
+
+        async def is_down():
+            return True if await cluster.probe_process(other) == "down" else None
+
+        assert await until(is_down)
+        await cluster.set_crash_point(other, None)
+        await cluster.start(other)
+        await voters(*sorted({leader, other}))
+        await cluster.kill(out)
+        await cluster.wipe(out)
+        with pytest.raises(SetupError, match=r"no file .* with anything in it"):
+            await cluster.damage_disk(out, Damage("truncate", 5))
+        await cluster.start(out)
+        await cluster.change_members(sorted({leader, other}), [out])
+        await voters(*sorted({leader, other}))
+        await cluster.change_members(sorted(cluster.nodes))
+        await voters(*sorted(cluster.nodes))
+        await cluster.close()
+
+    cluster.run(main)
+    assert cluster.deaths() == []
+    assert left_by(engine, os.getpid()) == []
 
 
 CONNECT = """
