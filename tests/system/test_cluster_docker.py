@@ -1,6 +1,7 @@
 """`--cluster docker`: nodes in containers, broken for real, and gone afterwards."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from harness import config, plan
 from harness.clusters import docker, docker_box
+from harness.clusters.real_nemesis import RefusedError
 from harness.errors import SetupError
 from harness.systems.raft_service import RaftService
 from nemesis.target import HEALTHY, Damage, LinkRule, Ruleset
@@ -202,7 +204,13 @@ def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(
         await cluster.start(out)
         await cluster.change_members(sorted({leader, other}), [out])
         await voters(*sorted({leader, other}))
-        await cluster.change_members(sorted(cluster.nodes))
+
+        async def is_let_in():
+            with contextlib.suppress(RefusedError):  # as long as it has not caught up
+                await cluster.change_members(sorted(cluster.nodes))
+                return True
+
+        assert await until(is_let_in)
         await voters(*sorted(cluster.nodes))
         await cluster.close()
 
