@@ -56,7 +56,9 @@ device=$(PATH=$PATH:/sbin:/usr/sbin ip -o addr show to {address} 2>/dev/null | a
 PATH=$PATH:/usr/sbin:/sbin
 {heal}
 HEAL
-rm -rf $dir
+for i in $(seq 100); do # the shell that tells how the node ended may be writing that just now
+  rm -rf $dir 2>/dev/null; [ -e $dir ] || break; sleep 0.05
+done
 echo gone
 """
 
