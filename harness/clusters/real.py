@@ -268,9 +268,9 @@ class RealCluster(RealNemesisSide, ABC):
         """Nodes that died although nobody killed them."""
         return self._deaths
 
-    def violations(self) -> None:
-        """Nobody looks inside of real nodes."""
-        return
+    def violations(self) -> Sequence[str] | None:
+        """What their logs tell; nobody looks inside of real nodes."""
+        return events.two_leaders(self._directory / "nodes")
 
     def log_file(self, node: str) -> Path:
         """Where a node's output goes."""

@@ -74,6 +74,17 @@ def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
     assert all((run_dir / "nodes" / f"n{number}.log").stat().st_size for number in (1, 2, 3))
 
 
+def test_votes_that_are_forgotten_are_found_by_what_nodes_say_of_themselves(engine, tmp_path):
+    """Clients seldom see two leaders of one term, but each says that it leads."""
+    options = ["--bug", "vote-not-persisted", "--time-limit", "60", "--rate", "50", "--seed", "1", "--json"]
+    done = subprocess.run(
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, summary["valid"]) == (1, False), done.stdout
+    assert any("Election Safety: term" in line for line in summary["explanation"]), summary
+
+
 BY_EXEC = """
 import sys
 from harness.clusters.docker_box import Box
