@@ -187,12 +187,18 @@ def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(
             await asyncio.sleep(0.1)
         raise AssertionError("it did not come to that")
 
-    async def voters(*wanted):
-        async def look():
-            view = await cluster.members()
-            return view if view and view.is_settled and view.voters == wanted else None
+    async def change(voters, learners=()):
+        async def is_let():
+            with contextlib.suppress(RefusedError):  # nobody leads just now, or it has not caught up
+                await cluster.change_members(sorted(voters), learners)
+                return True
 
-        return await until(look)
+        async def is_done():
+            view = await cluster.members()
+            return True if view and view.is_settled and view.voters == tuple(sorted(voters)) else None
+
+        assert await until(is_let)
+        assert await until(is_done)
 
     async def main():
         await cluster.open()
@@ -207,22 +213,14 @@ def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(
         assert await until(is_down)
         await cluster.set_crash_point(other, None)
         await cluster.start(other)
-        await voters(*sorted({leader, other}))
+        await change({leader, other})
         await cluster.kill(out)
         await cluster.wipe(out)
         with pytest.raises(SetupError, match=r"no file .* with anything in it"):
             await cluster.damage_disk(out, Damage("truncate", 5))
         await cluster.start(out)
-        await cluster.change_members(sorted({leader, other}), [out])
-        await voters(*sorted({leader, other}))
-
-        async def is_let_in():
-            with contextlib.suppress(RefusedError):  # as long as it has not caught up
-                await cluster.change_members(sorted(cluster.nodes))
-                return True
-
-        assert await until(is_let_in)
-        await voters(*sorted(cluster.nodes))
+        await change({leader, other}, [out])
+        await change(set(cluster.nodes))
         await cluster.close()
 
     cluster.run(main)
