@@ -76,7 +76,8 @@ def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
 
 def test_votes_that_are_forgotten_are_found_by_what_nodes_say_of_themselves(engine, tmp_path):
     """Clients seldom see two leaders of one term, but each says that it leads."""
-    options = ["--bug", "vote-not-persisted", "--time-limit", "60", "--rate", "50", "--seed", "1", "--json"]
+    options = ["--bug", "vote-not-persisted", "--time-limit", "90", "--rate", "50", "--seed", "1", "--json"]
+    options += ["--fault", "kill", "--fault", "partition", "--fault-interval", "3"]
     done = subprocess.run(
         command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
     )
