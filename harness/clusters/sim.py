@@ -182,14 +182,36 @@ class SimTransport:
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
+        self._begun: list[_Exchange] = []  # since the timer was set
+        self._timer_us = 0  # when it fires, or 0; like a node's, it is set anew when it fires too early
 
     def request(self, node: str, request: Any, timeout_s: float) -> asyncio.Future[Any]:
         """A future of the answer; see `harness.transport`."""
         cluster = self._cluster
-        exchange = _Exchange(cluster, cluster.hosts[node])
-        cluster.loop.post(cluster.client_delay_us(), exchange.arrive, request)
-        cluster.loop.post(round(timeout_s * 1_000_000), exchange.expire)
+        loop = cluster.loop
+        until_us = loop.now_us + round(timeout_s * 1_000_000)
+        exchange = _Exchange(cluster, cluster.hosts[node], until_us)
+        loop.post(cluster.client_delay_us(), exchange.arrive, request)
+        self._begun.append(exchange)
+        if not self._timer_us or until_us < self._timer_us:
+            self._set_timer(until_us)
         return exchange.answer
+
+    def _set_timer(self, at_us: int) -> None:
+        self._timer_us = at_us
+        self._cluster.loop.post(at_us - self._cluster.loop.now_us, self._on_timer, at_us)
+
+    def _on_timer(self, at_us: int) -> None:
+        """Whoever has waited long enough waits no longer."""
+        if at_us != self._timer_us:
+            return  # one for an earlier time has taken its place
+        self._timer_us = 0
+        for exchange in self._begun:
+            if exchange.until_us <= at_us:
+                exchange.expire()
+        self._begun = [exchange for exchange in self._begun if not exchange.answer.done()]
+        if self._begun:
+            self._set_timer(min(exchange.until_us for exchange in self._begun))
 
     async def close(self) -> None:
         """Nothing is kept open between requests."""
@@ -198,11 +220,12 @@ class SimTransport:
 class _Exchange:
     """A request under way, and its answer."""
 
-    __slots__ = ("answer", "cluster", "host")
+    __slots__ = ("answer", "cluster", "host", "until_us")
 
-    def __init__(self, cluster: SimCluster, host: SimHost) -> None:
+    def __init__(self, cluster: SimCluster, host: SimHost, until_us: int) -> None:
         self.cluster = cluster
         self.host = host
+        self.until_us = until_us
         self.answer: asyncio.Future[Any] = asyncio.Future(loop=cluster.loop)
 
     def arrive(self, request: Any) -> None:

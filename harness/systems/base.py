@@ -60,7 +60,9 @@ class ClientOptions(msgspec.Struct, frozen=True):
     Attributes:
         op_timeout_ms: after this an operation is over.
         attempt_timeout_ms: after this an attempt is given up and, where that is safe, made again elsewhere.
-        backoff_ms: pause before asking again when no leader is known.
+        backoff_ms: pause before asking again when all nodes were asked in vain; each pause within an operation is
+            twice as long as the one before it.
+        backoff_max_ms: but no longer than this.
         follows_leader: ask first whoever answered last, not always the node that the client is bound to.
         workload: which of the system's contracts the client keeps to.
         settings: the workload's options.
@@ -69,6 +71,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     backoff_ms: int = 25
+    backoff_max_ms: int = 200
     follows_leader: bool = False
     workload: str = "register"
     settings: dict[str, Any] = {}
