@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from raft.core import Core, Entry, EntryKind, Leader
 
 _EVENTS_KEPT = 12
+CONFIG = EntryKind.CONFIG
 
 
 class InvariantViolated(AssertionError):
@@ -144,21 +145,31 @@ class Invariants:
                 sentence = f"{name} changed entry {index} of its own log, as leader of term {core.term}"
                 raise self._violated("Leader Append-Only", sentence, name, index=index)
             self._note(name, "removes entries from", index)
-        for at, entry in enumerate(entries[same:], same):
-            prev_term = entries[at - 1].term if at else core.log.offset_term
-            known = self._content.setdefault((entry.index, entry.term), (entry, prev_term, name))
-            if known[0] != entry or known[1] != prev_term:
-                raise self._violated(
-                    "Log Matching",
-                    f"entry {entry.index} of term {entry.term} at {name} is not what {known[2]} has there"
-                    + (f", or follows on term {prev_term}, not {known[1]}" if known[1] != prev_term else ""),
-                    known[2],
-                    name,
-                    index=entry.index,
-                )
-        if removed or any(entry.kind is EntryKind.CONFIG for entry in entries[same:]):
+        new = entries[same:]
+        prev_term = entries[same - 1].term if same else core.log.offset_term
+        content = self._content
+        configures = removed
+        for entry in new:
+            known = content.setdefault((entry.index, entry.term), (entry, prev_term, name))
+            if (known[0] is not entry and known[0] != entry) or known[1] != prev_term:
+                raise self._unmatched(entry, prev_term, name, known)
+            prev_term = entry.term
+            configures = configures or entry.kind is CONFIG
+        if configures:
             self._check_membership(core)
-        seen.entries[same:] = entries[same:]
+        seen.entries[same:] = new
+
+    def _unmatched(
+        self, entry: Entry, prev_term: int, name: str, known: tuple[Entry, int, str]
+    ) -> InvariantViolated:
+        return self._violated(
+            "Log Matching",
+            f"entry {entry.index} of term {entry.term} at {name} is not what {known[2]} has there"
+            + (f", or follows on term {prev_term}, not {known[1]}" if known[1] != prev_term else ""),
+            known[2],
+            name,
+            index=entry.index,
+        )
 
     def _check_membership(self, core: Core) -> None:
         changes = [entry.index for entry in core.log.entries if entry.kind is EntryKind.CONFIG]
@@ -201,7 +212,7 @@ class Invariants:
         term, by = self._committed_by.setdefault(index, (core.term, name))
         if core.term < term:
             self._committed_by[index] = (core.term, name)
-        if known != entry:
+        if known is not entry and known != entry:
             raise self._violated(
                 "State Machine Safety",
                 f"{name} committed entry {index} of term {entry.term}, where {by} had committed one of term "

@@ -175,7 +175,7 @@ class KeyValue:
     @property
     def next_end_us(self) -> int | None:
         """When, by the cluster's clock, the next lease or session ends if nothing is done for it."""
-        if not self.leases.leases and self.sessions.opened == 0:
+        if not self.leases.leases and not self.sessions.opened:
             return None
         lease_us, session_us = self.leases.deadlines.next_us, self.sessions.deadlines.next_us
         if lease_us is None or session_us is None:

@@ -194,10 +194,14 @@ class SimNetwork:
             self._lose(link, message)
             return
         r = drawn & 0x1FFFFF
-        delay_us = link.scale_us * r * r  # as `seeds.skewed`
+        own_us = link.scale_us * r * r  # as `seeds.skewed`
         if not drawn & 0xFE00000:
-            delay_us *= 10.0
-        self._loop.post(queued_us + self._delay_us(link, delay_us), self._arrive, link, message, link.resets)
+            own_us *= 10.0
+        if link.is_plain and link.healed_us is None:
+            delay_us = int(link.delay_min_us + own_us)
+        else:
+            delay_us = queued_us + self._delay_us(link, own_us)
+        self._loop.post(delay_us, self._arrive, link, message, link.resets)
         if (drawn >> 28) & 0xFFFF < link.duplicate_below:
             self.duplicated += 1
             again_us = self._delay_us(link, link.rng.skewed(link.delay_mean_us))

@@ -8,7 +8,7 @@ or swap anything else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -68,26 +68,28 @@ def replay(records: Iterable[Record]) -> Saved:
     hard_state = HardState()
     snapshot: Snapshot | None = None
     entries: list[Entry] = []
+    next_index = 1
     for record in records:
-        match record:
-            case SaveHardState(term, voted_for):
-                hard_state = HardState(term, voted_for)
-            case SaveEntries(new):
-                _extend(entries, new, snapshot.index if snapshot else 0)
-            case TruncateFrom(index):
+        if isinstance(record, SaveEntries):  # most of them
+            new = record.entries
+            if new:
+                if new[0].index != next_index:
+                    raise ValueError(
+                        f"entry {new[0].index} was saved where {next_index} belongs: records are missing"
+                    )
+                entries += new
+                next_index += len(new)
+        elif isinstance(record, SaveHardState):
+            hard_state = HardState(record.term, record.voted_for)
+        else:
+            if isinstance(record, TruncateFrom):
                 first = entries[0].index if entries else 1
-                del entries[max(0, index - first) :]
-            case _:
+                del entries[max(0, record.index - first) :]
+            else:
                 snapshot = record.snapshot
                 entries = _after(entries, snapshot)
+            next_index = entries[-1].index + 1 if entries else (snapshot.index if snapshot else 0) + 1
     return Saved(hard_state, tuple(entries), snapshot)
-
-
-def _extend(entries: list[Entry], new: Sequence[Entry], offset: Index) -> None:
-    expected = entries[-1].index + 1 if entries else offset + 1
-    if new and new[0].index != expected:
-        raise ValueError(f"entry {new[0].index} was saved where {expected} belongs: records are missing")
-    entries.extend(new)
 
 
 def _after(entries: list[Entry], snapshot: Snapshot) -> list[Entry]:

@@ -14,12 +14,12 @@ import pytest
 from harness.cli import main
 
 FOUND_BY = {
-    "stale-read": 1,
+    "stale-read": 0,
     "ack-before-majority": 0,
     "truncate-without-conflict": 0,
     "retry-not-deduped": 0,
-    "commit-prior-term": 47,
-    "vote-not-persisted": 6,
+    "commit-prior-term": 5,
+    "vote-not-persisted": 1,
 }
 
 
