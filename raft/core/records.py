@@ -72,13 +72,12 @@ def replay(records: Iterable[Record]) -> Saved:
     for record in records:
         if isinstance(record, SaveEntries):  # most of them
             new = record.entries
-            if new:
-                if new[0].index != next_index:
-                    raise ValueError(
-                        f"entry {new[0].index} was saved where {next_index} belongs: records are missing"
-                    )
-                entries += new
-                next_index += len(new)
+            if new and new[0].index != next_index:
+                raise ValueError(
+                    f"entry {new[0].index} was saved where {next_index} belongs: records are missing"
+                )
+            entries += new
+            next_index += len(new)
         elif isinstance(record, SaveHardState):
             hard_state = HardState(record.term, record.voted_for)
         else:
