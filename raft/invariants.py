@@ -66,6 +66,7 @@ class Invariants:
     def __init__(self, now_us: Callable[[], int] | None = None) -> None:
         self.leader_of_term: dict[int, str] = {}
         self.committed: dict[int, Entry] = {}
+        self._last_committed = 0
         self._committed_by: dict[int, tuple[int, str]] = {}  # the first term in which it was, and who did
         self._content: dict[tuple[int, int], tuple[Entry, int, str]] = {}
         self._seen: dict[str, _Seen] = {}
@@ -205,6 +206,7 @@ class Invariants:
         for entry in core.log.slice(max(seen.commit_index, core.log.offset) + 1, core.commit_index):
             self._check_committed(core, entry)
         seen.commit_index = core.commit_index
+        self._last_committed = max(self._last_committed, core.commit_index)
 
     def _check_committed(self, core: Core, entry: Entry) -> None:
         index, name = entry.index, core.name
@@ -228,10 +230,13 @@ class Invariants:
         other = self.leader_of_term.setdefault(term, name)
         if other != name:
             raise self._violated("Election Safety", f"{other} and {name} both lead term {term}", other, name)
-        for index, entry in self.committed.items():
+        for index in range(core.log.offset + 1, self._last_committed + 1):
+            entry = self.committed.get(index)
+            if entry is None:
+                continue  # nobody had it any more when it was looked for
             committed_in, by = self._committed_by[index]
             # A leader may lack what a leader of a later term has committed by now.
-            if index > core.log.offset and committed_in < term and core.log.term(index) != entry.term:
+            if committed_in < term and core.log.term(index) != entry.term:
                 raise self._violated(
                     "Leader Completeness",
                     f"{name} leads term {term} without entry {index}, which {by} committed in term {committed_in}",

@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from raft.api import READS, NotLeader, Query, Refused, Reply, Request, Unknown, Watch
@@ -124,6 +125,7 @@ class Node:
         self._timer_us = 0
         self._end_timer: Timer | None = None  # for what ends by the cluster's clock
         self._end_timer_us = 0
+        self._ends_moved = False  # when the next thing ends, or whose business it is, may have changed
         self._seen: tuple[str, int, str | None] = ("follower", 0, None)
         self._seen_role: object = None
         self._seen_config: Config | None = None
@@ -246,17 +248,20 @@ class Node:
         if self._in_turn:
             return  # a sync that finished at once: the turn that started it goes on
         self._in_turn = True
-        take_ready = self.core.ready
+        core = self.core
+        has_moved = self._timer is None or self._ends_moved
         try:
             while True:
-                ready = take_ready()
+                ready = core.ready()
                 if ready is not None:
                     self._act(ready)
+                    has_moved = True
                 elif self._durable == self._written or not self._sync():
                     break
         finally:
             self._in_turn = False
-        self._finish_turn()
+        if has_moved or core.role is not self._seen_role or core.term != self._seen[1]:
+            self._finish_turn()
 
     def _act(self, ready: Ready) -> None:
         if ready.messages:
@@ -279,9 +284,10 @@ class Node:
             self._note_config(core.config)
         if core.role is not self._seen_role or core.term != self._seen[1] or core.leader != self._seen[2]:
             self._note_role()
-        if self._timer is None or self._timer_us > core.deadline_us:
+        if self._timer is None or core.deadline_us < self._timer_us:
             self._arm_timer()
-        if self.machine.next_end_us is not None:
+        if self._ends_moved:
+            self._ends_moved = False
             self._arm_end_timer()
 
     def _deliver(self, messages: Sequence[Message]) -> None:
@@ -314,7 +320,7 @@ class Node:
         if self._syncing:
             return False
         self._syncing = True
-        self.host.storage.sync(lambda written=self._written: self._on_synced(written))  # type: ignore[misc]
+        self.host.storage.sync(partial(self._on_synced, self._written))
         return not self._syncing
 
     def _on_synced(self, written: int) -> None:
@@ -346,6 +352,7 @@ class Node:
 
     def _applied(self) -> None:
         """What follows from a state that has moved on."""
+        self._ends_moved = True
         if self.machine.clock_us:
             self.clock.applied(self.machine.clock_us, self.host.now_us())
         if self.watches:
@@ -398,6 +405,7 @@ class Node:
     def _on_end_timer(self) -> None:
         """Something may be due: the timer does not know of what was kept alive in the meantime."""
         self._end_timer = None
+        self._ends_moved = True
         due_us = self.machine.next_end_us
         if self.stopped or due_us is None or not self._may_end_things():
             return
@@ -419,6 +427,7 @@ class Node:
         core = self.core
         before, seen = self._seen, (core.role.name, core.term, core.leader)
         self._seen_role = core.role
+        self._ends_moved = True
         if seen == before:
             return
         deposed = before[0] == "leader" and before[:2] != seen[:2]

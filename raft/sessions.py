@@ -131,4 +131,4 @@ class Sessions:
 
 def is_opened(client: str) -> bool:
     """Whether a client's name is that of a session with a life time."""
-    return client.startswith("@")
+    return client[:1] == "@"

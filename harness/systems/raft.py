@@ -26,6 +26,8 @@ from harness.transport import Lost, NotSent, Transport
 from raft import api
 from raft.bugs import BUGS
 
+UNLOGGED = (*api.READS, api.Watch)  # commands that need no entry of the log
+
 
 class RaftSystem:
     """See the module."""
@@ -86,7 +88,7 @@ class RaftClient:
         """One command of the operation: try until the system answers or the operation's time runs out."""
         self._seq += 1
         request = api.Request(self.client_id, self._seq, command)
-        if not isinstance(command, (*api.READS, api.Watch)):
+        if not isinstance(command, UNLOGGED):
             self.logged.append((self.client_id, self._seq))
         attempts = _Attempts(self._nodes, self._home)
         backoff_ms = self._options.backoff_ms
