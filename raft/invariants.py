@@ -204,7 +204,9 @@ class Invariants:
         self._note(name, "committed up to", core.commit_index)
         # What a node has compacted already it had from others, or was checked when it committed it.
         for entry in core.log.slice(max(seen.commit_index, core.log.offset) + 1, core.commit_index):
-            self._check_committed(core, entry)
+            index = entry.index
+            if self.committed.get(index) is not entry or core.term < self._committed_by[index][0]:
+                self._check_committed(core, entry)
         seen.commit_index = core.commit_index
         self._last_committed = max(self._last_committed, core.commit_index)
 

@@ -29,6 +29,7 @@ READY_TIMEOUT_S = 5.0
 READY_POLL_S = 0.01
 CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
+BEGUN_MAX = 8  # requests of one transport, before it looks which are answered
 
 
 class SimCluster(SimNemesisSide[SimHost]):
@@ -182,7 +183,7 @@ class SimTransport:
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
-        self._begun: list[_Exchange] = []  # since the timer was set
+        self._begun: list[_Exchange] = []  # the last ones, and all that have no answer
         self._timer_us = 0  # when it fires, or 0; like a node's, it is set anew when it fires too early
 
     def request(self, node: str, request: Any, timeout_s: float) -> asyncio.Future[Any]:
@@ -192,6 +193,8 @@ class SimTransport:
         until_us = loop.now_us + round(timeout_s * 1_000_000)
         exchange = _Exchange(cluster, cluster.hosts[node], until_us)
         loop.post(cluster.client_delay_us(), exchange.arrive, request)
+        if len(self._begun) >= BEGUN_MAX:
+            self._forget_answered()
         self._begun.append(exchange)
         if not self._timer_us or until_us < self._timer_us:
             self._set_timer(until_us)
@@ -209,9 +212,12 @@ class SimTransport:
         for exchange in self._begun:
             if exchange.until_us <= at_us:
                 exchange.expire()
-        self._begun = [exchange for exchange in self._begun if not exchange.answer.done()]
+        self._forget_answered()
         if self._begun:
             self._set_timer(min(exchange.until_us for exchange in self._begun))
+
+    def _forget_answered(self) -> None:
+        self._begun = [exchange for exchange in self._begun if not exchange.answer.done()]
 
     async def close(self) -> None:
         """Nothing is kept open between requests."""

@@ -50,6 +50,9 @@ class SimDisk:
 
     Attributes:
         troubles: how often which field of the rule has struck.
+        is_damaged: whether there may be damaged records.
+        folded: what whoever reads the log has made of its first so many records, for the next time; forgotten when
+            one of them changes.
     """
 
     def __init__(self, loop: SimLoop, rng: Dice, params: DiskParams) -> None:
@@ -57,7 +60,8 @@ class SimDisk:
         self._rng = rng
         self._params = params
         self._records: list[Any] = []
-        self.is_damaged = False  # whether there may be damaged records
+        self.is_damaged = False
+        self.folded: tuple[int, Any] | None = None
         self._durable_count = 0
         self._epoch = 0  # raised by a crash, so that a sync of a dead process never calls back
         self._last_sync_us = 0
@@ -98,6 +102,7 @@ class SimDisk:
         """The records land on older ones: neither is what it should be."""
         self._trouble("misdirect")
         self.is_damaged = True
+        self.folded = None
         if self._records:
             at = below(self._rng, len(self._records))
             self._records[at] = _damaged(self._records[at])
@@ -154,6 +159,7 @@ class SimDisk:
         records = self._records
         if not records:
             raise NothingToDamage("the disk is empty")
+        self.folded = None
         if damage.kind == "truncate":
             count = min(len(records), max(1, damage.amount // BYTES_PER_RECORD))
             del records[len(records) - count :]
@@ -167,6 +173,7 @@ class SimDisk:
 
     def cut(self, count: int) -> None:
         """Keep the first so many records, durably: how a system repairs a torn tail."""
+        self.folded = None
         del self._records[count:]
         self._durable_count = min(self._durable_count, count)
 

@@ -41,8 +41,10 @@ class InvariantWatch:
             return
         try:
             self._invariants.check(core)
-            while len(self._committed_us) + 1 in self._invariants.committed:
-                self._committed_us.append(self._now_us())
+            committed_us = self._committed_us
+            if core.commit_index > len(committed_us):
+                while len(committed_us) + 1 in self._invariants.committed:
+                    committed_us.append(self._now_us())
         except InvariantViolated as violated:
             self.violations.append(
                 f"{violated}, seen {self._now_us() / 1e6:.3f} s after the nodes were started; before it: "

@@ -56,8 +56,11 @@ class Saved(msgspec.Struct, frozen=True):
     snapshot: Snapshot | None = None
 
 
-def replay(records: Iterable[Record]) -> Saved:
-    """The state a sequence of records amounts to.
+NOTHING_SAVED = Saved()
+
+
+def replay(records: Iterable[Record], start: Saved = NOTHING_SAVED) -> Saved:
+    """The state a sequence of records amounts to, from a state on that others have left.
 
     >>> from raft.core.types import Entry, EntryKind
     >>> first, other = Entry(1, 1, EntryKind.NOOP), Entry(1, 2, EntryKind.NOOP)
@@ -65,10 +68,9 @@ def replay(records: Iterable[Record]) -> Saved:
     >>> saved.hard_state, saved.entries == (other,)
     (HardState(term=2, voted_for='a'), True)
     """
-    hard_state = HardState()
-    snapshot: Snapshot | None = None
-    entries: list[Entry] = []
-    next_index = 1
+    hard_state, snapshot = start.hard_state, start.snapshot
+    entries = list(start.entries)
+    next_index = _next_index(entries, snapshot)
     for record in records:
         if isinstance(record, SaveEntries):  # most of them
             new = record.entries
@@ -87,8 +89,12 @@ def replay(records: Iterable[Record]) -> Saved:
             else:
                 snapshot = record.snapshot
                 entries = _after(entries, snapshot)
-            next_index = entries[-1].index + 1 if entries else (snapshot.index if snapshot else 0) + 1
+            next_index = _next_index(entries, snapshot)
     return Saved(hard_state, tuple(entries), snapshot)
+
+
+def _next_index(entries: list[Entry], snapshot: Snapshot | None) -> Index:
+    return entries[-1].index + 1 if entries else (snapshot.index if snapshot else 0) + 1
 
 
 def _after(entries: list[Entry], snapshot: Snapshot) -> list[Entry]:
