@@ -214,6 +214,7 @@ class Base:
         """Begins a round of confirmation; the leader confirms it to itself at once."""
         role.read_seq = seq
         role.progress[self.name].read_seq = seq
+        role.rounds_moved = True
 
     def _is_majority(self, names: Sequence[NodeId]) -> bool:
         """Whether these are a majority; in a joint configuration, of both (section 6)."""

@@ -211,7 +211,7 @@ class Core(Membership, Elections, Reads):
             records = self._take_records()
         committed = self._take_committed() if self.commit_index > self._committed_out else ()
         if leader is not None:
-            if leader.read_rounds:
+            if leader.read_rounds and (leader.rounds_moved or committed):
                 self._finish_rounds(leader)
         elif isinstance(role, Follower) and role.answered_reads:
             self._finish_asked(role)

@@ -92,7 +92,7 @@ class Replication(Base):
             return
         progress = role.progress[reply.src]
         progress.heard_us = self.now_us
-        progress.read_seq = max(progress.read_seq, reply.read_seq)
+        self._hear_read_seq(role, progress, reply.read_seq)
         if reply.ok:
             if progress.accepted(reply.index):
                 if reply.index > self.commit_index:
@@ -103,6 +103,11 @@ class Replication(Base):
             progress.rejected(reply.index, try_index)
         if progress.next_index <= self.log.last_index and reply.src != self.name and self.role is role:
             self._replicate(reply.src, progress)
+
+    def _hear_read_seq(self, role: Leader, progress: Progress, read_seq: int) -> None:
+        if read_seq > progress.read_seq:
+            progress.read_seq = read_seq
+            role.rounds_moved = True
 
     def _advance_commit(self, role: Leader) -> None:
         """Commits what a majority has, as Figure 2's last rule for leaders says."""
@@ -137,7 +142,8 @@ class Replication(Base):
             # What is compacted is committed, and what is committed is the same everywhere.
             self._reply(append, ok=True, index=self.commit_index)
         elif self._log_matches(append):
-            self._accept(append.prev_index, append.entries)
+            if append.entries:
+                self._accept(append.prev_index, append.entries)
             self._follow_commit(append)
             self._reply(append, ok=True, index=self._acked_index(append))
         else:
