@@ -65,10 +65,6 @@ class Dice:
 
     def random(self) -> float:
         """The next number of this moment."""
-        return (self.bits() >> 11) * 1.1102230246251565e-16
-
-    def bits(self) -> int:
-        """64 bits of this moment, for who needs several small numbers at once."""
         now_us = self._clock.now_us
         if now_us != self._at_us:
             self._at_us = now_us
@@ -76,14 +72,24 @@ class Dice:
         self._state = x = (self._state + 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
         x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
         x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        return x ^ (x >> 31)
+        return ((x ^ (x >> 31)) >> 11) * 1.1102230246251565e-16
 
     def skewed(self, mean: float) -> float:
-        """What `skewed` makes of the next number, in one call."""
-        x = self.bits() >> 11
-        r = (x & 0x3FFFFFFFFFFF) * 1.4210854715202004e-14
+        """What `skewed` makes of the next two numbers, in one call: most messages need exactly that."""
+        now_us = self._clock.now_us
+        if now_us != self._at_us:
+            self._at_us = now_us
+            self._state = self._key + now_us * 0x9E3779B97F4A7C15
+        y = self._state + 0xD1B54A32D192ED03
+        self._state = z = (y + 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
+        y &= 0xFFFFFFFFFFFFFFFF
+        y = ((y ^ (y >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        y = ((y ^ (y >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        r = ((y ^ (y >> 31)) >> 11) * 1.1102230246251565e-16
         delay = 2.78 * mean * r * r
-        return delay if x >= 0x400000000000 else delay * 10.0
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        return delay * 10.0 if ((z ^ (z >> 31)) >> 11) < 0x400000000000 else delay
 
 
 class Streams:
@@ -124,7 +130,6 @@ def skewed(rng: HasRandom, mean: float) -> float:
 
     Built from multiplication alone: a logarithm may differ in its last bit from one machine to the next.
     """
-    u = rng.random() * 128.0
-    r = u - int(u)
+    r = rng.random()
     delay = 2.78 * mean * r * r
-    return delay if u >= 1.0 else delay * 10.0
+    return delay * 10.0 if rng.random() < 1 / 128 else delay

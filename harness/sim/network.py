@@ -34,9 +34,6 @@ RETRANSMISSIONS_MAX = 8
 HEADERS_BYTES = 66  # Ethernet, IP and TCP around a small message
 QUEUE_MAX_US = 2_000_000  # a slow link drops what would wait longer
 
-# Most messages draw 64 bits and no more. From the lowest: the delay, 7 for whether it is a long one, a duplicate, loss.
-DELAY_BITS, DUPLICATE_BITS, LOSS_BITS = 21, 16, 20
-
 
 class LinkParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """One direction of a healthy link that is not like the others; what is None is as on the others."""
@@ -68,9 +65,8 @@ class _Link:
     """One direction of one link."""
 
     __slots__ = (
-        "busy_until_us", "delay_mean_us", "delay_min_us", "dst", "duplicate_below", "healed_us", "is_plain",
-        "last_jitter", "loss", "loss_below", "own_duplicate", "own_loss", "own_rate_kbit", "rate_kbit", "resets", "rng",
-        "rule", "scale_us", "src", "was_lost",
+        "busy_until_us", "delay_mean_us", "delay_min_us", "dst", "duplicate", "healed_us", "last_jitter", "loss",
+        "own_duplicate", "own_loss", "own_rate_kbit", "rate_kbit", "resets", "rng", "rule", "src", "was_lost",
     )  # fmt: skip
 
     def __init__(self, src: str, dst: str, rng: Dice, params: NetworkParams) -> None:
@@ -78,7 +74,6 @@ class _Link:
         own = params.links.get(f"{src}->{dst}", LinkParams())
         self.delay_min_us = params.delay_min_us if own.delay_min_us is None else own.delay_min_us
         self.delay_mean_us = params.delay_mean_us if own.delay_mean_us is None else own.delay_mean_us
-        self.scale_us = 2.78 * self.delay_mean_us / (1 << 2 * DELAY_BITS)
         self.own_loss = params.loss if own.loss is None else own.loss
         self.own_duplicate = params.duplicate if own.duplicate is None else own.duplicate
         self.own_rate_kbit = own.rate_kbit
@@ -92,17 +87,13 @@ class _Link:
     def set_rule(self, rule: LinkRule | None) -> None:
         """What is wrong with it, and what follows from that."""
         self.rule = rule
-        self.loss, duplicate, self.rate_kbit = self.own_loss, self.own_duplicate, self.own_rate_kbit
+        self.loss, self.duplicate, self.rate_kbit = self.own_loss, self.own_duplicate, self.own_rate_kbit
         if rule is not None:
             # A corrupted message fails its checksum: for the receiver it is a lost one.
             healthy = (1.0 - self.own_loss) * (1.0 - rule.loss) * (1.0 - rule.corrupt)
             self.loss = 1.0 if rule.blocked else 1.0 - healthy
-            duplicate = 1.0 - (1.0 - self.own_duplicate) * (1.0 - rule.duplicate)
+            self.duplicate = 1.0 - (1.0 - self.own_duplicate) * (1.0 - rule.duplicate)
             self.rate_kbit = min(filter(None, (rule.rate_kbit, self.own_rate_kbit)), default=0.0)
-        # Rounded up: what is rare must not become impossible.
-        self.loss_below = math.ceil(self.loss * (1 << LOSS_BITS))
-        self.duplicate_below = math.ceil(duplicate * (1 << DUPLICATE_BITS))
-        self.is_plain = rule is None and not self.rate_kbit
 
 
 class SimNetwork:
@@ -160,7 +151,7 @@ class SimNetwork:
         link = self._link(src, dst)
         rng, rule = link.rng, link.rule
         loss = link.own_loss if rule is not None and rule.blocked else link.loss
-        total_us, again_us = self._delay_us(link, rng.skewed(link.delay_mean_us)), RETRANSMIT_US
+        total_us, again_us = self._delay_us(link), RETRANSMIT_US
         if link.rate_kbit:
             total_us += self._queue_us(link, size_bytes + HEADERS_BYTES, None)
         self.sent += 1
@@ -185,39 +176,25 @@ class SimNetwork:
         """Send a message; it arrives once, twice or never."""
         self.sent += 1
         link = self._links.get((src, dst)) or self._link(src, dst)
-        drawn = link.rng.bits()
-        lost = drawn >> 44 < link.loss_below
+        random = link.rng.random
+        lost = random() < link.loss
         queued_us = 0
-        if not link.is_plain:
-            lost, queued_us = self._hindered(link, message, lost=lost)
-        if lost:
+        rule = link.rule
+        if rule is not None or link.rate_kbit:
+            if rule is not None:
+                self._met[src, dst] = self._met.get((src, dst), 0) + 1
+                lost = self._fate(link, rule, lost=lost)
+            if link.rate_kbit and not lost:
+                size_bytes = len(msgspec.msgpack.encode(message)) + HEADERS_BYTES
+                queued_us = self._queue_us(link, size_bytes, QUEUE_MAX_US)
+        if lost or queued_us > QUEUE_MAX_US:
             self._lose(link, message)
             return
-        r = drawn & 0x1FFFFF
-        own_us = link.scale_us * r * r  # as `seeds.skewed`
-        if not drawn & 0xFE00000:
-            own_us *= 10.0
-        if link.is_plain and link.healed_us is None:
-            delay_us = int(link.delay_min_us + own_us)
-        else:
-            delay_us = queued_us + self._delay_us(link, own_us)
-        self._loop.post(delay_us, self._arrive, link, message, link.resets)
-        if (drawn >> 28) & 0xFFFF < link.duplicate_below:
+        post = self._loop.post
+        post(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
+        if link.duplicate > 0 and random() < link.duplicate:
             self.duplicated += 1
-            again_us = self._delay_us(link, link.rng.skewed(link.delay_mean_us))
-            self._loop.post(queued_us + again_us, self._arrive, link, message, link.resets)
-
-    def _hindered(self, link: _Link, message: Any, *, lost: bool) -> tuple[bool, int]:
-        """Whether a message is lost on a link that is not as it should be, and how long it waits for its turn."""
-        rule = link.rule
-        if rule is not None:
-            self._met[link.src, link.dst] = self._met.get((link.src, link.dst), 0) + 1
-            lost = self._fate(link, rule, lost=lost)
-        if lost or not link.rate_kbit:
-            return lost, 0
-        size_bytes = len(msgspec.msgpack.encode(message)) + HEADERS_BYTES
-        queued_us = self._queue_us(link, size_bytes, QUEUE_MAX_US)
-        return queued_us > QUEUE_MAX_US, queued_us
+            post(queued_us + self._delay_us(link), self._arrive, link, message, link.resets)
 
     def _fate(self, link: _Link, rule: LinkRule, *, lost: bool) -> bool:
         """Whether a message is lost on a link with which something is wrong."""
@@ -235,10 +212,9 @@ class SimNetwork:
         self._link(a, b).resets += 1
         self._link(b, a).resets += 1
 
-    def _delay_us(self, link: _Link, drawn_us: float) -> int:
-        """How long a message takes of which the link's own delay was drawn."""
+    def _delay_us(self, link: _Link) -> int:
         rng, rule = link.rng, link.rule
-        delay_us = link.delay_min_us + drawn_us
+        delay_us = link.delay_min_us + rng.skewed(link.delay_mean_us)
         if rule is not None and (rule.delay_ms or rule.jitter_ms):
             extra_us = 1000.0 * (rule.delay_ms + _jitter_ms(link, rule, rng))
             if not (rule.reorder and rng.random() < rule.reorder):
@@ -283,7 +259,7 @@ class SimNetwork:
             breaks = rule is not None and rule.reset > 0 and link.rng.random() < rule.reset
             if breaks or link.rng.random() < link.loss:
                 return None
-            total_us += self._delay_us(link, link.rng.skewed(link.delay_mean_us))
+            total_us += self._delay_us(link)
         return total_us
 
     @property

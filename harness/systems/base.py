@@ -13,7 +13,7 @@ The outcome rule (rule 1 of the design), in one place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -60,9 +60,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     Attributes:
         op_timeout_ms: after this an operation is over.
         attempt_timeout_ms: after this an attempt is given up and, where that is safe, made again elsewhere.
-        backoff_ms: pause before asking again when all nodes were asked in vain; each pause within an operation is
-            twice as long as the one before it.
-        backoff_max_ms: but no longer than this.
+        backoff_ms: pause before asking again when no leader is known.
         follows_leader: ask first whoever answered last, not always the node that the client is bound to.
         workload: which of the system's contracts the client keeps to.
         settings: the workload's options.
@@ -71,7 +69,6 @@ class ClientOptions(msgspec.Struct, frozen=True):
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     backoff_ms: int = 25
-    backoff_max_ms: int = 200
     follows_leader: bool = False
     workload: str = "register"
     settings: dict[str, Any] = {}
@@ -90,6 +87,22 @@ class LoggedClient(Protocol):
 
 #: By name of a client and number of its request: index of its first entry, and when in ns of the run it was committed.
 CommittedRequests = Mapping[tuple[str, int], tuple[int, int]]
+
+
+class LoggedEntry(NamedTuple):
+    """A committed entry of a log: its index, its term, and the client and number of its request, if it has one."""
+
+    place: int
+    term: int
+    request: tuple[str, int] | None
+
+
+class LogPart(NamedTuple):
+    """Committed entries in order, the first one after that index; and up to where the node knows it to be committed."""
+
+    after: int
+    commit_index: int
+    entries: Sequence[LoggedEntry]
 
 
 class Bug(Protocol):

@@ -91,7 +91,6 @@ class RaftClient:
         if not isinstance(command, UNLOGGED):
             self.logged.append((self.client_id, self._seq))
         attempts = _Attempts(self._nodes, self._home)
-        backoff_ms = self._options.backoff_ms
         loop = asyncio.get_running_loop()
         while (left_s := self._deadline_s - loop.time()) > 0:
             outcome = await self._attempt(
@@ -103,8 +102,7 @@ class RaftClient:
                 return outcome
             if attempts.exhausted:
                 attempts.start_over()
-                await asyncio.sleep(backoff_ms / 1000)
-                backoff_ms = min(2 * backoff_ms, self._options.backoff_max_ms)
+                await asyncio.sleep(self._options.backoff_ms / 1000)
         if attempts.unsure:
             return Outcome("info", error="timeout", node=attempts.node)
         return Outcome("fail", error="refused", node=attempts.node)

@@ -14,12 +14,12 @@ import pytest
 from harness.cli import main
 
 FOUND_BY = {
-    "stale-read": 0,
+    "stale-read": 1,
     "ack-before-majority": 0,
     "truncate-without-conflict": 0,
     "retry-not-deduped": 0,
-    "commit-prior-term": 5,
-    "vote-not-persisted": 1,
+    "commit-prior-term": 47,
+    "vote-not-persisted": 6,
 }
 
 
