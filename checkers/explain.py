@@ -49,7 +49,7 @@ _CHECKS_MAX = 1_500
 _CONFIGURATIONS_PER_CHECK = 3_000
 _CONFIGURATIONS_TOTAL = 60_000
 _BYTES_MAX = 1 << 28
-_SEARCHED_MAX = 4_000
+SEARCHED_MAX = 4_000
 _STATES_MAX = 6
 #: A history of fewer completions is told from its start.
 _SHORT_LEVELS = 12
@@ -173,8 +173,8 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
     The search finds where a short history fails. A long one is cut down first: whoever sees the same value
     is kept together, since any part with the writers of all that it sees must be linearizable too.
     """
-    if len(operations) <= _SEARCHED_MAX:
-        outcome = _failed_search(operations, model)
+    if len(operations) <= SEARCHED_MAX:
+        outcome = failed_search(operations, model)
         if outcome is not None:
             return explain(operations, model, key, outcome)
     return explain_part(clashing(operations, model), model, key, len(operations))
@@ -182,7 +182,7 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
 
 def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: int) -> Explanation:
     """The counterexample in a part of an object's ``count`` operations that is impossible by itself."""
-    outcome = _failed_search(part, model) if part else None
+    outcome = failed_search(part, model) if part else None
     if outcome is None:
         return Explanation(
             (
@@ -205,7 +205,25 @@ def explain_told(part: Sequence[Operation], model: Model, key: Hashable, count: 
     return Explanation((first, *_table(shown), why))
 
 
-def _failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
+def stale_words(seen: Operation, writer: Operation | None, shown: Operation | None) -> str:
+    """Why a value was not there any more, or not yet, when it was seen; see `checkers.intervals`."""
+    value = seen.argument[0] if _is_cas(seen) else seen.result  # type: ignore[index]  # a pair
+    name, what = f"[{seen.invoke_index}]", show(value, _VALUE_CHARS)
+    if shown is None:
+        return f"when {name} returned, nobody had asked to write {what}, and it was not the initial value"
+    between = (
+        f"before [{shown.invoke_index}] was invoked, at which another value was there, and that returned before "
+        f"{name} was invoked"
+    )
+    if writer is None:
+        return (
+            f"{what} is the initial value, nobody had asked to write it when {name} returned, and {between}"
+        )
+    return f"all that write {what} and were invoked before {name} returned had returned {between}"
+
+
+def failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
+    """The no of a search within what an explanation may spend; None where it says anything else."""
     meter = Meter(_CONFIGURATIONS_TOTAL, _BYTES_MAX, time.monotonic() + 3600)
     outcome = search(compile_problem(operations, model), meter)
     return outcome if outcome.valid is False else None

@@ -96,7 +96,7 @@ class RegisterSearch:
 
     def _verify(self, order: Any) -> None:
         zero, n = np.zeros(1, np.int64), len(self.f)
-        bad = fast.compiled(zones, "check_order")(
+        bad = fast.compiled(zones.check_order)(
             order, self.f, self.a, self.b, self.call, self.ret, np.zeros(n, np.int64), zero,
             np.array([self.initial], np.int64), np.array([-1], np.int64), np.zeros(n, np.int64),
         )  # fmt: skip
