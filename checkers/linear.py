@@ -135,8 +135,9 @@ def groups_of(history: History, model: Model) -> dict[Hashable, list[Operation]]
 
 def _tells_revisions(history: History) -> bool:
     lines: Any = history.lines
-    # Lines that were scanned into columns keep no revisions.
-    return not hasattr(lines, "columns") and any(op.revision is not None for op in lines)
+    if hasattr(lines, "tells_revisions"):
+        return bool(lines.tells_revisions())
+    return any(op.revision is not None for op in lines)
 
 
 def _crashed(history: History, model: Model, error: Exception) -> Verdict:
