@@ -116,6 +116,22 @@ def with_impossible_read(lines, part=0.9):
     raise ValueError("no read to change")
 
 
+def with_two_orders(lines, part=0.9):
+    """Two values are written once, at the same time, and two readers see them one after the other, in two orders.
+
+    Every answer is possible by itself; only who tries all orders finds that they are not so together.
+    """
+    at, process = int(part * len(lines)), 1 + max(op.process for op in lines)
+    key, (one, two) = lines[0].key, (1 << 40, 1 + (1 << 40))
+    rows = [(0, "invoke", "write", one), (1, "invoke", "write", two)]
+    for first, second in ((one, two), (two, one)):
+        rows += [(2, "invoke", "read", None), (3, "invoke", "read", None)]
+        rows += [(2, "ok", "read", first), (3, "ok", "read", second)]
+    rows += [(0, "ok", "write", one), (1, "ok", "write", two)]
+    more = [Op(0, 0, process + who, kind, f, key, value) for who, kind, f, value in rows]
+    return [Op(n, 1000 * n + 1, *list_of(op)) for n, op in enumerate([*lines[:at], *more, *lines[at:]])]
+
+
 def twenty_crashed(seed=1):
     """A hundred operations of five values on one key, among them twenty writes that never returned."""
     lines = [Op(n, n + 1, 100 + n, "invoke", "write", 0, n % 5) for n in range(20)]

@@ -22,6 +22,7 @@ from checkers.models import RegisterCode
 from checkers.problem import GENERAL, NEVER, OVERWRITE, PURE, Problem
 from checkers.search import Meter, Outcome, Trail
 
+kernel_rows = fast.kernels("kernel_rows")
 kernels = fast.kernels("kernels")
 kernel_orders = fast.kernels("kernel_orders")
 kernel_replay = fast.kernels("kernel_replay")
@@ -278,7 +279,7 @@ def tiny_race() -> Race:
 def expand_tiny() -> None:
     """Compiles what both orders share."""
     race = tiny_race()
-    nodes, out = (kernels.new_nodes(64, race.width) for _ in "ab")
+    nodes, out = (kernel_rows.new_nodes(64, race.width) for _ in "ab")
     work = kernels.new_work(race.task, race.words, np.array([0, 1, 0, 0], np.int64))
     before, op = np.empty(64, np.int64), np.empty(64, np.int64)
     rows = np.zeros((4, race.width + 1), np.uint64)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from checkers.kernels import longer
+from checkers.kernel_rows import longer
 
 _Array = Any
 
