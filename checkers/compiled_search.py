@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from checkers import fast
+from checkers.meter import Meter
 from checkers.models import RegisterCode
 from checkers.problem import GENERAL, NEVER, OVERWRITE, PURE, Problem
-from checkers.search import Meter, Outcome, Trail
+from checkers.search import Outcome, Trail
 
 kernel_rows = fast.kernels("kernel_rows")
 kernels = fast.kernels("kernels")

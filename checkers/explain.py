@@ -38,10 +38,12 @@ from checkers.clash import clashing
 from checkers.drawing import START, Arrow, Box, Figure
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
+from checkers.levels import Levels
+from checkers.meter import Exhausted, Meter
 from checkers.models import Model, effect_of
 from checkers.order_graph import contradiction
 from checkers.problem import Problem, compile_exact, compile_problem
-from checkers.search import Exhausted, Levels, Meter, Outcome, Searcher, search
+from checkers.search import Outcome, Searcher, search
 from checkers.values import show
 
 LINES_MAX = 20

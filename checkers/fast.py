@@ -64,11 +64,14 @@ def loaded(part: str) -> bool:
 
 
 _used: set[str] = set()
+_warm: set[str] = set()
 
 
 def warm(part: str = "deep") -> bool:
     """Whether the part was compiled before on this machine, as far as the cache on disk tells."""
-    return part in _used or (installed() and (_folder() / f"{part}.ready").exists())
+    if part not in _warm and installed() and (_folder() / f"{part}.ready").exists():
+        _warm.add(part)
+    return part in _used or part in _warm
 
 
 def by_readiness(part: str, cold: int, warm_: int, loaded_: int) -> int:

@@ -27,11 +27,13 @@ from typing import TYPE_CHECKING, Any
 from checkers import containers, fast, revisions
 from checkers.history import History, HistoryError, Op, Operation
 from checkers.intervals import Stale, refute
+from checkers.levels import Levels
 from checkers.memory import collector_paused
+from checkers.meter import Meter
 from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch, uses_revisions
 from checkers.problem import Problem, compile_problem
 from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
-from checkers.search import Levels, Meter, Outcome, search
+from checkers.search import Outcome, search
 from checkers.values import show
 from checkers.verdict import Validity, Verdict
 from checkers.witness import WitnessError, replay, verify

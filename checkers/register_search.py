@@ -15,9 +15,10 @@ import numpy as np
 
 from checkers import fast, zones
 from checkers.compiled_search import Race, kernel_replay, kernels
+from checkers.meter import Meter
 from checkers.problem import GENERAL, OVERWRITE, PURE
 from checkers.registers import OrderError, RegisterColumns
-from checkers.search import Meter, Outcome
+from checkers.search import Outcome
 from checkers.zones import CAS, DIFFERS, NEVER, READ, WRITE
 
 _NO_VALUE = -2

@@ -21,10 +21,12 @@ from checkers.explain import (
     failed_search,
     stale_words,
 )
+from checkers.levels import Levels
 from checkers.linear import NOT_THIS, Budget, groups_of
+from checkers.meter import Meter
 from checkers.models import by_key
 from checkers.problem import NEVER, Problem, compile_problem
-from checkers.search import Levels, Meter, Outcome
+from checkers.search import Outcome
 from checkers.values import show
 
 if TYPE_CHECKING:
