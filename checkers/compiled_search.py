@@ -29,9 +29,10 @@ kernel_orders = fast.kernels("kernel_orders")
 kernel_replay = fast.kernels("kernel_replay")
 
 CELLS_MAX = 1_000_000
-#: Configurations of the first turn, and of the longest one.
+#: Configurations of the first turn, and of the longest one: the clock is read between turns.
 _FIRST_SHARE = 20_000
-_SHARE_MAX = 1_000_000
+_LAST_SHARE = 5_000
+_SHARE_MAX = 200_000
 #: Level by level gets longer turns: what deep first does not find soon is mostly not there, and only the other can say.
 _LEVELWISE_SHARE = 3
 _INFOS_PER_KIND_MAX = 0x7FFF
@@ -202,10 +203,11 @@ class Race:
         share = _FIRST_SHARE
         best: tuple[str, Outcome] | None = None
         going = list(orders)
+        pace = _Pace(meter)
         while True:
             for order in tuple(going):
                 turn = share * (_LEVELWISE_SHARE if order == "bfs" else 1)
-                outcome = self.turn(order, meter, min(turn, meter.left))
+                outcome = self.turn(order, meter, min(turn, meter.left, pace.left()))
                 if outcome.valid is not None:
                     return order, outcome
                 if best is None or outcome.level >= best[1].level:
@@ -217,6 +219,23 @@ class Race:
             if meter.left <= 0 or not going:
                 return best  # type: ignore[return-value]  # set by the first turn
             share = min(2 * share, _SHARE_MAX)
+
+
+class _Pace:
+    """How many configurations there is still time for, by those so far."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._began_s = time.monotonic()
+        self._before = meter.used
+
+    def left(self) -> int:
+        """At least `_LAST_SHARE`, so that an end is reached."""
+        now_s = time.monotonic()
+        done = self._meter.used - self._before
+        if done == 0:
+            return _FIRST_SHARE * _LEVELWISE_SHARE
+        return max(_LAST_SHARE, int(done * (self._meter.deadline_s - now_s) / (now_s - self._began_s)))
 
 
 class CompiledSearcher:

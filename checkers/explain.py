@@ -51,7 +51,7 @@ _CHECKS_MAX = 1_500
 _CONFIGURATIONS_PER_CHECK = 3_000
 _CONFIGURATIONS_TOTAL = 60_000
 _BYTES_MAX = 1 << 28
-SEARCHED_MAX = 4_000
+_SEARCHED_MAX = 4_000
 _STATES_MAX = 6
 #: A history of fewer completions is told from its start.
 _SHORT_LEVELS = 12
@@ -175,7 +175,7 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
     The search finds where a short history fails. A long one is cut down first: whoever sees the same value
     is kept together, since any part with the writers of all that it sees must be linearizable too.
     """
-    if len(operations) <= SEARCHED_MAX:
+    if len(operations) <= _SEARCHED_MAX:
         outcome = failed_search(operations, model)
         if outcome is not None:
             return explain(operations, model, key, outcome)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from checkers import containers
 from checkers.explain import (
-    SEARCHED_MAX,
     Explanation,
     explain,
     explain_clash,
@@ -31,6 +30,10 @@ from checkers.values import show
 
 if TYPE_CHECKING:
     from checkers.linear import Check
+
+
+#: So many operations are searched even where it is known already which of them clash: the search tells more.
+SHORT = 60
 
 
 class Telling:
@@ -75,9 +78,9 @@ class Telling:
         """A short history is searched, which tells more."""
         stale, columns = self.check.stale[key], self.check.columns
         assert columns is not None, "found in columns"
-        if key in self.check.groups or self.check.key_parts().size(key) <= SEARCHED_MAX:
+        if len(columns.f) <= SHORT:
             operations = self.check.operations(key)
-            outcome = failed_search(operations, self.check.model) if len(operations) <= SEARCHED_MAX else None
+            outcome = failed_search(operations, self.check.model)
             if outcome is not None:
                 return explain(operations, self.check.model, name, outcome)
         places = sorted(place for place in stale if place >= 0)

@@ -109,7 +109,7 @@ def test_the_words(random_lines, monkeypatch):
     """Of a history too long to search the three operations are told."""
     from checkers import telling  # noqa: PLC0415
 
-    monkeypatch.setattr(telling, "SEARCHED_MAX", 0)
+    monkeypatch.setattr(telling, "SHORT", 0)
     sentences = set()
     for seed in range(300):
         rng = random.Random(f"intervals {seed}")
