@@ -42,6 +42,8 @@ from checkers.search import Meter
 from checkers.values import freeze
 
 VALUES = (0, 1, 2)
+#: Larger tables of states take longer than all the rest.
+CELLS_MAX = 500
 NUMBERS = (1, 2)
 
 
@@ -273,15 +275,18 @@ def changed(clients, op, other):
 
 def compiled(history, model):
     """What the compiled searches say of a history of one key; None where they do not apply."""
-    from checkers.compiled_search import CompiledSearcher, TooLarge
+    from checkers.compiled_search import CompiledSearcher, TooLarge, explore
 
     operations = [
         o for o in history.operations if o.status != "mismatch" or getattr(model, "uses_mismatch", False)
     ]
     if len({operation.key for operation in operations}) != 1:
         return None
+    problem = compile_problem(operations, model)
+    if not problem.forms and explore(problem, CELLS_MAX) is None:
+        return None
     try:
-        searcher = CompiledSearcher(compile_problem(operations, model))
+        searcher = CompiledSearcher(problem)
     except TooLarge:
         return None
     meter = Meter(10**6, 1 << 28, time.monotonic() + 1000)

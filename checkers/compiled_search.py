@@ -11,6 +11,7 @@ Rules of this module
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,8 @@ kernel_orders = fast.kernels("kernel_orders")
 kernel_replay = fast.kernels("kernel_replay")
 
 CELLS_MAX = 1_000_000
+#: Of the time that is left, how much may go into that; the search that asks the model as it goes gets the rest.
+_EXPLORE_PART = 0.25
 #: Configurations of the first turn, and of the longest one: the clock is read between turns.
 _FIRST_SHARE = 20_000
 _LAST_SHARE = 5_000
@@ -55,12 +58,15 @@ class TooLarge(Exception):
     """A problem that does not fit into the compiled search; the message says what is too large."""
 
 
-def explore(problem: Problem, cells_max: int = CELLS_MAX) -> Any:
-    """The table of the state after each kind in each state (-1: illegal), or None where it is too large."""
+def explore(problem: Problem, cells_max: int = CELLS_MAX, until_s: float = math.inf) -> Any:
+    """The table of the state after each kind in each state (-1: illegal), or None where it is too large.
+
+    ``until_s`` is the `time.monotonic` at which to give up: a model may be slow.
+    """
     kinds = len(problem.memo)
     at = 0
     while at < len(problem.states):
-        if len(problem.states) * kinds > cells_max:
+        if len(problem.states) * kinds > cells_max or time.monotonic() > until_s:
             return None
         for kind in range(kinds):
             problem.next(kind, at)
@@ -97,14 +103,14 @@ def register_forms(problem: Problem, forms: Sequence[RegisterCode]) -> Any:
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def _transitions(problem: Problem) -> tuple[Any, Any, Any]:
+def _transitions(problem: Problem, until_s: float) -> tuple[Any, Any, Any]:
     """Table, codes and effects for the kernels."""
     if problem.forms:
         effect = np.array(problem.effect, np.int64)
         return np.zeros((1, 1), np.int32), register_forms(problem, problem.forms), effect
-    table = explore(problem)
+    table = explore(problem, until_s=until_s)
     if table is None:
-        raise TooLarge(f"more than {CELLS_MAX} cells")
+        raise TooLarge(f"more than {CELLS_MAX} cells, or too slow a model")
     codes = np.zeros((table.shape[0], 3), np.int64)
     return table, codes, settle_effects(problem, table)
 
@@ -241,13 +247,17 @@ class _Pace:
 class CompiledSearcher:
     """Both searches over one problem, compiled.
 
+    Args:
+        problem: what to search.
+        until_s: the `time.monotonic` until which its states may be explored.
+
     Raises:
         TooLarge: where the model has too many states here, or too many info operations are equal.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, until_s: float = math.inf) -> None:
         self.problem = problem
-        table, code, effect = _transitions(problem)
+        table, code, effect = _transitions(problem, until_s)
         call, ret, kind = (np.array(column, np.int64) for column in (problem.call, problem.ret, problem.kind))
         self.race = Race(call, ret, kind, effect, table, code, problem.initial)
 
@@ -285,7 +295,9 @@ def search(problem: Problem, meter: Meter, orders: Sequence[str] = ("dfs", "bfs"
     Raises:
         TooLarge: see `CompiledSearcher`.
     """
-    return CompiledSearcher(problem).search(meter, orders)
+    now_s = time.monotonic()
+    until_s = now_s + _EXPLORE_PART * (meter.deadline_s - now_s)
+    return CompiledSearcher(problem, until_s).search(meter, orders)
 
 
 def tiny_race() -> Race:
