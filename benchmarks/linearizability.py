@@ -189,19 +189,22 @@ def measure_jit():
             yield kind, json.loads(ran.stdout)
 
 
-def rows(large):
-    sizes = (10_000, 100_000, 1_000_000) if large else (10_000, 100_000)
-    for size in sizes:
+def unique_rows(large):
+    """Registers whose values are written once."""
+    for size in (10_000, 100_000, 1_000_000) if large else (10_000, 100_000):
         lines = register_lines(size, 10)
         yield f"unique values, c=10, {size}", lines, "etcd-register", "valid"
         yield f"  with a stale read, {size}", with_stale_read(lines), "etcd-register", "invalid"
-    for info in (0.01, 0.05):
-        lines = register_lines(100_000, 10, info=info)
-        yield f"unique values, {info:.0%} info, 100000", lines, "cas-register", "valid"
+        for info in (0.01, 0.05) if size < 1_000_000 else ():
+            lines = register_lines(size, 10, info=info)
+            yield f"unique values, {info:.0%} info, {size}", lines, "cas-register", "valid"
+        if size < 1_000_000:
+            yield f"unique, 1000 keys, {size}", register_lines(size, 10, keys=1000), "etcd-register", "valid"
     yield "unique values, 30% cas, 100000", register_lines(100_000, 10, cas=0.3), "etcd-register", "valid"
-    yield "unique, 1000 keys, 100000", register_lines(100_000, 10, keys=1000), "etcd-register", "valid"
-    lines = register_lines(100_000, 10, values=5, cas=0.3, revisions=True)
-    yield "5 values with revisions, c=10, 100000", lines, "revision-register", "valid"
+
+
+def cas_rows(large):
+    """Registers of five values: the general search."""
     for size in (1_000, 7_500, *([100_000] if large else [])):
         for clients in (5, 10, 20, 30):
             for info in (0, 0.01):
@@ -210,7 +213,13 @@ def rows(large):
                 yield f"5 values, cas, c={clients}, {size}{lost}", lines, "cas-register", "valid"
                 yield "  with an impossible read", with_impossible_read(lines), "cas-register", "invalid"
                 yield "  with two orders", with_two_orders(lines), "cas-register", "invalid"
+
+
+def other_rows(_large):
+    """Containers, revisions, refused cas, crashed writes."""
     yield from container_rows()
+    lines = register_lines(100_000, 10, values=5, cas=0.3, revisions=True)
+    yield "5 values with revisions, c=10, 100000", lines, "revision-register", "valid"
     lines = register_lines(7_500, 10, values=5, cas=0.3)
     yield "5 values, refused cas counts, c=10, 7500", lines, "etcd-register", "valid"
     lines = register_lines(750, 10, values=5, cas=0.3, info=0.05)
@@ -218,6 +227,7 @@ def rows(large):
     yield "  with an impossible read", with_impossible_read(lines), "cas-register", "invalid"
     yield "20 crashed writes on one key", twenty_crashed(), "cas-register", "valid"
     yield "  with an impossible read", with_impossible_read(twenty_crashed()), "cas-register", "invalid"
+    yield "  with two orders", with_two_orders(twenty_crashed()), "cas-register", "invalid"
 
 
 def measure(name, lines, model, expected, seconds):
@@ -360,7 +370,7 @@ def main():
     parser.add_argument("--large", action="store_true", help="also a million operations, and from a file")
     parser.add_argument("--seconds", type=float, default=10, help="budget of one check")
     parser.add_argument("--jit", action="store_true", help="also how long each part of the kernels compiles")
-    parser.add_argument("--only", default="", help="rows whose name has this")
+    parser.add_argument("--only", choices=GROUPS, nargs="*", help="these groups of rows")
     options = parser.parse_args()
     results = []
     jit = dict(measure_jit()) if options.jit else {}
@@ -394,14 +404,33 @@ def main():
 
 
 def all_rows(options):
-    if options.large:
-        yield from measure_file(1_000_000)
-        for size in (10_000, 100_000, 1_000_000):
-            yield from measure_solve(size)
-    yield from measure_first_use()
-    for name, lines, model, expected in rows(options.large):
-        if options.only in name or name.startswith("  "):
-            yield measure(name, lines, model, expected, options.seconds)
+    for group in options.only or GROUPS:
+        yield from GROUPS[group](options)
+
+
+def checks(rows):
+    """Rows of histories that are checked."""
+
+    def made(options):
+        for row in rows(options.large):
+            yield measure(*row, options.seconds)
+
+    return made
+
+
+def solved(options):
+    for size in (10_000, 100_000, 1_000_000) if options.large else (10_000, 100_000):
+        yield from measure_solve(size)
+
+
+GROUPS = {
+    "file": lambda options: measure_file(1_000_000) if options.large else (),
+    "zones": solved,
+    "first": lambda _options: measure_first_use(),
+    "unique": checks(unique_rows),
+    "cas": checks(cas_rows),
+    "other": checks(other_rows),
+}
 
 
 if __name__ == "__main__":
