@@ -145,7 +145,7 @@ class Clients:
         self.keys = ("x", "y") if name == "revision-kv" or rng.random() < 0.3 else (None,)
         self.keys = (None,) if name == "multi-register" else self.keys
         self.states = dict.fromkeys((None,) if name in _WHOLE else self.keys, self.model.initial())
-        self.seen = []
+        self.seen, self.asked = [], []
 
     def lines(self):
         """What happens; mostly little, since little histories are the ones that can be tried by the million."""
@@ -159,6 +159,7 @@ class Clients:
                 if value is not None:
                     self.seen.append(value)
                 open_[process] = [f, key, value, None]
+                self.asked.append(value)
                 lines.append(Op(len(lines), time_ns, process, "invoke", f, key, value))
                 process, left = process + 1, left - 1
                 continue
@@ -243,7 +244,7 @@ def random_history(rng, name):
     clients = Clients(rng, name)
     lines = clients.lines()
     answered = [n for n, op in enumerate(lines) if op.type == "ok" and (op.f in _ASKING or op.revision)]
-    asked = answered + [n for n, op in enumerate(lines) if op.error == "refused"]
+    asked = answered + [n for n, op in enumerate(lines) if op.error or (op.type, op.f) == ("ok", "cas")]
     if asked and rng.random() < 0.6:
         n = rng.choice(asked)
         lines[n] = changed(clients, lines[n], lines[rng.choice(asked)])
@@ -253,8 +254,10 @@ def random_history(rng, name):
 def changed(clients, op, other):
     """The line with another answer."""
     rng, value = clients.rng, other.value
-    if op.type == "fail":
-        return msgspec.structs.replace(op, type="ok", error=None)
+    if op.error:  # what nobody knew, or was refused
+        return msgspec.structs.replace(op, type="ok", value=clients.asked[op.process], error=None)
+    if op.f == "cas" and rng.random() < 0.7:
+        return msgspec.structs.replace(op, type="fail", error="mismatch")
     if op.revision and rng.random() < 0.6:
         told = other.revision if rng.random() < 0.3 else max(0, op.revision + rng.choice((-1, 1)))
         return msgspec.structs.replace(op, revision=told)

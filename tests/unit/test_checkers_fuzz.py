@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from checkers import History, Op, check_linearizable, graph_oracle, model_by_name, oracle
+from checkers import (
+    History,
+    Op,
+    check_linearizable,
+    graph_oracle,
+    linear,
+    model_by_name,
+    models,
+    oracle,
+    problem,
+)
+from checkers.effects import Effect
 
 HISTORIES = int(os.environ.get("SPLITBRAIN_FUZZ_HISTORIES", "1200"))
 
@@ -86,3 +97,19 @@ def test_the_two_oracles_agree():
         assert oracle.is_linearizable(history.operations, model) is graph_oracle.is_linearizable(
             history.operations, model
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("revision-kv", lambda patch: patch.setattr(problem, "uses_revisions", lambda _model: False)),
+        ("multi-register", lambda patch: patch.setattr(models.MultiRegister, "effect", lambda *_: Effect.PURE)),
+        ("etcd-register", lambda patch: patch.setattr(linear, "uses_mismatch", lambda _model: False)),
+    ],
+)  # fmt: skip
+def test_a_broken_checker_is_noticed(monkeypatch, name, broken):
+    """Of the model whose part was broken some history shows it."""
+    fuzz = load_fuzz()
+    monkeypatch.setattr(fuzz, "OPERATIONS", {name: fuzz.OPERATIONS[name]})
+    broken(monkeypatch)
+    assert any(fuzz.disagreement(seed, with_compiled=False)[2] for seed in range(1, 3_000))
