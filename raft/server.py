@@ -71,6 +71,7 @@ class Server:
         self._make_worker = worker
         self._observer = observer
         self.tls = security.contexts(settings.peer_tls, settings.client_tls)
+        self._identified = bool(settings.peer_tls.cert) and settings.peer_identity == "name"
         self.received = 0
         self.leader_changes = self.elections = 0
         self.peers: dict[str, Peer] = {}
@@ -121,7 +122,9 @@ class Server:
             hello = Hello(settings.cluster, settings.name)
             for member in settings.members:
                 if member.name != settings.name:
-                    peer = Peer(hello, member.name, member.peers, self.tls.dial_peers)
+                    peer = Peer(
+                        hello, member.name, member.peers, self.tls.dial_peers, identified=self._identified
+                    )
                     self.peers[member.name] = peer
                     stack.callback(peer.task.cancel)
             self.node.start()
@@ -195,7 +198,7 @@ class Server:
             self.node.on_message(message)
 
     def _inbound(self) -> Inbound:
-        return Inbound(self.settings.cluster, self._take, self._greeted)
+        return Inbound(self.settings.cluster, self._take, self._greeted, identified=self._identified)
 
     def _greeted(self, name: str) -> None:
         """A server that dials us is up: dial it too, if we are waiting to."""
