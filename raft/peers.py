@@ -4,7 +4,7 @@ Theory of operation
     Each server dials each other one and only sends on that connection; it only receives on those dialled by
     others. A connection begins with a `Hello`: the cluster's name and the sender's, so that servers of two
     clusters that were given each other's addresses by mistake do not mix. All messages that one turn of the
-    loop has for a peer travel in one frame and one system call; none waits for another's answer, so as much is
+    node has for a peer travel in one frame and one system call; none waits for another's answer, so as much is
     under way as the core's window allows.
 
     With TLS both sides show a certificate (`raft.security`), and nobody speaks for others: a message comes from the
@@ -83,7 +83,6 @@ class Peer(asyncio.Protocol):
         self._queue: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._flush_is_due = False
         self._lost = asyncio.Event()
         self._seen = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -99,17 +98,14 @@ class Peer(asyncio.Protocol):
         self._seen.set()
 
     def send(self, message: Message) -> None:
-        """Queues a message; it leaves at the end of this turn of the loop."""
+        """Queues a message; it leaves with the next `flush`."""
         if self._transport is None or len(self._queue) >= _QUEUE_MESSAGES_MAX:
             self.dropped += 1  # to nobody: it would be old news by the time anybody listens
             return
         self._queue.append(_encode(message))
-        if not self._flush_is_due and not self._paused:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
 
-    def _flush(self) -> None:
-        self._flush_is_due = False
+    def flush(self) -> None:
+        """Sends what is queued, in one frame."""
         transport, queue = self._transport, self._queue
         if transport is None or self._paused or not queue:
             return
@@ -187,7 +183,7 @@ class Peer(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self._paused = False
-        self._flush()
+        self.flush()
 
 
 def _frames(messages: list[bytes]) -> bytes:

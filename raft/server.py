@@ -47,6 +47,7 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
             self._turn_is_due = False
             if not self.stopped:
                 super()._turn()
+                self.host.flush()
 
     return Batched
 
@@ -97,10 +98,15 @@ class Server:
         return asyncio.get_running_loop().call_later(delay_us / 1e6, callback, *args)
 
     def send(self, dst: str, message: Message) -> None:
-        """Queues a message for a peer."""
+        """Queues a message for a peer; every turn of the node ends with `flush`."""
         peer = self.peers.get(dst)
         if peer is not None:
             peer.send(message)
+
+    def flush(self) -> None:
+        """Sends what is queued."""
+        for peer in self.peers.values():
+            peer.flush()
 
     # -- life --------------------------------------------------------------------------------------
 
