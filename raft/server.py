@@ -115,7 +115,11 @@ class Server:
         settings = self.settings
         disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
         self.storage = FileStorage(
-            Wal(disk), self._fail, self._make_worker(), at_once=settings.unsafe_no_sync
+            Wal(disk),
+            self._fail,
+            self._make_worker(),
+            at_once=settings.unsafe_no_sync,
+            quick=self._disk is None,
         )
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
