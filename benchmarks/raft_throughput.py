@@ -39,12 +39,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raft_cluster import Cluster, HttpClient, cpu_s, free_ports, running
+from raft_cluster import Cluster, HttpClient, cpu_s, running
 
 from raft.__main__ import loop_factory
 from raft.core import Core, Options
 from raft.node import Node
 from raft.testing import storm
+from raft.testing.processes import free_ports
 
 VALUE = "x" * 64
 CLIENTS = (1, 16, 64)
