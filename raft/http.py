@@ -202,7 +202,7 @@ class HttpFront:
 
     def url_of(self, name: str | None) -> str | None:
         """Where clients reach a server."""
-        member = self.server.settings.member(name)
+        member = self.server.member(name)
         if member is None:
             return None
         host = f"[{member.clients.host}]" if ":" in member.clients.host else member.clients.host
@@ -214,7 +214,7 @@ class HttpFront:
         return wanted and FORWARDED not in call.headers
 
     def _pass_on(self, leader: str | None, call: Call, respond: Respond) -> None:
-        member = self.server.settings.member(leader)
+        member = self.server.member(leader)
         if member is None or leader == self.server.settings.name:
             respond(error(503, "this server is not the leader, and knows of none now"))
             return

@@ -122,6 +122,36 @@ def test_a_member_joins_a_running_cluster(tmp_path):
         assert cluster.call(gone, "GET", "/status").body["applied_index"] > 2
 
 
+def test_a_member_that_no_setting_names_joins_by_its_address(tmp_path):
+    with running(tmp_path, 3, *CALM) as cluster:
+        at_leader(cluster, "PUT", "/v1/keys/x", 1)
+        address = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+        cluster.clients["n4"] = int(address.rpartition(":")[2])
+        cluster.start("n4", "--join", "--member", f"n4={address}")
+        refused = at_leader(cluster, "POST", "/members", {"add": "n4"}, status=400)
+        assert refused.body["error"].startswith("nobody has told this server where n4 is")
+        at_leader(cluster, "POST", "/members", {"add": "n4", "address": "nowhere"}, status=400)
+        at_leader(cluster, "POST", "/members", {"add": "n4", "address": address}, status=202)
+        at_leader(cluster, "POST", "/members", {"promote": "n4"}, status=202)
+        wait_until(lambda: roles(cluster.call("n1", "GET", "/members")).get("n4") == "voter")
+
+        at_leader(cluster, "POST", "/transfer", {"to": "n4"}, status=202)
+        wait_until(lambda: cluster.leader() == "n4")
+        cluster.kill("n1")
+        cluster.start("n1")  # it has the address from its log
+        at_leader(cluster, "PUT", "/v1/keys/x", 2)
+        wait_until(lambda: cluster.call("n1", "GET", "/v1/keys/x").status in (200, 307))
+        shown = {one["name"]: one for one in cluster.call("n1", "GET", "/members").body["members"]}
+        assert f"{shown['n4']['peers']},{shown['n4']['clients']}" == address
+        if (leader := cluster.leader()) != "n1":
+            moved = cluster.call("n1", "GET", "/v1/keys/x").headers["Location"]
+            assert moved == cluster.url(leader, "/v1/keys/x")
+
+        at_leader(cluster, "POST", "/members", {"remove": "n4"}, status=202)
+        wait_until(lambda: "n4" not in roles(cluster.call("n1", "GET", "/members")))
+        at_leader(cluster, "POST", "/members", {"add": "n4"}, status=400)  # its address has gone with it
+
+
 def roles(reply):
     """What who is in the cluster, as one server sees it."""
     return {member["name"]: member["role"] for member in reply.body["members"]}
