@@ -32,6 +32,11 @@ class NothingToDamageError(RuntimeError):
     """There is no such file, or nothing in it."""
 
 
+def written_bytes(file: Path) -> int:
+    """How long a file is without the zeros at its end."""
+    return len(file.read_bytes().rstrip(b"\0"))
+
+
 def inflict(directory: Path, damage: Damage) -> str:
     """Damages files below a directory; says what was damaged.
 
@@ -41,7 +46,7 @@ def inflict(directory: Path, damage: Damage) -> str:
     """
     pattern = damage.path or "*"
     found = [file for file in sorted(directory.rglob(pattern)) if file.is_file() and not file.is_symlink()]
-    sizes = {file: len(file.read_bytes().rstrip(b"\0")) for file in found}
+    sizes = {file: written_bytes(file) for file in found}
     files = [file for file in found if sizes[file]]
     if not files:
         raise NothingToDamageError(f"no file {pattern} with anything in it below {directory.name}")
