@@ -6,6 +6,8 @@ Rules of this module
     2. Only regular files below one directory are touched, and none is made or removed.
     3. Zeros at the end of a file are room that was made ahead: it ends before them, or damage would do none.
 
+`python -m nemesis.damage DIRECTORY DAMAGE` does it where the files are; the damage is JSON.
+
 >>> import tempfile
 >>> directory = Path(tempfile.mkdtemp())
 >>> _ = (directory / "a.log").write_bytes(b"abc"), (directory / "b.log").write_bytes(b"def")
@@ -23,7 +25,10 @@ Rules of this module
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+import msgspec
 
 from nemesis.target import Damage
 
@@ -72,3 +77,24 @@ def _flip(files: list[Path], sizes: dict[Path, int], bit: int, directory: Path) 
         opened.seek(bit // 8)
         opened.write(bytes((byte ^ 1 << bit % 8,)))
     return f"bit {bit % 8} of byte {bit // 8} of {file.relative_to(directory)}"
+
+
+def argv(directory: Path, damage: Damage) -> list[str]:
+    """The command line that inflicts it on another machine."""
+    return ["python3", "-m", "nemesis.damage", str(directory), msgspec.json.encode(damage).decode()]
+
+
+def main(arguments: list[str]) -> int:
+    """Inflict, and say what was damaged."""
+    directory, damage = arguments
+    try:
+        said = inflict(Path(directory), msgspec.json.decode(damage, type=Damage))
+    except (NothingToDamageError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{said}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

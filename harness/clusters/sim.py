@@ -101,7 +101,7 @@ class SimCluster(SimNemesisSide[SimHost]):
         """Invariants of the system that its nodes broke."""
         return self._watch.violations
 
-    def committed(self, leader: str | None) -> CommittedRequests | str:
+    async def committed(self, leader: str | None) -> CommittedRequests | str:
         """What is in the committed log, with times of the run."""
         log = self._watch.committed(self.hosts[leader].process if leader is not None else None)
         if isinstance(log, str):
