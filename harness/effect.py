@@ -103,13 +103,22 @@ def without_effect(kinds: Sequence[str], faults: Sequence[FaultRecord], overlaps
         if not mine:
             missing[kind] = "none was planned in so short a time"
         elif not injected:
-            reactive = all(fault.event.when is not None for fault in mine)
-            missing[kind] = "nothing set it off" if reactive else "it could not be injected"
+            missing[kind] = _why_not_injected(mine)
         elif not overlapped:
             missing[kind] = "no operation overlapped it"
         elif all(fault.evidence.verdict != "proved" for fault in overlapped):
             missing[kind] = _why_unproved(overlapped)
     return missing
+
+
+def _why_not_injected(faults: Sequence[FaultRecord]) -> str:
+    if all(fault.event.when is not None for fault in faults):
+        return "nothing set it off"
+    return (
+        "the cluster was too slow for it"
+        if all(fault.is_late for fault in faults)
+        else "it could not be injected"
+    )
 
 
 def _why_unproved(faults: Sequence[FaultRecord]) -> str:
@@ -132,6 +141,7 @@ def to_json(fault: FaultRecord, overlaps: Overlaps) -> dict[str, Any]:
         "proof": fault.evidence.verdict,
         "evidence": list(fault.evidence.lines),
         "caused": fault.caused,
+        "is_late": fault.is_late,
     }
     if fault.event.when is not None:
         shown["set_off"] = fault.set_off

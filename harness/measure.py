@@ -8,13 +8,15 @@ Theory of operation
 
 Rules of this module
     1. A cell is what was measured: the first seed that found the bug, or how many found nothing; never an estimate.
+    2. Each run is told of when it is over: one on real nodes takes as long as its time limit, a cell several of these.
+    3. Runs end with whoever asked for them.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 import msgspec
@@ -23,8 +25,12 @@ from checkers.catalogue import CheckerCall
 from harness import plan as plans
 from harness import workloads
 from harness.config import Config
+from harness.errors import Interrupted
 from harness.execute import execute
 from harness.progress import QuietProgress
+from harness.sweep import pool
+
+Say = Callable[[str], object]
 
 NONE = "none"
 CELLS_EACH = 8  # that a worker process measures before a fresh one takes its place
@@ -66,18 +72,29 @@ class Cell(msgspec.Struct, frozen=True):
         return "·" if self.found_by is None else f"**{self.found_by}**"
 
 
-def measure(base: Config, workload: str, bug: str, seeds: int) -> Cell:
-    """Run one pair until the bug is found."""
+def measure(base: Config, workload: str, bug: str, seeds: int, say: Say = lambda _: None) -> Cell:
+    """Run one pair until the bug is found; `say` is told of each run.
+
+    Raises:
+        Interrupted: somebody wants it to end.
+    """
     config = msgspec.structs.replace(base, workload=workload, bug=None if bug == NONE else bug)
     names = {"linearizable", *(call.name for call in _calls(config))}
     not_valid = 0
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as directory:
             execution = execute(plans.draw(config, seed), Path(directory), QuietProgress())
+        result = execution.result
+        if result["interrupted"]:
+            raise Interrupted("interrupted")
+        say(
+            f"  {workload} {bug} seed {seed}: {result['ok']} of {result['ops']} operations ok, "
+            f"{result['wall_seconds']:.0f} s"
+        )
         own = [check.valid for check in execution.checks if check.name in names]
         if "invalid" in own:
             return Cell(workload, bug, seed, seed + 1, not_valid)
-        not_valid += execution.result["valid"] is not True
+        not_valid += result["valid"] is not True
     return Cell(workload, bug, None, seeds, not_valid)
 
 
@@ -91,22 +108,16 @@ def table(
     bugs: Sequence[str],
     seeds: int,
     jobs: int,
-    say: Callable[[str], object] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> str:
-    """The table in Markdown, with a sentence on how it was made."""
+    """The table in Markdown, with a sentence on how it was made; `say` is called here and in the workers."""
     columns = (NONE, *bugs)
     pairs = [(name, bug) for name in names for bug in columns]
     cells: dict[tuple[str, str], Cell] = {}
     for start in range(0, len(pairs), CELLS_EACH * jobs):
-        with ProcessPoolExecutor(jobs) as pool:  # fresh processes now and then: long ones get large
-            futures = [
-                pool.submit(measure, base, name, bug, seeds)
-                for name, bug in pairs[start : start + CELLS_EACH * jobs]
-            ]
-            for future in futures:
-                cell = future.result()
-                cells[cell.workload, cell.bug] = cell
-                say(f"{cell.workload} {cell.bug}: {cell.text}")
+        for cell in _cells(base, pairs[start : start + CELLS_EACH * jobs], seeds, jobs, say):
+            cells[cell.workload, cell.bug] = cell
+            say(f"{cell.workload} {cell.bug}: {cell.text}")
     how = (
         f"Measured on `{base.cluster}` with {base.nodes} nodes, {base.concurrency} clients, {base.rate_hz:g} "
         f"operations a second for {base.time_limit_s:g} s, faults {', '.join(base.faults)}, seeds 0 to {seeds - 1}. "
@@ -118,3 +129,20 @@ def table(
         row = " | ".join(cells[name, bug].text for bug in columns)
         lines.append(f"| `{name}` | {row} |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(
+    base: Config, pairs: Sequence[tuple[str, str]], seeds: int, jobs: int, say: Say
+) -> Generator[Cell, None, None]:
+    """As they come, from fresh processes: long ones get large. None waits for a worker, where none could recall it."""
+    executor = pool.local(jobs)()
+    waiting = list(pairs)
+    under_way: set[Future[Cell]] = set()
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < jobs:
+                under_way.add(executor.submit(measure, base, *waiting.pop(0), seeds, say))
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        executor.shutdown()

@@ -124,7 +124,9 @@ def _fault_lines(events: Sequence[dict[str, Any]]) -> list[str]:
             lines.append(f"  armed, set off {event['set_off']} times  {event['description']}")
             continue
         if event["start_s"] is None:
-            lines.append(f"  not injected    {event['kind']}")
+            lines.append(
+                f"  not injected    {event['kind']}{', its time was over' if event['is_late'] else ''}"
+            )
             continue
         stop = f"{event['stop_s']:7.2f}" if event["stop_s"] is not None else "      -"
         lines.append(

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 READY_TIMEOUT_S = 30.0
 READY_POLL_S = 0.05
-STATUS_TIMEOUT_S = 0.25  # a paused node costs this much where a fault looks for the leader
+STATUS_TIMEOUT_S = 0.25
 SAMPLE_INTERVAL_S = 1.0
 LAST_WORDS_BYTES = 4096
 LAST_WORDS_LINES = 3
@@ -216,6 +216,8 @@ class RealCluster(RealNemesisSide, ABC):
         return dict(zip(self._nodes, answers, strict=True))
 
     async def _status(self, node: str) -> Any:
+        if node in self._paused:  # it would not answer, and who looks for the leader would wait
+            return None
         answer = await fetch(self._dial, node, self._service.status_path, STATUS_TIMEOUT_S)
         if answer is None or answer.status != 200:
             return None

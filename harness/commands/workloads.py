@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from harness import clusters, systems, workloads
+from harness import plan as plans
 from harness.config import Config, validate
 from harness.errors import ConfigError
 from harness.execute import unknown_bug
@@ -74,6 +75,11 @@ def _measure(args: argparse.Namespace) -> int:
         raise ConfigError("--seeds and --jobs must be 1 or more")
     clusters.require(args.cluster)
     base = validate(Config(cluster=args.cluster, time_limit_s=args.time_limit))
+    clusters.check(plans.draw(base, 0))
+    _say(
+        f"{len(names)} workloads, each with no bug and with {len(bugs)}: up to {args.seeds} runs of "
+        f"{args.time_limit:g} s for each pair"
+    )
     sys.stdout.write(table(base, names, bugs, args.seeds, args.jobs, _say))
     return 0
 

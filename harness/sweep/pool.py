@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import (
@@ -32,6 +33,7 @@ from harness.sweep.one import Result, Task, failed, run_one
 UNDER_WAY_EACH = 2
 POLL_S = 0.5
 PARENT_POLL_S = 1.0
+HEAL_TIMEOUT_S = 30.0
 
 MakeExecutor = Callable[[], Executor]
 Work = Callable[[Task], Result]
@@ -50,10 +52,17 @@ def _begin(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """A worker whose parent was killed would wait for work for ever; a run of real nodes is healed before it ends."""
     never = threading.Event()  # and not `time.sleep`, which simulations replace
     while os.getppid() == parent:
         never.wait(PARENT_POLL_S)
+    deadline_s = time.monotonic() + HEAL_TIMEOUT_S
+    is_told = False
+    while signal.getsignal(signal.SIGTERM) != signal.SIG_DFL and time.monotonic() < deadline_s:
+        if not is_told:
+            os.kill(os.getpid(), signal.SIGTERM)
+            is_told = True
+        never.wait(0.1)
     os._exit(1)
 
 

@@ -168,6 +168,36 @@ def test_nothing_is_left_when_it_is_stopped(tmp_path, number):
         assert json.loads((tmp_path / "latest" / "results.json").read_text())["interrupted"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_measuring_workloads_tells_how_far_it_is_and_leaves_no_worker(tmp_path, number):
+    """Its workers, who have the clusters, went on for ever when it was killed."""
+    argv = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "workloads",
+        "--measure",
+        "--cluster",
+        "local",
+        "--seeds",
+        "9",
+    ]
+    argv += ["--workload", "register", "--bug", "stale-read", "--time-limit", "2"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        lines = [process.stderr.readline() for _ in range(2)]
+        assert "up to 9 runs of 2 s" in lines[0]
+        assert "register none seed 0: " in lines[1]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        (worker,) = [pid for pid in map(int, children.read_text().split()) if Path(f"/proc/{pid}").exists()]
+        assert eventually(lambda: len(left_by(worker)) > 5, 60), "the next run goes on"
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        said = process.stderr.read()  # until the last worker has closed it
+        assert "Traceback" not in said
+        assert len(said.splitlines()) <= 3, "no further runs"
+        assert process.wait(60) == (2 if number == signal.SIGINT else -number)
+    assert eventually(lambda: left_by(worker) == [])
+
+
 def test_a_fault_without_means_is_refused_before_the_run(tmp_path):
     """Without ip and tc there is no network to break; PATH keeps what Python itself needs."""
     done = subprocess.run(

@@ -7,8 +7,8 @@ import pytest
 from harness import plan as plans
 from harness.config import load
 from harness.effect import Overlaps, Span, kind_of, spans_of, to_json, without_effect
-from harness.injector import FaultRecord
-from harness.shrink.attempt import attempt
+from harness.injector import FaultRecord, Injector
+from harness.shrink.attempt import MemoryRecorder, attempt
 from nemesis.faults import (
     ClockDrift,
     ClockSkew,
@@ -312,3 +312,51 @@ def test_members_that_never_settle_are_told(monkeypatch):
         return await driver.settle()
 
     assert asyncio.run(script()).endswith("in 0.05 s: another change is under way")
+
+
+# -- a cluster that is slow to be asked --------------------------------------------------------------------------
+
+
+class Sluggish:
+    """A target with a clock of its own, on which each change of the network takes 0.4 s."""
+
+    nodes = ("n1", "n2", "n3")
+
+    def __init__(self):
+        self.at_ms = 0.0
+        self.written = []
+
+    def now_ns(self):
+        return int(self.at_ms * 1e6)
+
+    async def leader(self):
+        return "n1"
+
+    async def set_network(self, rules):
+        self.at_ms += 400
+        self.written.append(bool(rules.links))
+
+    async def sleep_until(self, at_us):
+        self.at_ms = max(self.at_ms, at_us / 1000)
+
+
+def test_a_burst_that_is_too_quick_for_the_cluster_does_not_pile_up():
+    """Thirty partitions within a second took a real cluster half a minute, long after the load."""
+    slow = Sluggish()
+    burst = [
+        event(Partition(topology="one", nodes=("n2",)), start_ms=at, stop_ms=at + 30, name=f"partition-{at}")
+        for at in range(0, 1000, 33)
+    ]
+    last = event(Partition(topology="one", nodes=("n3",)), start_ms=2000, stop_ms=2500, name="partition-n3")
+    injector = Injector(slow, MemoryRecorder(slow.now_ns), [*burst, last])
+    asyncio.run(injector.perform(slow.sleep_until))
+    assert slow.at_ms <= 2500 + 400
+    assert slow.written[-2:] == [True, False]
+    injected = [record for record in injector.faults if record.started_ns is not None]
+    assert injected[0].event is burst[0]
+    assert injected[-1].event is last
+    assert {record.is_late for record in injected} == {False}
+    assert all(record.is_late for record in injector.faults if record not in injected)
+    assert injector.problems == []
+    missing = without_effect(["partition"], [r for r in injector.faults if r.is_late], Overlaps([]))
+    assert missing == {"partition": "the cluster was too slow for it"}
