@@ -136,9 +136,11 @@ def plans(draw: st.DrawFn, /, **settings: Any) -> Plan:
     if "concurrency" not in settings:
         config = msgspec.structs.replace(config, concurrency=draw(st.integers(1, 6)))
     base = plans_.draw(config, settings.get("seed", draw(st.integers(0, SEEDS_MAX))))
-    ops = draw(_operations(base))
     kinds = [*base.config.faults]
     events = draw(fault_plans(base.nodes, kinds=kinds, duration_ms=round(config.time_limit_s * 1000)))
+    ops = draw(
+        _operations(base)
+    )  # the most choices come last: with fewer of them, none after them changes its meaning
     keys = {op.key for op in ops}
     final = tuple(op for op in base.final if op.key is None or op.key in keys)
     return msgspec.structs.replace(base, ops=ops, faults=events, final=final)
@@ -148,15 +150,23 @@ def plans(draw: st.DrawFn, /, **settings: Any) -> Plan:
 def _operations(draw: st.DrawFn, base: Plan) -> tuple[PlannedOp, ...]:
     """Some of the plan's operations, in its order, at times and of workers of their own."""
     limit_ms = round(base.config.time_limit_s * 1000)
+    # Hypothesis' shrinker gives up after some hundred tries in vain, so it must get far with few: the first choice
+    # cuts the end off, and as much is drawn for an operation that is left out as for one that is kept, so that one is
+    # left out by a single choice and all later choices still mean what they meant.
+    drawn = st.tuples(
+        st.booleans(),
+        st.integers(0, max(1, 4 * limit_ms // OPS_MAX)),
+        st.integers(0, base.config.concurrency - 1),
+    )
     chosen = []
     at_ms = 0
-    for op in base.ops[:OPS_MAX]:
-        if not draw(st.booleans()):
+    for op in base.ops[: draw(st.integers(0, OPS_MAX))]:
+        kept, gap_ms, worker = draw(drawn)
+        if not kept:
             continue
-        at_ms += draw(st.integers(0, max(1, 4 * limit_ms // OPS_MAX)))
+        at_ms += gap_ms
         if at_ms >= limit_ms:
             break
-        worker = draw(st.integers(0, base.config.concurrency - 1))
         chosen.append(msgspec.structs.replace(op, at_us=at_ms * 1000, worker=worker))
     return tuple(chosen)
 
