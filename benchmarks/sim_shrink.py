@@ -15,6 +15,8 @@ import json
 import time
 import types
 
+import msgspec
+
 from harness import plan as plans
 from harness.config import Config
 from harness.shrink import edits, shrinker
@@ -114,6 +116,8 @@ def shrunk(bug, plan, run, budget_s):
         small_at[0] = None
     elif small_at[0] is None:
         small_at[0] = time.process_time()
+    correct = msgspec.structs.replace(result.plan.config, bug=None)
+    assert not attempt(msgspec.structs.replace(result.plan, config=correct)).violations, "not the bug's fault"
     assert run.violations[0].what in [violation.what for violation in result.attempt.violations]
     return {
         "bug": bug, "seen_by": seen_by(run.violations), "seed": plan.seed,

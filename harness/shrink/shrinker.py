@@ -68,6 +68,7 @@ SMALL_FAULTS = 5
 PATIENCE_MIN = 6  # attempts in a row that a pass over a large plan may fail; more, the smaller the plan
 PATIENCE_OPS = 1_500
 FINE_SIZE_MAX = 80  # of a larger plan, guesses leave out more in less time than passes over single things
+NAMED_ONLY = ("read", "write", "cas")  # operations whose keys and values mean nothing beyond themselves
 KEEP_MIN, KEEP_MAX = 0.5, 0.95
 GUESSES_EACH = 12  # guesses in a row that may fail before they get less bold
 GUESSES_MAX = 100_000
@@ -160,6 +161,10 @@ class _Search:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started_s
 
+    def _spent(self) -> float:
+        """How much of the budget, of 1."""
+        return max(self.elapsed_s() / self._budget.seconds, self.attempts / self._budget.attempts)
+
     # -- trying -----------------------------------------------------------------------------------------------
 
     def start(self) -> bool:
@@ -182,9 +187,7 @@ class _Search:
             return False
         if self._failures > PATIENCE_MIN + PATIENCE_OPS // (1 + len(self.best.ops)) and not self._small():
             raise PatienceLost
-        if self.attempts and (
-            self.elapsed_s() > self._budget.seconds or self.attempts >= self._budget.attempts
-        ):
+        if self.attempts and self._spent() >= 1:
             raise BudgetSpent
         self._tried.add(digest)
         if self.attempts % COLLECT_EVERY == 0:
@@ -308,7 +311,7 @@ class _Search:
         rng = Streams(self.best.seed).stream(f"shrink/moments/{self.attempts}")
         for _ in range(MOMENTS_MAX):
             self._doing, self._failures = "moment", 0
-            if self.elapsed_s() > share * self._budget.seconds:
+            if self._spent() > share:
                 return
             if self._try_small_one(rng):
                 return
@@ -403,7 +406,9 @@ class _Search:
                     break
 
     def _names(self) -> None:
-        """Plain keys and values; they mostly change nothing of what the cluster does."""
+        """Plain keys and values, where they are nothing but names: a watch follows a prefix, a bank has amounts."""
+        if any(op.f not in NAMED_ONLY for op in (*self.best.ops, *self.best.final)):
+            return
         for simpler in (edits.plain_values, edits.plain_keys):
             self._try(simpler(self.best))
 

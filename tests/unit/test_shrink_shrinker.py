@@ -159,6 +159,15 @@ def test_keys_and_values_become_plain(stale):
     assert {op.value for op in ops if isinstance(op.value, int)} <= set(range(1, len(ops) + 1))
 
 
+def test_a_shrunk_watch_fails_by_the_bug_and_not_by_a_key_outside_of_what_is_watched():
+    config = Config(time_limit_s=5.0, rate_hz=20.0, workload="watch", bug="watch-gap")
+    plan = next(plan for seed in range(40) if attempt(plan := plans.draw(config, seed)).violations)
+    shrunk = shrink(plan, BUDGET)
+    assert len(shrunk.plan.ops) + len(shrunk.plan.final) <= 20
+    without = msgspec.structs.replace(shrunk.plan.config, bug=None)
+    assert attempt(msgspec.structs.replace(shrunk.plan, config=without)).violations == ()
+
+
 @pytest.mark.slow
 def test_a_run_of_thousands_of_operations_becomes_small_through_a_moment_of_it():
     plan = next(
