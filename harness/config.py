@@ -170,11 +170,6 @@ def validate(config: Config) -> Config:
 
 def _validate_checks(config: Config) -> None:
     """What is to be checked must be there."""
-    if config.with_log and config.cluster != "sim":
-        raise ConfigError(
-            f"with log is set, but cluster {config.cluster!r} exports no committed log; "
-            "leave it out, or use --cluster sim"
-        )
     if config.online and not config.unique_values:
         raise ConfigError("online needs values that are written once; add --unique-values")
 

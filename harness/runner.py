@@ -196,7 +196,7 @@ class _Runner:
         if not self.plan.final:
             await asyncio.sleep(self.plan.config.recovery_s)
         if isinstance(self.cluster, LogExporter):
-            self.result.log = self.cluster.committed(await self.cluster.leader())
+            self.result.log = await self.cluster.committed(await self.cluster.leader())
         else:
             self.result.log = f"a cluster of kind {self.cluster.kind} exports no log"
 

@@ -189,9 +189,14 @@ class Node:
         self._turn()
         return done
 
-    def change_config(self, voters: Sequence[str], learners: Sequence[str] = ()) -> int | str:
+    def change_config(
+        self,
+        voters: Sequence[str],
+        learners: Sequence[str] = (),
+        addresses: Sequence[tuple[str, str]] = (),
+    ) -> int | str:
         """Begins a change of membership; the index of its first entry, or why not."""
-        outcome = self.core.change_config(voters, learners, now_us=self.host.now_us())
+        outcome = self.core.change_config(voters, learners, addresses, now_us=self.host.now_us())
         self._turn()
         return outcome
 

@@ -22,15 +22,13 @@ _REAL: dict[str, str] = (
     dict.fromkeys(SIGNALS, "signals")
     | dict.fromkeys(BY_CLOCK_LIBRARY, "library")
     | dict.fromkeys(BY_DISK_LIBRARY, "library")
-    | {"membership": "requests"}
+    | {"membership": "requests", "crash-membership": "log and signal", "wipe": "files"}
+    | dict.fromkeys(abilities.DAMAGE, "files")
 )
 DOCKER: Mapping[str, str] = _REAL
 SSH: Mapping[str, str] = _REAL
-LOCAL: Mapping[str, str] = (
-    _REAL
-    | {"crash-membership": "log and signal", "wipe": "files"}
-    | dict.fromkeys(abilities.DAMAGE, "files")
-    | dict.fromkeys(("disk-lying-sync", "disk-lose-unsynced", "disk-torn-write"), "library and files")
+LOCAL: Mapping[str, str] = _REAL | dict.fromkeys(
+    ("disk-lying-sync", "disk-lose-unsynced", "disk-torn-write"), "library and files"
 )
 
 OF_CLUSTER: Mapping[str, Mapping[str, str]] = {"sim": SIM, "local": LOCAL, "docker": DOCKER, "ssh": SSH}

@@ -67,5 +67,5 @@ class Insight(Protocol):
 class LogExporter(Protocol):
     """A cluster that can tell what is in the system's committed log."""
 
-    def committed(self, leader: str | None) -> CommittedRequests | str:
+    async def committed(self, leader: str | None) -> CommittedRequests | str:
         """All requests that are, where `leader` leads; or a sentence why that is not known for certain."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import shlex
 import shutil
 import signal
 import sys
@@ -38,10 +39,11 @@ from harness.errors import ConfigError, SetupError, SplitbrainError
 from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
+from nemesis import damage as damages
 from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
-from nemesis.target import ProcessState
+from nemesis.target import Damage, ProcessState
 
 T = TypeVar("T")
 
@@ -115,6 +117,7 @@ class DockerCluster(RealCluster):
     """See the module."""
 
     kind = "docker"
+    log_is_live = True
 
     def __init__(self, plan: Plan, service: Service, directory: Path) -> None:
         super().__init__(plan, service, directory, backends.choose(probe()))
@@ -133,6 +136,8 @@ class DockerCluster(RealCluster):
         lb_address = self._addresses.pop(LOAD_BALANCER)
         await asyncio.gather(*(self._call(f"{node} was not made", self._maker(node)) for node in self._nodes))
         await asyncio.gather(*(self._launch(node) for node in self._nodes))
+        for node in self._nodes:
+            box.follow(node, self.log_file(node))
         if self._plan.config.via == "lb":
             await self._call("the load balancer was not started", lambda: self._start_balancer(lb_address))
             self._addresses[LOAD_BALANCER] = lb_address
@@ -246,3 +251,22 @@ class DockerCluster(RealCluster):
     async def _wall_ahead_ms(self, node: str) -> float:
         """From a process in the container, which has the node's environment."""
         return ahead_ms(await self._call(f"no clock of {node}", lambda: self._box.run(node, CLOCK_SCRIPT)))
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    async def damage_disk(self, node: str, damage: Damage) -> str:
+        """Damage a file of a node that is down; that it may not start again is no surprise."""
+        self._excused.add(node)
+        script = shlex.join(damages.argv(DATA, damage))
+        return await self._call(f"no damage to {node}", lambda: self._box.run(node, script))
+
+    async def wipe(self, node: str) -> None:
+        """Forget the node's files; it comes back as one that joins."""
+        options = self._member_service().join_options
+        await self._call(
+            f"{node} was not wiped", lambda: self._box.run(node, f"find {DATA} -mindepth 1 -delete")
+        )
+        await self._call(
+            f"{node} was not told to join", lambda: docker_node.add_options(self._box, node, options)
+        )
+        self._joins.add(node)

@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import tarfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ RUN_VARIABLE = "SPLITBRAIN_RUN"
 SUBNETS = tuple(f"10.{second}.0" for second in range(92, 124))
 CALL_TIMEOUT_S = 60
 VISIBLE_TIMEOUT_S = 1.0
+FOLLOW_PAUSE_S = 0.2
+CONNECTIONS_MAX = 64  # a log that is followed holds one
 LOG_LIMITS = {"max-size": "64m", "max-file": "2"}
 LOOPBACK = "127.0.0.1"
 UNLIMITED = Limits()
@@ -46,7 +49,7 @@ def engine() -> Any:
     """
     try:
         sdk = importlib.import_module("docker")
-        client = sdk.from_env(timeout=CALL_TIMEOUT_S)
+        client = sdk.from_env(timeout=CALL_TIMEOUT_S, max_pool_size=CONNECTIONS_MAX)
     except (ImportError, AttributeError):
         raise SetupError(
             "cluster 'docker': the Docker SDK is missing; pip install 'splitbrain[docker]'"
@@ -117,6 +120,8 @@ class Box:
         }  # fmt: skip
         self._containers: dict[str, Any] = {}
         self._pids: dict[str, int] = {}
+        self._followers: list[threading.Thread] = []
+        self._is_removed = threading.Event()
 
     @property
     def is_here(self) -> bool:
@@ -253,6 +258,26 @@ class Box:
         said: bytes = self._containers[node].logs()
         return said
 
+    def follow(self, node: str, file: Path) -> None:
+        """Copy what a container says into a file, as it says it; a thread of its own does it until it is removed."""
+        file.touch()
+        thread = threading.Thread(target=self._follow, args=(node, file), daemon=True)
+        self._followers.append(thread)
+        thread.start()
+
+    def _follow(self, node: str, file: Path) -> None:
+        # From the start each time: what is there already is written over itself.
+        while not self._is_removed.is_set():
+            with contextlib.suppress(Exception), file.open("r+b") as copy:  # a quiet minute, or it is gone
+                said = self._containers[node].logs(stream=True, follow=True)
+                try:
+                    for part in _parts(said):
+                        copy.write(part)
+                        copy.flush()
+                finally:
+                    said.close()
+            self._is_removed.wait(FOLLOW_PAUSE_S)
+
     def put(self, node: str, path: PurePosixPath, data: bytes) -> None:
         """Write a file into a container, running or not."""
         packed = io.BytesIO()
@@ -284,6 +309,7 @@ class Box:
 
     def remove(self) -> None:
         """Everything of this run, found by its label, also what was made by a call that was cut short."""
+        self._is_removed.set()
         mine = {"label": f"{RUN_LABEL}={self.name}"}
         found = self._client.containers.list(all=True, filters=mine, ignore_removed=True)
         with ThreadPoolExecutor(8) as threads:
@@ -291,6 +317,8 @@ class Box:
                 pass
         for network in self._client.networks.list(filters=mine):
             network.remove()
+        for thread in self._followers:
+            thread.join(VISIBLE_TIMEOUT_S)
 
 
 def _parts(stream: Any) -> Iterator[bytes]:

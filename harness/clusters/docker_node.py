@@ -10,13 +10,15 @@ Rules of this module
 
 Theory of operation
     In `CONTROL`, a directory of the image: `pid` of the node as the container numbers it, `exit` with its exit code
-    once it has ended, and `start`, a pipe on which the script waits for a line.
+    once it has ended, `start`, a pipe on which the script waits for a line, and `options`, if there are any: what is
+    added to the node's command line from its next start on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +34,7 @@ POLL_S = 0.002
 _KEEPER = f"""
 cd {CONTROL} && rm -f start exit && mkfifo start || exit 1
 while :; do
-  "$@" &
+  "$@" $(cat options 2>/dev/null) &
   echo $! >pid.new; mv pid.new pid
   wait $!; echo $? >exit
   read -r _ <start
@@ -98,6 +100,11 @@ def ended(box: Box, node: str) -> str | None:
         return None
     number = int(code) - 128
     return f"signal {signal.Signals(number).name}" if 0 < number < signal.NSIG else f"exit code {code}"
+
+
+def add_options(box: Box, node: str, options: Sequence[str]) -> None:
+    """Start the node with these as well, from its next start on."""
+    box.run(node, f"echo {shlex.join(options)} >{CONTROL}/options")
 
 
 def start(box: Box, node: str) -> None:

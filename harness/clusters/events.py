@@ -4,7 +4,9 @@ Rules of this module
     1. Nodes stamp what they log with their monotonic clock, which no fault moves. On one machine all processes and
        the harness share it; of another machine's we know how far it is from ours, to half a round trip.
     2. A line that is no event (a traceback, a last word) stays in the log and is left out here.
-    3. At most `EVENTS_MAX` events are taken, the first ones of each node.
+    3. Nobody looks inside of real nodes, but they say when they lead, and in which term: two leaders of one term are
+       against the first invariant of such protocols (Raft, figure 3: Election Safety), whatever clients saw of it.
+    4. At most `EVENTS_MAX` events are taken, the first ones of each node.
 """
 
 from __future__ import annotations
@@ -49,3 +51,24 @@ def _events(log: Path, service: Service) -> Iterator[tuple[int, str, dict[str, A
                     yield event
     except OSError:
         return
+
+
+def two_leaders(directory: Path) -> list[str] | None:
+    """A sentence on the first term that had two leaders, if one had, from the file; None where nobody told of any."""
+    led: dict[int, dict[str, float]] = {}
+    try:
+        with (directory / "events.jsonl").open(encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                if row["event"] == "leader" and isinstance(row.get("term"), int):
+                    led.setdefault(row["term"], {}).setdefault(row["node"], row["at_s"])
+    except OSError:
+        return None
+    for term, since_s in sorted(led.items()):
+        if len(since_s) > 1:
+            shown = ", ".join(f"{node} from {at_s:.3f} s" for node, at_s in since_s.items())
+            more = sum(1 for others in led.values() if len(others) > 1) - 1
+            return [
+                f"Election Safety: term {term} had {len(since_s)} leaders: {shown}"
+                + f"; so had {more} other terms" * (more > 0)
+            ]
+    return [] if led else None

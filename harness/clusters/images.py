@@ -16,9 +16,9 @@ import hashlib
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,11 +46,21 @@ def recipes() -> Path:
     Raises:
         SetupError: it is in neither place.
     """
-    places = (Path(harness.__file__).parent.parent / "docker", Path(sys.prefix, "share/splitbrain/docker"))
-    for place in places:
+    in_checkout = Path(harness.__file__).parent.parent / "docker"
+    for place in (in_checkout, *_installed()):
         if (place / "Dockerfile").exists():
             return place
-    raise SetupError(f"{places[0] / 'Dockerfile'} not found; build images from a checkout of the project")
+    raise SetupError(
+        f"{in_checkout / 'Dockerfile'} not found, and pip installed none; build images from a checkout of the project"
+    )
+
+
+def _installed() -> Iterator[Path]:
+    """Where pip put it, which depends on how it was called."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("splitbrain") or ():
+            if file.parts[-3:] == ("splitbrain", "docker", "Dockerfile"):
+                yield Path(str(file.locate())).resolve().parent
 
 
 def library(kind: str) -> PurePosixPath:
@@ -114,7 +124,7 @@ def find_base(client: Any, wanted: str | None, say: Say) -> str:
 
 
 def _make_base() -> None:
-    argv = [str(recipes() / "make-base"), BASE]
+    argv = ["sh", str(recipes() / "make-base"), BASE]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=BASE_TIMEOUT_S)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -32,11 +32,12 @@ import msgspec
 
 from harness.clusters import events
 from harness.clusters.http import Connection, HttpTransport, fetch
+from harness.clusters.log_follower import LogFollower, LoggedService
 from harness.clusters.real_nemesis import RealNemesisSide
 from harness.clusters.shims import ShimFiles
 from harness.errors import Interrupted, SetupError
 from harness.plan import Plan
-from harness.systems.base import Service
+from harness.systems.base import Call, CommittedRequests, Service
 from nemesis.backend import Backend
 from nemesis.network import Network, NetworkError
 from nemesis.target import ClockRule, DiskRule, Link, Ruleset
@@ -47,6 +48,7 @@ READY_TIMEOUT_S = 30.0
 READY_POLL_S = 0.05
 STATUS_TIMEOUT_S = 0.25
 SAMPLE_INTERVAL_S = 1.0
+LOG_TIMEOUT_S = 2.0
 LAST_WORDS_BYTES = 4096
 LAST_WORDS_LINES = 3
 
@@ -66,6 +68,8 @@ class RealCluster(RealNemesisSide, ABC):
         self._closed_ns: int | None = None
         self._transports: set[HttpTransport] = set()
         self._sampler: asyncio.Task[None] | None = None
+        self._log: LogFollower | None = None
+        self._log_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[Any] | None = None
         self._is_interrupted = False
@@ -144,6 +148,9 @@ class RealCluster(RealNemesisSide, ABC):
                 raise SetupError(f"cluster {self.kind!r}: {where}{error.strerror or error}") from None
             raise
         self._sampler = asyncio.create_task(self._sample())
+        if self._plan.config.with_log and isinstance(self._service, LoggedService):
+            self._log = LogFollower(self._service, self._nodes, self._ask, self.now_ns)
+            self._log_task = asyncio.create_task(self._log.follow())
         if self._listeners:
             self._start_tailing()
         self._opened_ns = time.monotonic_ns()
@@ -151,8 +158,9 @@ class RealCluster(RealNemesisSide, ABC):
     async def close(self) -> None:
         """End connections and nodes."""
         self._closed_ns = time.monotonic_ns()
-        if self._sampler is not None:
-            self._sampler.cancel()
+        for task in (self._sampler, self._log_task):
+            if task is not None:
+                task.cancel()
         await self._end_nemesis_side()
         for transport in self._transports:
             transport.drop()
@@ -239,13 +247,30 @@ class RealCluster(RealNemesisSide, ABC):
                 file.flush()
                 await asyncio.sleep(SAMPLE_INTERVAL_S)
 
+    async def committed(self, leader: str | None) -> CommittedRequests | str:
+        """What is in the committed log, as the nodes told it."""
+        if self._log is None or self._log_task is None:
+            return "the nodes of this system do not tell their log"
+        self._log_task.cancel()
+        await asyncio.gather(self._log_task, return_exceptions=True)
+        status = await self._status(leader) if leader is not None else None
+        return await self._log.committed(
+            leader, self._service.leader_term(status) if status is not None else None
+        )
+
+    async def _ask(self, node: str, call: Call) -> bytes | None:
+        if node not in self._up or node in self._paused:
+            return None
+        answer = await fetch(self._dial, node, call.path, LOG_TIMEOUT_S)
+        return answer.body if answer is not None and answer.status == 200 else None
+
     def deaths(self) -> list[str]:
         """Nodes that died although nobody killed them."""
         return self._deaths
 
-    def violations(self) -> None:
-        """Nobody looks inside of real nodes."""
-        return
+    def violations(self) -> Sequence[str] | None:
+        """What their logs tell; nobody looks inside of real nodes."""
+        return events.two_leaders(self._directory / "nodes")
 
     def log_file(self, node: str) -> Path:
         """Where a node's output goes."""

@@ -110,7 +110,7 @@ class SimCluster(SimNemesisSide[SimHost]):
         """End the run at the very moment at which an invariant is broken, as if it had been interrupted."""
         self._watch.on_violated = self.loop.interrupt
 
-    def committed(self, leader: str | None) -> CommittedRequests | str:
+    async def committed(self, leader: str | None) -> CommittedRequests | str:
         """What is in the committed log, with times of the run."""
         log = self._watch.committed(self.hosts[leader].process if leader is not None else None)
         if isinstance(log, str):

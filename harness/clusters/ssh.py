@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from harness.clusters import abilities, balancer, scratch, shims
@@ -34,11 +35,12 @@ from harness.errors import ConfigError, SetupError
 from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
+from nemesis import damage as damages
 from nemesis import disk
 from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
-from nemesis.target import ProcessState
+from nemesis.target import Damage, ProcessState
 
 LOOPBACK = "127.0.0.1"
 
@@ -107,6 +109,7 @@ class SshCluster(RealCluster):
     """See the module."""
 
     kind = "ssh"
+    log_is_live = True
 
     def __init__(self, plan: Plan, service: Service, directory: Path) -> None:
         super().__init__(plan, service, directory, backends.choose(probe(*_of(plan.config))))
@@ -134,6 +137,8 @@ class SshCluster(RealCluster):
         self._network = Network(site, self._addresses, self._backend, python="python3")
         await self._network.open()
         await asyncio.gather(*(self._launch(node) for node in self._nodes))
+        for node in self._nodes:
+            await site.pool.call(site.follow, node, self.log_file(node))
         if self._plan.config.via == "lb":
             self._balancer_port = balancer.free_port()
             self._balancer = balancer.spawn(
@@ -205,10 +210,9 @@ class SshCluster(RealCluster):
 
     async def _start(self, node: str) -> None:
         site = self._site
-        data = Path(site.directory / "data")
-        argv: Sequence[str] = self._service.argv(
-            "python3", node, self._addresses, data, self._plan.config.bug
-        )
+        argv = self._service.argv("python3", node, self._addresses, self._data, self._plan.config.bug)
+        if node in self._joins:
+            argv += self._member_service().join_options
         environment = self._environment(node)
         try:
             await site.pool.call(site.start, node, argv, environment)
@@ -218,8 +222,11 @@ class SshCluster(RealCluster):
     def _environment(self, node: str) -> dict[str, str]:
         site = self._site
         libraries = {kind: site.library(kind) for kind in self._kinds}
-        data = Path(site.directory / "data")
-        return shims.environment(self._kinds, libraries, PurePosixPath(site.directory), node, data)
+        return shims.environment(self._kinds, libraries, PurePosixPath(site.directory), node, self._data)
+
+    @property
+    def _data(self) -> Path:
+        return Path(self._site.directory / "data")
 
     async def _state(self, node: str) -> ProcessState:
         return state_of(await self._site.pool.call(self._site.stat, node))
@@ -230,3 +237,18 @@ class SshCluster(RealCluster):
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
         await self._site.pool.call(self._site.signal, node, number)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    async def damage_disk(self, node: str, damage: Damage) -> str:
+        """Damage a file of a node that is down; that it may not start again is no surprise."""
+        self._excused.add(node)
+        code = {"PYTHONPATH": f"{self._site.directory}/code"}
+        script = shlex.join(damages.argv(self._data, damage))
+        said: str = await self._site.pool.call(self._site.run_beside, node, script, code)
+        return said.strip()
+
+    async def wipe(self, node: str) -> None:
+        """Forget the node's files; it comes back as one that joins."""
+        await self._site.pool.call(self._site.run_beside, node, f"rm -rf {self._data}", {})
+        self._joins.add(node)

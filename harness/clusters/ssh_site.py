@@ -11,6 +11,7 @@ Rules of this module
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import io
 import shlex
@@ -18,6 +19,7 @@ import signal
 import socket
 import tarfile
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -54,7 +56,9 @@ device=$(PATH=$PATH:/sbin:/usr/sbin ip -o addr show to {address} 2>/dev/null | a
 PATH=$PATH:/usr/sbin:/sbin
 {heal}
 HEAL
-rm -rf $dir
+for i in $(seq 100); do # the shell that tells how the node ended may be writing that just now
+  rm -rf $dir 2>/dev/null; [ -e $dir ] || break; sleep 0.05
+done
 echo gone
 """
 
@@ -65,6 +69,15 @@ setsid sh -c '{command} </dev/null >>log 2>&1 & echo $! >pid.new; mv pid.new pid
 wait $!; echo $? >exit.new; mv exit.new exit' </dev/null >/dev/null 2>&1 &
 for i in $(seq 500); do [ -s pid ] && exit 0; sleep 0.01; done
 echo "it was not started" >&2; exit 1
+"""
+
+# What is appended to the log, until nobody listens any more.
+_FOLLOW = """
+import select, sys
+with open("log", "rb") as log:
+    while not select.select([sys.stdin], [], [], 0.02)[0]:
+        sys.stdout.buffer.write(log.read())
+        sys.stdout.buffer.flush()
 """
 
 _KILL = """
@@ -92,6 +105,7 @@ class Site:
         self.directory = PurePosixPath(f"/tmp/splitbrain-{uuid.uuid4().hex[:8]}")  # noqa: S108 - a name of our own
         self.facts: dict[str, HostFacts] = {}
         self._holders: dict[str, Any] = {}
+        self._followers: list[tuple[Any, threading.Thread]] = []
 
     @property
     def nodes(self) -> list[str]:
@@ -172,6 +186,10 @@ class Site:
 
     def drop(self) -> None:
         """End the connections; the hosts clean up by themselves."""
+        for channel, thread in self._followers:
+            channel.close()
+            thread.join(COMMAND_TIMEOUT_S)
+        self._followers.clear()
         self.pool.close()
         self._holders.clear()
 
@@ -227,6 +245,16 @@ class Site:
     def log(self, node: str, here: Path) -> None:
         """Fetch what it printed."""
         self.pool.get(node, self.directory / "log", here)
+
+    def follow(self, node: str, here: Path) -> None:
+        """Copy what it prints into a file, as it prints it; a thread of its own does it until the connection ends."""
+        script = f"cd {self.directory} && touch log && exec python3 -Sc {shlex.quote(_FOLLOW)}"
+        channel = self.pool.open_channel(node, script)
+        channel.settimeout(None)
+        here.touch()
+        thread = threading.Thread(target=_copy, args=(channel, here), daemon=True)
+        self._followers.append((channel, thread))
+        thread.start()
 
     # -- for the network ----------------------------------------------------------------------------------------
 
@@ -299,6 +327,13 @@ class _Conversation:
             pass
         finally:
             self._channel.close()
+
+
+def _copy(channel: Any, here: Path) -> None:
+    with contextlib.suppress(OSError), here.open("r+b") as copy:
+        while part := channel.recv(1 << 16):
+            copy.write(part)
+            copy.flush()
 
 
 def _address(host: Host) -> str:

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--with-log", action="store_true", default=None,
-        help="of the simulator: store the system's committed log, and tell a second, narrower verdict that trusts it",
+        help="store the system's committed log, and tell a second, narrower verdict that trusts it",
     )  # fmt: skip
     add("--node-cpus", type=float, metavar="N", help="CPUs each node may use, on local and docker")
     add(

@@ -335,10 +335,15 @@ class _Mix:
     __slots__ = ("_generators", "_lot", "_weights", "deaf")
 
     def __init__(
-        self, generators: tuple[Generator, ...], weights: tuple[int, ...], lot: float | None
+        self,
+        generators: tuple[Generator, ...],
+        weights: tuple[int, ...],
+        lot: float | None,
+        *,
+        deaf: bool | None = None,
     ) -> None:
         self._generators = generators
-        self.deaf = all(map(is_deaf, generators))
+        self.deaf = all(map(is_deaf, generators)) if deaf is None else deaf
         self._weights = weights
         self._lot = lot
 
@@ -352,7 +357,8 @@ class _Mix:
                 event, after = answer
                 generators = (*generators[:place], after, *generators[place + 1 :])
                 following = lot if isinstance(event, Pending) else context.dice.random()
-                return (event, _Mix(generators, weights, following))
+                deaf = is_deaf(after) if self.deaf else None
+                return (event, _Mix(generators, weights, following, deaf=deaf))
             generators = (*generators[:place], *generators[place + 1 :])
             weights = (*weights[:place], *weights[place + 1 :])
         return None

@@ -19,9 +19,11 @@ from typing import Any
 
 from checkers import History, Model, Op, Operation, model_by_name
 from checkers.catalogue import run_checker
+from checkers.levels import Levels
+from checkers.meter import Meter
 from checkers.models import by_key, uses_mismatch
 from checkers.problem import compile_problem
-from checkers.search import Levels, Meter, search
+from checkers.search import search
 from harness import runner, systems, workloads
 from harness.clusters import make_cluster
 from harness.clusters.base import Cluster, Insight

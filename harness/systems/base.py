@@ -13,7 +13,7 @@ The outcome rule (rule 1 of the design), in one place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -87,6 +87,22 @@ class LoggedClient(Protocol):
 
 #: By name of a client and number of its request: index of its first entry, and when in ns of the run it was committed.
 CommittedRequests = Mapping[tuple[str, int], tuple[int, int]]
+
+
+class LoggedEntry(NamedTuple):
+    """A committed entry of a log: its index, its term, and the client and number of its request, if it has one."""
+
+    place: int
+    term: int
+    request: tuple[str, int] | None
+
+
+class LogPart(NamedTuple):
+    """Committed entries in order, the first one after that index; and up to where the node knows it to be committed."""
+
+    after: int
+    commit_index: int
+    entries: Sequence[LoggedEntry]
 
 
 class Bug(Protocol):

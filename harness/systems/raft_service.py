@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from harness.systems.base import Call
+from harness.systems.base import Call, LoggedEntry, LogPart
 from nemesis.target import Members
 from raft import api
 
@@ -102,6 +102,28 @@ class RaftService:
     def transfer(self, node: str) -> Call:
         """`POST /v1/transfer`."""
         return Call("POST", "/v1/transfer", _encode({"to": node}))
+
+    def log_call(self, after: int) -> Call:
+        """`GET /v1/log`."""
+        return Call("GET", f"/v1/log?after={after}", b"")
+
+    def log_part(self, body: bytes) -> LogPart:
+        """From `GET /v1/log`; an entry without a client only carries the time.
+
+        >>> entry = b'{"index": 9, "term": 2, "request": ["c1", 4, ["get", "x", false], 0]}'
+        >>> RaftService().log_part(b'{"after": 8, "commit_index": 9, "entries": [%s]}' % entry).entries
+        [LoggedEntry(place=9, term=2, request=('c1', 4))]
+        """
+        said = msgspec.json.decode(body)
+        entries = [
+            LoggedEntry(
+                int(entry["index"]),
+                int(entry["term"]),
+                (entry["request"][0], entry["request"][1]) if entry["request"] else None,
+            )
+            for entry in said["entries"]
+        ]
+        return LogPart(int(said["after"]), int(said["commit_index"]), entries)
 
     def leader_term(self, status: Any) -> int | None:
         """From `/status`."""

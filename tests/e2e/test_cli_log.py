@@ -86,7 +86,6 @@ def test_online_ends_the_run_early(capsys, tmp_path):
         (("--online", "--unique-values"), "add --option cas=false"),
         (("--online", "--unique-values", "--workload=bank"), "has none"),
         (("--with-log", "--workload=bank"), "has none"),
-        (("--with-log", "--cluster=local"), "exports no committed log"),
     ],
 )
 def test_what_cannot_be(capsys, tmp_path, options, says):

@@ -1,5 +1,7 @@
 """`--cluster docker`: nodes in containers, broken for real, and gone afterwards."""
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,9 +14,10 @@ import pytest
 
 from harness import config, plan
 from harness.clusters import docker, docker_box
+from harness.clusters.real_nemesis import RefusedError
 from harness.errors import SetupError
 from harness.systems.raft_service import RaftService
-from nemesis.target import HEALTHY, LinkRule, Ruleset
+from nemesis.target import HEALTHY, Damage, LinkRule, Ruleset
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -71,6 +74,43 @@ def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
     assert all((run_dir / "nodes" / f"n{number}.log").stat().st_size for number in (1, 2, 3))
 
 
+def test_votes_that_are_forgotten_are_found_by_what_nodes_say_of_themselves(engine, tmp_path):
+    """Clients seldom see two leaders of one term, but each says that it leads."""
+    options = ["--bug", "vote-not-persisted", "--time-limit", "90", "--rate", "50", "--seed", "1", "--json"]
+    options += ["--fault", "kill", "--fault", "partition", "--fault-interval", "3"]
+    done = subprocess.run(
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, summary["valid"]) == (1, False), done.stdout
+    assert any("Election Safety: term" in line for line in summary["explanation"]), summary
+
+
+BY_EXEC = """
+import sys
+from harness.clusters.docker_box import Box
+Box.is_here = property(lambda self: False)
+from harness.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_root_and_nsenter_everything_goes_by_docker_exec(engine, tmp_path):
+    options = ["--nodes", "3", "--time-limit", "12", "--rate", "60", "--seed", "5", "--json"]
+    options += [option for name in ("partition", "latency", "kill", "pause") for option in ("--fault", name)]
+    argv = command(tmp_path, *options)
+    argv[1:3] = ["-c", BY_EXEC]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, summary["valid"]) == (0, True), done.stderr
+    results = json.loads((Path(summary["run_dir"]) / "results.json").read_text())
+    assert results["facts"]["network_reached_by"] == "docker exec"
+    assert results["facts"]["packets_met_by_faults"] > 0
+    proofs = [event["proof"] for event in results["fault_events"]]
+    assert "refuted" not in proofs
+    assert proofs.count("proved") >= 4, results["fault_events"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_nothing_is_left_when_it_is_stopped(engine, tmp_path, number):
     options = (
@@ -118,6 +158,77 @@ def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path):
     assert len(leaders) > 1, "the leader changed under load, and nothing that was acknowledged was lost"
 
 
+def test_members_disks_and_crash_points_too_and_what_reacts(engine, tmp_path):
+    kinds = ("membership", "crash", "isolate-new-leader", "bit-flip")
+    options = [option for kind in kinds for option in ("--fault", kind)]
+    options += ["--time-limit", "25", "--rate", "40", "--seed", "5", "--fault-interval", "3", "--json"]
+    done = subprocess.run(
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode in (0, 2), "a damaged disk may leave nobody who can go on; " + done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["valid"] in (True, "unknown"), done.stdout
+    events = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["fault_events"]
+    proved = [event for event in events if event["proof"] == "proved"]
+    assert not [event for event in events if event["proof"] == "refuted"]
+    assert any("of byte" in line for event in proved for line in event["evidence"]), "bits were flipped"
+    assert any("got to its crash point" in line for event in proved for line in event["evidence"])
+    assert any(event.get("set_off") for event in events), "logs are followed while they are written"
+    assert any("joint" in event["caused"] for event in events)
+
+
+def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(engine, tmp_path):
+    asked = {"cluster": "docker", "nodes": 3, "faults": [], "time_limit_s": 5.0}
+    cluster = docker.DockerCluster(plan.draw(config.load(None, asked), 1), RaftService(), tmp_path)
+
+    async def until(look):
+        for _ in range(100):
+            if (found := await look()) is not None:
+                return found
+            await asyncio.sleep(0.1)
+        raise AssertionError("it did not come to that")
+
+    async def change(voters, learners=()):
+        async def is_let():
+            with contextlib.suppress(RefusedError):  # nobody leads just now, or it has not caught up
+                await cluster.change_members(sorted(voters), learners)
+                return True
+
+        async def is_done():
+            view = await cluster.members()
+            return True if view and view.is_settled and view.voters == tuple(sorted(voters)) else None
+
+        assert await until(is_let)
+        assert await until(is_done)
+
+    async def main():
+        await cluster.open()
+        leader = await cluster.leader()
+        out, other = [node for node in cluster.nodes if node != leader]
+        await cluster.set_crash_point(other, "membership")
+        await cluster.change_members(sorted({leader, other}))
+
+        async def is_down():
+            return True if await cluster.probe_process(other) == "down" else None
+
+        assert await until(is_down)
+        await cluster.set_crash_point(other, None)
+        await cluster.start(other)
+        await change({leader, other})
+        await cluster.kill(out)
+        await cluster.wipe(out)
+        with pytest.raises(SetupError, match=r"no file .* with anything in it"):
+            await cluster.damage_disk(out, Damage("truncate", 5))
+        await cluster.start(out)
+        await change({leader, other}, [out])
+        await change(set(cluster.nodes))
+        await cluster.close()
+
+    cluster.run(main)
+    assert cluster.deaths() == []
+    assert left_by(engine, os.getpid()) == []
+
+
 CONNECT = """
 import socket, sys, time
 took = []
@@ -129,12 +240,17 @@ print(sorted(took)[2])
 """
 
 
-def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_again(engine, tmp_path):
+@pytest.mark.parametrize("way", ["nsenter", "docker exec"])
+def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_again(engine, tmp_path, way):
     planned = plan.draw(
         config.load(None, {"cluster": "docker", "nodes": 3, "faults": [], "time_limit_s": 5.0}), 1
     )
     cluster = docker.DockerCluster(planned, RaftService(), tmp_path)
     box, reach = cluster._box, cluster._box.reach()
+    if way == "docker exec":
+        box._is_here = False
+    elif not box.is_here and box._is_here is False:
+        pytest.skip("no nsenter, or not root")
 
     async def connect_ms(src, dst):
         return float(await reach.run(src, [box.python, "-c", CONNECT, cluster._addresses[dst]]))
@@ -166,6 +282,7 @@ def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_aga
         await cluster.close()
 
     cluster.run(main)
+    assert cluster.facts()["network_reached_by"] == way
     assert [words.partition(", its last words")[0] for words in cluster.deaths()] == [
         "n1 ended with its container, exit code 137"
     ]

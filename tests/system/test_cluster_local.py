@@ -168,6 +168,17 @@ def test_nothing_is_left_when_it_is_stopped(tmp_path, number):
         assert json.loads((tmp_path / "latest" / "results.json").read_text())["interrupted"]
 
 
+def test_the_committed_log_of_real_nodes_bounds_what_is_unknown(tmp_path):
+    options = ("--nodes", "3", "--fault", "partition", "--fault", "kill", "--time-limit", "6", "--seed", "3")
+    code, summary, said = run(tmp_path, *options, "--rate", "80", "--with-log")
+    assert (code, summary["valid"]) == (0, True), said
+    run_dir = Path(summary["run_dir"])
+    checks = json.loads((run_dir / "results.json").read_text())["checks"]
+    assert checks["linearizable-with-log"]["valid"] is True
+    requests = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert sum(1 for request in requests if "index" in request) > 50, "most requests are found in it"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_measuring_workloads_tells_how_far_it_is_and_leaves_no_worker(tmp_path, number):
     """Its workers, who have the clusters, went on for ever when it was killed."""

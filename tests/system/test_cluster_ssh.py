@@ -74,7 +74,7 @@ def command(store, hosts, *options, known_hosts=None):
 def left_on(hosts):
     """Directories, nodes and rules of ours on all hosts."""
     script = (
-        "ls -d /tmp/splitbrain-* 2>/dev/null; ps ax 2>/dev/null | grep '[p]ython3 -m raft'; "
+        "ls -d /tmp/splitbrain-* 2>/dev/null; ps ax 2>/dev/null | grep -e '[p]ython3 -m raft' -e '[p]ython3 -Sc'; "
         "sudo env PATH=/usr/sbin:/sbin:/bin:/usr/bin sh -c '"
         "tc qdisc show dev eth0 | grep 5b:; iptables -w -t mangle -S | grep SPLITBRAIN'; true"
     )
@@ -103,6 +103,26 @@ def test_faults_bite_and_the_verdict_is_valid(hosts, tmp_path):
     assert facts["packets_met_by_faults"] > 0
     assert facts["processes_started"] > 3
     assert all("listens to clients" in (run_dir / "nodes" / f"{node}.log").read_text() for node in NODES)
+    assert left_on(hosts) == {}
+
+
+def test_members_disks_and_crash_points_too_and_what_reacts(hosts, tmp_path):
+    kinds = ("membership", "crash", "isolate-new-leader", "bit-flip")
+    options = [option for kind in kinds for option in ("--fault", kind)]
+    options += ["--time-limit", "25", "--rate", "40", "--seed", "5", "--fault-interval", "3", "--json"]
+    done = subprocess.run(
+        command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode in (0, 2), "a damaged disk may leave nobody who can go on; " + done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["valid"] in (True, "unknown"), done.stdout
+    events = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["fault_events"]
+    proved = [event for event in events if event["proof"] == "proved"]
+    assert not [event for event in events if event["proof"] == "refuted"]
+    assert any("of byte" in line for event in proved for line in event["evidence"]), "bits were flipped"
+    assert any("got to its crash point" in line for event in proved for line in event["evidence"])
+    assert any(event.get("set_off") for event in events), "logs are followed while they are written"
+    assert any("joint" in event["caused"] for event in events)
     assert left_on(hosts) == {}
 
 

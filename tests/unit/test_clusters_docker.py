@@ -2,7 +2,9 @@
 
 import gc
 import re
+import tomllib
 import types
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,21 @@ def test_owners_on_other_machines_are_not_ours(monkeypatch):
     here = docker_box.this_host()
     assert here == docker_box.this_host()
     assert "pid:[" in here or not Path("/proc/self/ns/pid").is_symlink()
+
+
+def test_an_installed_splitbrain_finds_its_recipes_where_pip_put_them(monkeypatch, tmp_path):
+    """It is not beside the packages there; the wheel had none, and images could be built from a checkout only."""
+    listed = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert listed["tool"]["setuptools"]["data-files"] == {"share/splitbrain/docker": ["docker/*"]}
+    monkeypatch.setattr(images.harness, "__file__", str(tmp_path / "site-packages/harness/__init__.py"))
+    monkeypatch.setattr(images.metadata, "files", lambda _: None)
+    with pytest.raises(SetupError, match="Dockerfile not found, and pip installed none; build images from a"):
+        images.recipes()
+    place = tmp_path / "share/splitbrain/docker"
+    place.mkdir(parents=True)
+    (place / "Dockerfile").touch()
+    file = metadata.PackagePath("../share/splitbrain/docker/Dockerfile")
+    file.dist = types.SimpleNamespace(locate_file=(tmp_path / "site-packages").joinpath)
+    (tmp_path / "site-packages").mkdir()
+    monkeypatch.setattr(images.metadata, "files", lambda _: [file])
+    assert images.recipes() == place

@@ -29,3 +29,21 @@ def test_events_of_machines_with_clocks_of_their_own_are_in_order(tmp_path):
         {"at_s": 1.0, "node": "n2", "event": "candidate", "term": 3},
         {"at_s": 3.0, "node": "n1", "event": "deposed"},
     ]
+
+
+def test_two_leaders_of_one_term_are_told(tmp_path):
+    def told(*rows):
+        lines = [
+            json.dumps({"at_s": at_s, "node": node, "event": "leader", "term": term})
+            for at_s, node, term in rows
+        ]
+        (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+        return events.two_leaders(tmp_path)
+
+    assert events.two_leaders(tmp_path) is None
+    assert told((0.1, "n1", 1), (0.5, "n2", 2), (0.7, "n2", 2)) == []
+    assert told((0.1, "n1", 1), (0.5, "n2", 2), (0.75, "n3", 2), (1, "n1", 4), (2, "n2", 4)) == [
+        "Election Safety: term 2 had 2 leaders: n2 from 0.500 s, n3 from 0.750 s; so had 1 other terms"
+    ]
+    (tmp_path / "events.jsonl").write_text('{"at_s": 1, "node": "n1", "event": "started"}\n')
+    assert events.two_leaders(tmp_path) is None, "nobody told who led"
