@@ -21,10 +21,14 @@ class InvariantWatch:
 
     Attributes:
         violations: sentences; at most one.
+        violated_us: when that was seen, on the clock that this was given.
+        on_violated: is called then, if anybody wants to know at once.
     """
 
     def __init__(self, now_us: Callable[[], int]) -> None:
         self.violations: list[str] = []
+        self.violated_us: int | None = None
+        self.on_violated: Callable[[], None] | None = None
         self._now_us = now_us
         self._invariants = Invariants(now_us)
         self._committed_us: list[
@@ -46,10 +50,13 @@ class InvariantWatch:
                 while len(committed_us) + 1 in self._invariants.committed:
                     committed_us.append(self._now_us())
         except InvariantViolated as violated:
+            self.violated_us = self._now_us()
             self.violations.append(
                 f"{violated}, seen {self._now_us() / 1e6:.3f} s after the nodes were started; before it: "
                 + "; ".join(violated.before)
             )
+            if self.on_violated is not None:
+                self.on_violated()
 
     def committed(self, leader: Any) -> CommittedRequests | str:
         """See `harness.systems.base.Watch`.
