@@ -17,9 +17,9 @@ process, each with its usual Python client:
                     `appendEntriesUseBatch=False`, as in its own benchmark
     PySyncObj, batching   the same with batches every 10 ms (its default of 100 ms would hold every client up)
 
-What is not installed is left out, and said so. Needs `pip install -e .[bench]`. Numbers of a busy machine are low;
-the ratios hold, for the systems take turns at each number of clients. "CPU" is what a write costs the three servers
-together (for PySyncObj: and its clients).
+The clients' loop is uvloop's. What is not installed is left out, and said so. Needs `pip install -e .[bench]`. Numbers
+of a busy machine are low; the ratios hold, for the systems take turns at each number of clients. "CPU" is what a write
+costs the three servers together (for PySyncObj: and its clients).
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raft_cluster import Cluster, HttpClient, cpu_s, free_ports, running
+from raft_cluster import Cluster, HttpClient, cpu_s, running
 
+from raft.__main__ import loop_factory
 from raft.core import Core, Options
 from raft.node import Node
 from raft.testing import storm
+from raft.testing.processes import free_ports
 
 VALUE = "x" * 64
 CLIENTS = (1, 16, 64)
@@ -433,7 +435,8 @@ def main() -> None:
                 print(f"{name:19} left out: {why[name]}")
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, a sync takes {sync_us():,.0f} us")
         names = [name for name in args.systems if name not in why]
-        found = asyncio.run(compare(names, args.seconds, args.rounds))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            found = runner.run(compare(names, args.seconds, args.rounds))
         print_ratios(found)
         if args.json:
             rows = {name: [one._asdict() for one in found[name]] for name in found}

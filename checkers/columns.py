@@ -325,7 +325,7 @@ class KeyParts:
     def part(self, key: Hashable) -> History:
         """The lines of one key, as a history of its own."""
         number = self._numbers[key]
-        return self._lines_of(self._by_key[self._starts[number] : self._starts[number + 1]])
+        return self.chosen(self._by_key[self._starts[number] : self._starts[number + 1]])
 
     def clash(self, values: Sequence[int]) -> History | None:
         """The lines of the operations on these values and those connected by cas (see `checkers.clash`).
@@ -345,11 +345,12 @@ class KeyParts:
             found = more
             if len(found) > CHAIN_MAX:
                 return None
-        return self._lines_of(
+        return self.chosen(
             np.flatnonzero((c.f != DIFFERS) & (np.isin(c.a, found) | (cas & np.isin(c.b, found))))
         )
 
-    def _lines_of(self, chosen: Any) -> History:
+    def chosen(self, chosen: Any) -> History:
+        """The lines of these operations of the columns."""
         ends = self._ends[chosen]
         places = sorted([*self._calls[chosen].tolist(), *ends[ends >= 0].tolist()])
         if self._clients is not None:

@@ -11,6 +11,7 @@ Rules of this module
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,18 +19,23 @@ from typing import Any
 import numpy as np
 
 from checkers import fast
+from checkers.meter import Meter
 from checkers.models import RegisterCode
 from checkers.problem import GENERAL, NEVER, OVERWRITE, PURE, Problem
-from checkers.search import Meter, Outcome, Trail
+from checkers.search import Outcome, Trail
 
+kernel_rows = fast.kernels("kernel_rows")
 kernels = fast.kernels("kernels")
 kernel_orders = fast.kernels("kernel_orders")
 kernel_replay = fast.kernels("kernel_replay")
 
 CELLS_MAX = 1_000_000
-#: Configurations of the first turn, and of the longest one.
+#: Of the time that is left, how much may go into that; the search that asks the model as it goes gets the rest.
+_EXPLORE_PART = 0.25
+#: Configurations of the first turn, and of the longest one: the clock is read between turns.
 _FIRST_SHARE = 20_000
-_SHARE_MAX = 1_000_000
+_LAST_SHARE = 5_000
+_SHARE_MAX = 200_000
 #: Level by level gets longer turns: what deep first does not find soon is mostly not there, and only the other can say.
 _LEVELWISE_SHARE = 3
 _INFOS_PER_KIND_MAX = 0x7FFF
@@ -52,12 +58,15 @@ class TooLarge(Exception):
     """A problem that does not fit into the compiled search; the message says what is too large."""
 
 
-def explore(problem: Problem, cells_max: int = CELLS_MAX) -> Any:
-    """The table of the state after each kind in each state (-1: illegal), or None where it is too large."""
+def explore(problem: Problem, cells_max: int = CELLS_MAX, until_s: float = math.inf) -> Any:
+    """The table of the state after each kind in each state (-1: illegal), or None where it is too large.
+
+    ``until_s`` is the `time.monotonic` at which to give up: a model may be slow.
+    """
     kinds = len(problem.memo)
     at = 0
     while at < len(problem.states):
-        if len(problem.states) * kinds > cells_max:
+        if len(problem.states) * kinds > cells_max or time.monotonic() > until_s:
             return None
         for kind in range(kinds):
             problem.next(kind, at)
@@ -94,14 +103,14 @@ def register_forms(problem: Problem, forms: Sequence[RegisterCode]) -> Any:
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def _transitions(problem: Problem) -> tuple[Any, Any, Any]:
+def _transitions(problem: Problem, until_s: float) -> tuple[Any, Any, Any]:
     """Table, codes and effects for the kernels."""
     if problem.forms:
         effect = np.array(problem.effect, np.int64)
         return np.zeros((1, 1), np.int32), register_forms(problem, problem.forms), effect
-    table = explore(problem)
+    table = explore(problem, until_s=until_s)
     if table is None:
-        raise TooLarge(f"more than {CELLS_MAX} cells")
+        raise TooLarge(f"more than {CELLS_MAX} cells, or too slow a model")
     codes = np.zeros((table.shape[0], 3), np.int64)
     return table, codes, settle_effects(problem, table)
 
@@ -200,10 +209,11 @@ class Race:
         share = _FIRST_SHARE
         best: tuple[str, Outcome] | None = None
         going = list(orders)
+        pace = _Pace(meter)
         while True:
             for order in tuple(going):
                 turn = share * (_LEVELWISE_SHARE if order == "bfs" else 1)
-                outcome = self.turn(order, meter, min(turn, meter.left))
+                outcome = self.turn(order, meter, min(turn, meter.left, pace.left()))
                 if outcome.valid is not None:
                     return order, outcome
                 if best is None or outcome.level >= best[1].level:
@@ -217,16 +227,37 @@ class Race:
             share = min(2 * share, _SHARE_MAX)
 
 
+class _Pace:
+    """How many configurations there is still time for, by those so far."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._began_s = time.monotonic()
+        self._before = meter.used
+
+    def left(self) -> int:
+        """At least `_LAST_SHARE`, so that an end is reached."""
+        now_s = time.monotonic()
+        done = self._meter.used - self._before
+        if done == 0:
+            return _FIRST_SHARE * _LEVELWISE_SHARE
+        return max(_LAST_SHARE, int(done * (self._meter.deadline_s - now_s) / (now_s - self._began_s)))
+
+
 class CompiledSearcher:
     """Both searches over one problem, compiled.
+
+    Args:
+        problem: what to search.
+        until_s: the `time.monotonic` until which its states may be explored.
 
     Raises:
         TooLarge: where the model has too many states here, or too many info operations are equal.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, until_s: float = math.inf) -> None:
         self.problem = problem
-        table, code, effect = _transitions(problem)
+        table, code, effect = _transitions(problem, until_s)
         call, ret, kind = (np.array(column, np.int64) for column in (problem.call, problem.ret, problem.kind))
         self.race = Race(call, ret, kind, effect, table, code, problem.initial)
 
@@ -264,7 +295,9 @@ def search(problem: Problem, meter: Meter, orders: Sequence[str] = ("dfs", "bfs"
     Raises:
         TooLarge: see `CompiledSearcher`.
     """
-    return CompiledSearcher(problem).search(meter, orders)
+    now_s = time.monotonic()
+    until_s = now_s + _EXPLORE_PART * (meter.deadline_s - now_s)
+    return CompiledSearcher(problem, until_s).search(meter, orders)
 
 
 def tiny_race() -> Race:
@@ -278,7 +311,7 @@ def tiny_race() -> Race:
 def expand_tiny() -> None:
     """Compiles what both orders share."""
     race = tiny_race()
-    nodes, out = (kernels.new_nodes(64, race.width) for _ in "ab")
+    nodes, out = (kernel_rows.new_nodes(64, race.width) for _ in "ab")
     work = kernels.new_work(race.task, race.words, np.array([0, 1, 0, 0], np.int64))
     before, op = np.empty(64, np.int64), np.empty(64, np.int64)
     rows = np.zeros((4, race.width + 1), np.uint64)

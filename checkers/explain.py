@@ -38,10 +38,12 @@ from checkers.clash import clashing
 from checkers.drawing import START, Arrow, Box, Figure
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
+from checkers.levels import Levels
+from checkers.meter import Exhausted, Meter
 from checkers.models import Model, effect_of
 from checkers.order_graph import contradiction
 from checkers.problem import Problem, compile_exact, compile_problem
-from checkers.search import Exhausted, Levels, Meter, Outcome, Searcher, search
+from checkers.search import Outcome, Searcher, search
 from checkers.values import show
 
 LINES_MAX = 20
@@ -174,7 +176,7 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
     is kept together, since any part with the writers of all that it sees must be linearizable too.
     """
     if len(operations) <= _SEARCHED_MAX:
-        outcome = _failed_search(operations, model)
+        outcome = failed_search(operations, model)
         if outcome is not None:
             return explain(operations, model, key, outcome)
     return explain_part(clashing(operations, model), model, key, len(operations))
@@ -182,7 +184,7 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
 
 def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: int) -> Explanation:
     """The counterexample in a part of an object's ``count`` operations that is impossible by itself."""
-    outcome = _failed_search(part, model) if part else None
+    outcome = failed_search(part, model) if part else None
     if outcome is None:
         return Explanation(
             (
@@ -205,7 +207,25 @@ def explain_told(part: Sequence[Operation], model: Model, key: Hashable, count: 
     return Explanation((first, *_table(shown), why))
 
 
-def _failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
+def stale_words(seen: Operation, writer: Operation | None, shown: Operation | None) -> str:
+    """Why a value was not there any more, or not yet, when it was seen; see `checkers.intervals`."""
+    value = seen.argument[0] if _is_cas(seen) else seen.result  # type: ignore[index]  # a pair
+    name, what = f"[{seen.invoke_index}]", show(value, _VALUE_CHARS)
+    if shown is None:
+        return f"when {name} returned, nobody had asked to write {what}, and it was not the initial value"
+    between = (
+        f"before [{shown.invoke_index}] was invoked, at which another value was there, and that returned before "
+        f"{name} was invoked"
+    )
+    if writer is None:
+        return (
+            f"{what} is the initial value, nobody had asked to write it when {name} returned, and {between}"
+        )
+    return f"all that write {what} and were invoked before {name} returned had returned {between}"
+
+
+def failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
+    """The no of a search within what an explanation may spend; None where it says anything else."""
     meter = Meter(_CONFIGURATIONS_TOTAL, _BYTES_MAX, time.monotonic() + 3600)
     outcome = search(compile_problem(operations, model), meter)
     return outcome if outcome.valid is False else None

@@ -31,7 +31,14 @@ from types import ModuleType
 from typing import Any
 
 #: Files whose functions are compiled.
-_KERNEL_FILES = ("zones.py", "kernels.py", "kernel_orders.py", "kernel_replay.py", "kernel_lines.py")
+_KERNEL_FILES = (
+    "zones.py",
+    "intervals.py",
+    "kernels.py",
+    "kernel_orders.py",
+    "kernel_replay.py",
+    "kernel_lines.py",
+)
 #: What is compiled together, with about how many seconds that takes.
 PARTS = {"zones": 6, "expand": 10, "deep": 8, "levelwise": 6, "replay": 3, "lines": 6}
 _FOLDERS_KEPT = 4
@@ -49,16 +56,22 @@ def installed() -> bool:
 
 
 def loaded(part: str) -> bool:
-    """Whether this process has used the part already, so that using it again costs nothing."""
-    return part in _used
+    """Whether using the part costs next to nothing: it was used, or another one was and it must only be loaded.
+
+    Most of what the first part takes to load is the import of numba.
+    """
+    return part in _used or (bool(_used) and warm(part))
 
 
 _used: set[str] = set()
+_warm: set[str] = set()
 
 
 def warm(part: str = "deep") -> bool:
     """Whether the part was compiled before on this machine, as far as the cache on disk tells."""
-    return loaded(part) or (installed() and (_folder() / f"{part}.ready").exists())
+    if part not in _warm and installed() and (_folder() / f"{part}.ready").exists():
+        _warm.add(part)
+    return part in _used or part in _warm
 
 
 def by_readiness(part: str, cold: int, warm_: int, loaded_: int) -> int:
@@ -100,10 +113,12 @@ def prepare(part: str) -> None:
 
 
 def _prepare_zones() -> None:
+    from checkers.intervals import refute  # noqa: PLC0415
     from checkers.registers import solve, tiny_columns  # noqa: PLC0415
 
     backend = Compiled()
-    solve(tiny_columns(backend), backend)
+    columns = tiny_columns(backend)
+    refute(columns, solve(columns, backend).status, backend)
 
 
 def _prepare_expand() -> None:
@@ -202,13 +217,13 @@ def kernels(name: str) -> ModuleType:
 
 
 @cache
-def compiled(module: ModuleType, name: str) -> Callable[..., Any]:
-    """The function of a module, compiled by numba."""
+def compiled(kernel: Callable[..., int]) -> Callable[..., int]:
+    """The function, compiled by numba."""
     import numba  # noqa: PLC0415  (rule 1)
 
     with _own_cache():
-        kernel: Callable[..., Any] = numba.njit(cache=True, nogil=True)(getattr(module, name))
-    return kernel
+        made: Callable[..., int] = numba.njit(cache=True, nogil=True)(kernel)
+    return made
 
 
 class Compiled:
@@ -219,15 +234,14 @@ class Compiled:
 
         self.np = numpy
 
-    def kernel(self, name: str) -> Callable[..., int]:
+    def kernel(self, kernel: Callable[..., int]) -> Callable[..., int]:
         """See `Backend`."""
-        from checkers import zones  # noqa: PLC0415
-
-        return compiled(zones, name)
+        return compiled(kernel)
 
     def full(self, count: int, value: int) -> Any:
         """See `Backend`."""
-        return self.np.full(count, value, self.np.int64)
+        # Zeros come from the system, unwritten: a large column is then touched once, not twice.
+        return self.np.full(count, value, self.np.int64) if value else self.np.zeros(count, self.np.int64)
 
     def copy(self, column: Any) -> Any:
         """See `Backend`."""

@@ -29,10 +29,10 @@ from checkers.memory import collector_paused
 FORMATS = ("jsonl", "edn", "jepsen-log")
 
 _SNIFF_BYTES = 65_536
-#: From that size on the lines are read by compiled code: where that is loaded, must be loaded, must be compiled.
 #: Columns of files from that size on are kept beside them.
 _KEEP_BYTES = 1 << 26
 _COLUMNS_SUFFIX = ".columns"
+#: From that size on the lines are read by compiled code: where that is loaded, must be loaded, must be compiled.
 _SCAN_BYTES_LOADED, _SCAN_BYTES_WARM, _SCAN_BYTES_COLD = 1 << 20, 1 << 24, 1 << 26
 _LOG_LINE = re.compile(r"^INFO\s+jepsen\.util - (\S+)\t(:\S+)\t(:\S+)(?:\t(.*))?$", re.MULTILINE)
 _TYPES: dict[str, OpType] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
@@ -160,24 +160,7 @@ def _read_jsonl(data: bytes, source: str) -> History:
     notes: tuple[str, ...] = ()
     if body and not body.endswith(b"\n"):
         body, notes = _drop_cut_line(body, first_line, source)
-    scanned = _scanned(body, source)
-    if scanned is not None:
-        return History(
-            scanned,
-            source=source,
-            timed=scanned.timed,
-            model=header.model,
-            initial=header.initial,
-            format="jsonl",
-            notes=notes,
-            truncated=bool(notes),
-        )
-    try:
-        with collector_paused():
-            lines: list[Op] = _op_decoder.decode_lines(body)
-        timed = any(op.time_ns for op in lines)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        lines, timed = _read_lenient(body, first_line, source)
+    lines, timed = _lines(body, first_line, source)
     return History(
         lines,
         source=source,
@@ -189,6 +172,19 @@ def _read_jsonl(data: bytes, source: str) -> History:
         notes=notes,
         truncated=bool(notes),
     )
+
+
+def _lines(body: bytes, first_line: int, source: str) -> tuple[Sequence[Op], bool]:
+    """The lines, and whether they have times."""
+    scanned = _scanned(body, source)
+    if scanned is not None:
+        return scanned, scanned.timed
+    try:
+        with collector_paused():
+            lines: list[Op] = _op_decoder.decode_lines(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _read_lenient(body, first_line, source)
+    return lines, any(op.time_ns for op in lines)
 
 
 def _scanned(body: bytes, source: str) -> Any:

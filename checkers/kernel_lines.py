@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from checkers.kernels import longer
+from checkers.kernel_rows import longer
 
 _Array = Any
 
@@ -40,10 +40,10 @@ QUOTE, COMMA, COLON, OPEN, CLOSE, OPEN_LIST, CLOSE_LIST, BACKSLASH, NEWLINE, MIN
     45,
 )
 
-#: Numbers of the columns, by the first two bytes of a name: index, time_ns, process, type, f, key, value, error, node.
-INDEX, TIME, PROCESS, TYPE, F, KEY, VALUE, ERROR, NODE = 0, 1, 2, 3, 4, 5, 6, 7, 8
-COLUMNS = 10
-SECOND = 9
+#: Numbers of the columns, by the first two bytes of a name: first those of numbers (index, time_ns, process, revision),
+#: then those of scalars (type, f, key, value, error, node, and the second half of a value).
+INDEX, TIME, PROCESS, REVISION, TYPE, F, KEY, VALUE, ERROR, NODE, SECOND = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+COLUMNS = 11
 ABSENT = -1
 NOTE = -(1 << 61)
 
@@ -71,6 +71,8 @@ def name_column(data: _Array, start: int, end: int) -> int:
         return ERROR
     if size == 4 and first == 110:
         return NODE
+    if size == 8 and first == 114:
+        return REVISION
     return -1
 
 
@@ -162,7 +164,8 @@ def grown(data: _Array, starts: _Array, ends: _Array, count: int) -> _Array:
 def scan(data: _Array, at: int, lines: int) -> Any:
     """(lines read, columns, starts, ends): a row of numbers for each line, and where the distinct scalars stand.
 
-    Index, time and process are numbers themselves where they are plain integers. Others are numbers of scalars.
+    Index, time, process and revision are numbers themselves where they are plain integers. Others are numbers of
+    scalars.
     A value ``[x,y]`` puts y into the column `SECOND`. The lines read are -1 - n where line n is not as it should be.
     """
     columns = np.full((COLUMNS, lines), np.int64(ABSENT), np.int64)
@@ -195,7 +198,7 @@ def scan(data: _Array, at: int, lines: int) -> Any:
                 end = scalar_end(data, at)
                 if end < 0 or (pair and data[end] != (COMMA if part == 0 else CLOSE_LIST)):
                     return -1 - line, columns, where, starts, ends, count
-                if column <= PROCESS:
+                if column <= REVISION:
                     number = integer(data, at, end)
                     if number == -(1 << 62) and column == PROCESS and data[at] == QUOTE:
                         number = NOTE

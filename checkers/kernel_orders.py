@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from checkers.kernel_rows import Nodes, at_most, core_hash, larger, longer, mixed, new_nodes
 from checkers.kernels import (
     NO,
     OUT_OF_CONFIGURATIONS,
@@ -25,15 +26,8 @@ from checkers.kernels import (
     RECENT_LEVELS,
     RECENT_STATES,
     YES,
-    Nodes,
     after,
-    at_most,
-    core_hash,
     expand,
-    larger,
-    longer,
-    mixed,
-    new_nodes,
     new_work,
 )
 

@@ -17,7 +17,7 @@ Theory of operation
 """
 
 # Kernels take flat columns one by one, and numba wants every integer's width said.
-# ruff: noqa: C901, FBT001, PLR0912, PLR0913, PLR0915, PLR0917, SIM110
+# ruff: noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917, SIM110
 # mypy: disable-error-code="misc"
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from checkers.kernel_rows import dominated, insert, longer
+
 PURE, OVERWRITE = 0, 1
 NEVER = 1 << 62
 ONE = np.uint64(1)
-SIGNS = np.uint64(0x8000800080008000)
 
 YES, NO, OUT_OF_CONFIGURATIONS, OUT_OF_ROWS, OUT_OF_TRAIL, OUT_OF_NODES = 1, 0, -1, -2, -3, -4
 
@@ -38,9 +39,6 @@ YES, NO, OUT_OF_CONFIGURATIONS, OUT_OF_ROWS, OUT_OF_TRAIL, OUT_OF_NODES = 1, 0, 
 BY_TABLE, READS, WRITES, CAS, DIFFERS = 0, 1, 2, 3, 4
 
 RECENT_LEVELS, RECENT_STATES = 256, 8
-
-#: With how many other configurations of its level one is compared by R6.
-DOMINANCE_MAX = 256
 
 _Array = Any
 
@@ -63,39 +61,18 @@ class Task(NamedTuple):
     info_place: _Array
 
 
-class Nodes(NamedTuple):
-    """Rows of one level with their index (R6); ``flags`` is not used where they only wait for the next one."""
-
-    rows: _Array
-    flags: _Array
-    table: _Array
-    chain: _Array
-    dead: _Array
-
-
 class Work(NamedTuple):
     """Room to work in, and ``counters``.
 
-    These are: configurations expanded, trail entries, stamp of the node table, stamp of ``best``.
+    These are: configurations expanded, trail entries, stamp of the node table, stamp of ``best`` and ``watched``.
     """
 
     scratch: _Array
     best: _Array
     stamps: _Array
+    watched: _Array
     pure: _Array
     counters: _Array
-
-
-@njit(cache=True, nogil=True)
-def new_nodes(size: int, width: int) -> Any:
-    """Room for that many rows."""
-    return Nodes(
-        np.zeros((size, width + 1), np.uint64),
-        np.zeros(size, np.uint8),
-        np.zeros(4 * size, np.int64),
-        np.zeros(size, np.int64),
-        np.zeros(size, np.uint8),
-    )
 
 
 @njit(cache=True, nogil=True)
@@ -105,29 +82,10 @@ def new_work(task: Any, words: int, counters: _Array) -> Any:
         np.empty(64 * words + len(task.info_kind) + 1, np.int64),
         np.full((len(task.effect), 2), -1, np.int64),
         np.zeros(len(task.effect), np.int64),
+        np.zeros(len(task.effect), np.int64),
         np.zeros(words, np.uint64),
         counters.copy(),
     )
-
-
-@njit(cache=True, nogil=True)
-def longer(column: _Array) -> _Array:
-    """The column with four times the room."""
-    # A loop: assigning slices would have numba compile the text of the error for unequal lengths, for seconds.
-    more = np.empty(4 * len(column), np.int64)
-    for place in range(len(column)):
-        more[place] = column[place]
-    return more
-
-
-@njit(cache=True, nogil=True)
-def larger(rows: _Array, count: int, size: int) -> _Array:
-    """The first rows, with room for more."""
-    more = np.zeros((size, rows.shape[1]), np.uint64)
-    for row in range(count):
-        for w in range(rows.shape[1]):
-            more[row, w] = rows[row, w]
-    return more
 
 
 @njit(cache=True, nogil=True)
@@ -171,73 +129,6 @@ def levels(call: _Array, ret: _Array, rets: _Array) -> Any:
         free[free_count] = slot[returning]
         free_count += 1
     return slot, slots, start, pending
-
-
-@njit(cache=True, nogil=True)
-def mixed(h: Any) -> Any:
-    """The finalizer of MurmurHash3."""
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ (h >> np.uint64(33))
-
-
-@njit(cache=True, nogil=True)
-def core_hash(rows: _Array, row: int, core: int, seed: Any) -> Any:
-    """Hash of the first words of a row."""
-    h = seed
-    for w in range(core):
-        h = mixed(h ^ rows[row, w]) + np.uint64(0x632BE59BD9B4E019)
-    return h
-
-
-@njit(cache=True, nogil=True)
-def at_most(rows: _Array, one: int, others: _Array, other: int, core: int, width: int) -> bool:
-    """Whether the info counts of one row are at most those of another one."""
-    for w in range(core, width):
-        if ((others[other, w] | SIGNS) - rows[one, w]) & SIGNS != SIGNS:
-            return False
-    return True
-
-
-@njit(cache=True, nogil=True)
-def insert(
-    rows: _Array, row: int, table: _Array, stamp: int, core: int, width: int, chain: _Array, dead: _Array
-) -> bool:
-    """R6: whether the row is new among those of this stamp; those that it dominates are marked dead."""
-    mask = len(table) - 1
-    place = np.int64(core_hash(rows, row, core, np.uint64(0x9E3779B97F4A7C15)) & np.uint64(mask))
-    while True:
-        entry = table[place]
-        if (entry >> 32) != stamp:
-            table[place] = (stamp << 32) | (row + 1)
-            chain[row] = -1
-            dead[row] = 0
-            return True
-        first = (entry & 0xFFFFFFFF) - 1
-        same = True
-        for w in range(core):
-            if rows[first, w] != rows[row, w]:
-                same = False
-                break
-        if same:
-            break
-        place = (place + 1) & mask
-    e = first
-    while e >= 0:
-        if at_most(rows, e, rows, row, core, width):
-            return False
-        e = chain[e]
-    e = first
-    while e >= 0:
-        if at_most(rows, row, rows, e, core, width):
-            dead[e] = 1
-        e = chain[e]
-    chain[row] = chain[first]
-    chain[first] = row
-    dead[row] = 0
-    return True
 
 
 @njit(cache=True, nogil=True)
@@ -307,37 +198,6 @@ def wanted(state: Any, watchers: _Array, count: int, table: _Array, code: _Array
 
 
 @njit(cache=True, nogil=True)
-def dominated(
-    rows: _Array,
-    first: int,
-    row: int,
-    words: int,
-    core: int,
-    width: int,
-    pure: _Array,
-    dead: _Array,
-    marks: bool,
-) -> bool:
-    """R6 across masks, against the last rows only; with ``marks``, those that the row dominates die."""
-    for e in range(max(first, row - DOMINANCE_MAX), row):
-        if rows[e, 0] != rows[row, 0] or (marks and dead[e] != 0):
-            continue
-        below, above = True, True
-        for w in range(1, 1 + words):
-            differs = (rows[e, w] ^ rows[row, w]) | (rows[e, w + words] ^ rows[row, w + words])
-            read = pure[w - 1]
-            below = below and differs & ~(rows[e, w + words] | (rows[e, w] & read)) == 0
-            above = above and differs & ~(rows[row, w + words] | (rows[row, w] & read)) == 0
-            if not below and not above:
-                break
-        if below and at_most(rows, e, rows, row, core, width):
-            return True
-        if marks and above and at_most(rows, row, rows, e, core, width):
-            dead[e] = 1
-    return False
-
-
-@njit(cache=True, nogil=True)
 def emit(
     source: _Array, row: int, out: _Array, first: int, count: int, words: int, core: int, width: int, sw: int,
     bit: Any, table: _Array, stamp: int, chain: _Array, dead: _Array, pure: _Array,
@@ -352,6 +212,40 @@ def emit(
     if stamp == 0 or insert(out, count, table, stamp, core, width, chain, dead):
         return count + 1
     return count
+
+
+@njit(cache=True, nogil=True)
+def candidates(
+    rows: _Array, row: int, words: int, pending: _Array, p0: int, p1: int, slot: _Array, ret: _Array,
+    kind: _Array, effect: _Array, scratch: _Array, best: _Array, stamps: _Array, watched: _Array, mark: int,
+) -> int:  # fmt: skip
+    """R2 and R5: the best operation of each kind, and the kinds that wait to see something; how many these are.
+
+    ``best[kind, 0]`` is of those that are not optional, ``best[kind, 1]`` of those that are, where ``stamps[kind]`` is
+    the mark.
+    """
+    watching = 0
+    for p in range(p0, p1):
+        x = pending[p]
+        w = 1 + (slot[x] >> 6)
+        bit = ONE << np.uint64(slot[x] & 63)
+        if rows[row, w] & bit != 0:
+            continue
+        k = kind[x]
+        if effect[k] != OVERWRITE and watched[k] != mark:
+            watched[k] = mark
+            scratch[watching] = k
+            watching += 1
+        if effect[k] == PURE:
+            continue
+        o = 1 if effect[k] != OVERWRITE and rows[row, w + words] & bit != 0 else 0
+        if stamps[k] != mark:
+            stamps[k] = mark
+            best[k, 0] = -1
+            best[k, 1] = -1
+        if best[k, o] < 0 or ret[x] < ret[best[k, o]]:
+            best[k, o] = x
+    return watching
 
 
 @njit(cache=True, nogil=True)
@@ -378,7 +272,7 @@ def expand(
     ) = task
     out, _, out_table, out_chain, out_dead = into
     nodes, flags, node_table, node_chain, node_dead = nodes_
-    scratch, best, stamps, pure, counters = work
+    scratch, best, stamps, watched, pure, counters = work
     core = 1 + 2 * words
     returning = rets[level]
     horizon = ret[returning]
@@ -428,27 +322,9 @@ def expand(
         unseen = flags[at] & 1 != 0
         counters[3] += 1
         mark = counters[3]
-        watching = 0
-        # R2: best[kind, 0] of those that are not optional, best[kind, 1] of those that are.
-        for p in range(p0, p1):
-            x = pending[p]
-            w = 1 + (slot[x] >> 6)
-            bit = ONE << np.uint64(slot[x] & 63)
-            if nodes[at, w] & bit != 0:
-                continue
-            k = kind[x]
-            if effect[k] != OVERWRITE:
-                scratch[watching] = k
-                watching += 1
-            if effect[k] == PURE:
-                continue
-            o = 1 if effect[k] != OVERWRITE and nodes[at, w + words] & bit != 0 else 0
-            if stamps[k] != mark:
-                stamps[k] = mark
-                best[k, 0] = -1
-                best[k, 1] = -1
-            if best[k, o] < 0 or ret[x] < ret[best[k, o]]:
-                best[k, o] = x
+        watching = candidates(
+            nodes, at, words, pending, p0, p1, slot, ret, kind, effect, scratch, best, stamps, watched, mark
+        )
         for i in range(len(info_kind)):
             k = info_kind[i]
             used = np.int64((nodes[at, core + (i >> 2)] >> np.uint64(16 * (i & 3))) & np.uint64(0x7FFF))
@@ -483,6 +359,9 @@ def expand(
             then = np.int64(after(table, code, k, state))
             if then < 0 or (wrote and unseen):
                 continue
+            waits = (wrote and x != returning) or m >= p1
+            if waits and not wanted(then, scratch, watching, table, code):
+                continue
             if n >= room:
                 return OUT_OF_NODES
             for w2 in range(width + 1):
@@ -492,10 +371,8 @@ def expand(
                 nodes[n, w] |= bit
                 nodes[n, w + words] &= ~bit
             absorbed = wrote and absorb(nodes, n, words, pending, p0, p1, slot, kind, effect)
-            if (wrote and x != returning) or m >= p1:
-                idle = then == state and not absorbed
-                if idle or not wanted(then, scratch, watching, table, code):
-                    continue
+            if waits and then == state and not absorbed:
+                continue
             if m >= p1:
                 nodes[n, core + (i >> 2)] += ONE << np.uint64(16 * (i & 3))
             if counters[1] >= len(trail_op):

@@ -97,6 +97,10 @@ class ScannedLines(Sequence[Op]):
         """The places of lines that are no notes."""
         return np.flatnonzero(self.columns[kernel_lines.PROCESS] != kernel_lines.NOTE)
 
+    def tells_revisions(self) -> bool:
+        """Whether any completion says which change it made or saw."""
+        return bool((self.columns[kernel_lines.REVISION] != kernel_lines.ABSENT).any())
+
     @property
     def timed(self) -> bool:
         """Whether any line has a time other than 0."""
@@ -189,6 +193,6 @@ def _digest(body: bytes) -> bytes:
 
 def scan_tiny() -> None:
     """Compiles the kernels, or loads them."""
-    data = b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"cas","value":[1,2]}\n'
+    data = b'{"index":0,"time_ns":1,"process":0,"type":"invoke","f":"cas","value":[1,2],"revision":3}\n'
     kernel_lines.scan(np.frombuffer(data, np.uint8), 0, 1)
     kernel_lines.plain_integers(np.frombuffer(data, np.uint8), np.zeros(1, np.int64), np.ones(1, np.int64))

@@ -26,10 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from checkers import containers, fast, revisions
 from checkers.history import History, HistoryError, Op, Operation
+from checkers.intervals import Stale, refute
+from checkers.levels import Levels
+from checkers.memory import collector_paused
+from checkers.meter import Meter
 from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch, uses_revisions
-from checkers.problem import NEVER, Problem, compile_problem
+from checkers.problem import Problem, compile_problem
 from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
-from checkers.search import Levels, Meter, Outcome, search
+from checkers.search import Outcome, search
 from checkers.values import show
 from checkers.verdict import Validity, Verdict
 from checkers.witness import WitnessError, replay, verify
@@ -37,7 +41,7 @@ from checkers.zones import FITS, VIOLATION
 
 if TYPE_CHECKING:
     from checkers.columns import KeyParts
-    from checkers.explain import Explanation
+    from checkers.telling import Telling
 
 #: From that many lines on histories of registers are read into arrays and checked by compiled code: where that must
 #: be compiled first, where it must be loaded, and where it is loaded already.
@@ -53,7 +57,7 @@ _ORDERS = {"wgl-dfs": ("dfs",), "jit-bfs": ("bfs",)}
 _BOTH = ("dfs", "bfs")
 _PARTS = {"dfs": "deep", "bfs": "levelwise"}
 #: Cause of an `Outcome` of a key that the algorithm which the user asked for does not fit.
-_NOT_THIS = "algorithm"
+NOT_THIS = "algorithm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +112,15 @@ def check_linearizable(
         model = model_by_name(model, history.initial)
     budget = budget or Budget()
     try:
-        return _Check(history, model, budget, algorithm, explain=explain).run()
+        with collector_paused():
+            return Check(history, model, budget, algorithm, explain=explain).run()
     except HistoryError:
         raise
     except Exception as error:  # noqa: BLE001  (rule 3: a crash is never a pass)
         return _crashed(history, model, error)
 
 
-def _groups(history: History, model: Model) -> dict[Hashable, list[Operation]]:
+def groups_of(history: History, model: Model) -> dict[Hashable, list[Operation]]:
     """Operations that count for the model, by object, in the order of first calls."""
     split, keep_mismatch = by_key(model), uses_mismatch(model)
     groups: dict[Hashable, list[Operation]] = {}
@@ -132,8 +137,9 @@ def _groups(history: History, model: Model) -> dict[Hashable, list[Operation]]:
 
 def _tells_revisions(history: History) -> bool:
     lines: Any = history.lines
-    # Lines that were scanned into columns keep no revisions.
-    return not hasattr(lines, "columns") and any(op.revision is not None for op in lines)
+    if hasattr(lines, "tells_revisions"):
+        return bool(lines.tells_revisions())
+    return any(op.revision is not None for op in lines)
 
 
 def _crashed(history: History, model: Model, error: Exception) -> Verdict:
@@ -147,10 +153,10 @@ def _crashed(history: History, model: Model, error: Exception) -> Verdict:
     )
 
 
-class _Check:
+class Check:
     """One run of `check_linearizable`: its objects, its budget and what it has found.
 
-    Operations of a long history of registers are made only for the keys that need them (`_operations`).
+    Operations of a long history of registers are made only for the keys that need them (`operations`).
     """
 
     def __init__(
@@ -171,6 +177,8 @@ class _Check:
         self.columns: RegisterColumns | None = None
         self.parts: KeyParts | None = None
         self.clashes: dict[Hashable, list[int]] = {}
+        self.status: Any = None
+        self.stale: dict[Hashable, Stale] = {}
         self.found: dict[Hashable, containers.Found] = {}
         self.misordered: dict[Hashable, revisions.Found] = {}
         self.notes: list[str] = []
@@ -195,37 +203,42 @@ class _Check:
                 self.backend = fast.Compiled()
         if self.columns is None:
             self.backend = PLAIN
-            self.groups = _groups(self.history, model)
+            self.groups = groups_of(self.history, model)
             if by_key(model):
                 self.columns = columns_of(self.groups, model)
 
     @property
     def keys(self) -> list[Hashable]:
+        """The objects that are checked apart."""
         return list(self.groups) if self.columns is None else self.columns.keys
 
     @property
     def count(self) -> int:
+        """How many operations there are."""
         if self.columns is None:
             return sum(map(len, self.groups.values()))
         return len(self.columns.f)
 
     def run(self) -> Verdict:
+        """The verdict."""
         left = self.keys
         if self.columns is not None and self.algorithm in {"auto", "zones"}:
             left = self._by_zones()
+            if self.algorithm == "auto":
+                left = self._by_intervals(left)
         elif self.columns is None and self.algorithm in {"auto", "containers"}:
             left = self._by_containers()
         if self.algorithm in {"auto", "revisions"}:
             left = self._by_revisions(left)
         if self.algorithm in {"zones", "containers", "revisions"}:
-            self.undecided.update(dict.fromkeys(left, Outcome(None, 0, 0, "none", cause=_NOT_THIS)))
+            self.undecided.update(dict.fromkeys(left, Outcome(None, 0, 0, "none", cause=NOT_THIS)))
             left = []
         for key in left:
             if not self._search_columns(key):
                 self._search(key, fast.by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
         for key in list(self.undecided):
             self._search_hard(key)
-        explanation = self._explained() if self.explain else None
+        explanation = self._told().explanation() if self.explain and self.failing else None
         valid: Validity = "invalid" if self.failing else "unknown" if self.undecided else "valid"
         return Verdict(
             valid=valid,
@@ -234,7 +247,7 @@ class _Check:
             operations=self.count,
             keys=len(self.keys),
             configurations=self.spent,
-            cause=self._cause() if valid == "unknown" else None,
+            cause=self._told().cause() if valid == "unknown" else None,
             failing_keys=tuple(show(key, 40) for key in self.keys if key in self.failing),
             unknown_keys=tuple(show(key, 40) for key in self.keys if key in self.undecided),
             evidence=explanation.lines if explanation else (),
@@ -247,6 +260,7 @@ class _Check:
         columns = self.columns
         assert columns is not None, "called for registers only"
         solution = solve(columns, self.backend)
+        self.status = solution.status
         left: list[Hashable] = []
         for number, (key, status) in enumerate(zip(columns.keys, solution.status, strict=True)):
             if status in (FITS, VIOLATION):
@@ -258,12 +272,32 @@ class _Check:
                 left.append(key)
         return left
 
-    def _operations(self, key: Hashable) -> list[Operation]:
+    def _told(self) -> Telling:
+        from checkers.telling import Telling  # noqa: PLC0415  (only for what is not valid)
+
+        return Telling(self)
+
+    def _by_intervals(self, left: list[Hashable]) -> list[Hashable]:
+        """The keys that it does not refute: see `checkers.intervals`."""
+        if not left:
+            return left
+        assert self.columns is not None, "called for registers only"
+        found = refute(self.columns, self.status, self.backend)
+        for number, stale in found.items():
+            key = self.columns.keys[number]
+            self.algorithms.setdefault("intervals")
+            self.failing[key] = None
+            self.stale[key] = stale
+        return [key for key in left if key not in self.stale]
+
+    def operations(self, key: Hashable) -> list[Operation]:
+        """The operations of a key; of a long history they are made when somebody asks."""
         if key not in self.groups:
-            self.groups[key] = _groups(self._key_parts().part(key), self.model)[key]
+            self.groups[key] = groups_of(self.key_parts().part(key), self.model)[key]
         return self.groups[key]
 
-    def _key_parts(self) -> KeyParts:
+    def key_parts(self) -> KeyParts:
+        """The lines of each key of a long history."""
         if self.parts is None:
             assert self.columns is not None, "groups hold all keys where there are no columns"
             from checkers.columns import KeyParts  # noqa: PLC0415  (only for long histories)
@@ -291,7 +325,7 @@ class _Check:
             return left
         still: list[Hashable] = []
         for key in left:
-            operations = self._operations(key)
+            operations = self.operations(key)
             found = revisions.decide(operations, self.model)
             if found is None or not self._accepts(found, key, operations):
                 still.append(key)
@@ -352,15 +386,16 @@ class _Check:
 
     def _search_hard(self, key: Hashable) -> None:
         """Compiled where that can be had; the plain search has gone on for long."""
-        if self.undecided[key].cause == _NOT_THIS:
+        if self.undecided[key].cause == NOT_THIS:
             return
-        by = self._compiled if fast.installed() else self._plain
+        by = self.compiled if fast.installed() else self._plain
         self._search(key, self.budget.configurations, by=by)
 
     def _plain(self, problem: Problem, meter: Meter) -> Outcome:
         return search(problem, meter, self.orders)
 
-    def _compiled(self, problem: Problem, meter: Meter) -> Outcome:
+    def compiled(self, problem: Problem, meter: Meter) -> Outcome:
+        """The compiled search, or the plain one for what does not fit into it."""
         began_s = time.monotonic()
         for part in ("expand", *(_PARTS[order] for order in self.orders)):
             fast.prepare(part)
@@ -388,7 +423,7 @@ class _Check:
         meter = self._meter(key, configurations)
         if meter is None:
             return
-        operations = self._operations(key)
+        operations = self.operations(key)
         problem = compile_problem(operations, self.model)
         outcome = (by or self._plain)(problem, meter)
         self.spent += meter.used
@@ -404,84 +439,3 @@ class _Check:
         self.algorithms.setdefault(outcome.algorithm)
         if not outcome.valid:
             self.failing[key] = outcome
-
-    def _explained(self) -> Explanation | None:
-        """Of the first key that is wrong."""
-        if not self.failing:
-            return None
-        from checkers.explain import Explanation, explain  # noqa: PLC0415  (a valid history needs no networkx)
-
-        key, outcome = next(iter(self.failing.items()))
-        name = key if by_key(self.model) else None
-        try:
-            if key in self.misordered:
-                return self._misordered(key, name)
-            if key in self.found:
-                return self._wrong_values(key, name)
-            if outcome is None:
-                return self._clash(key, name)
-            if not outcome.recent:
-                # The search on columns says that there is an end, not yet which states it was reached in.
-                problem = compile_problem(self._operations(key), self.model)
-                outcome = self._compiled(
-                    problem, Meter(2 * self.budget.configurations, self.budget.bytes_max, NEVER)
-                )
-            return explain(self._operations(key), self.model, name, outcome)
-        except Exception as error:  # noqa: BLE001  (the verdict stands, even if it cannot be explained)
-            return Explanation((f"the counterexample could not be made: {type(error).__name__}: {error}",))
-
-    def _clash(self, key: Hashable, name: Hashable) -> Explanation:
-        """Of a long history only the operations that clash are made."""
-        from checkers.explain import explain_clash, explain_part  # noqa: PLC0415
-
-        if key in self.groups:
-            return explain_clash(self.groups[key], self.model, name)
-        parts = self._key_parts()
-        part = parts.clash(self.clashes[key])
-        operations = _groups(part, self.model).get(key, []) if part is not None else []
-        return explain_part(operations, self.model, name, parts.size(key))
-
-    def _wrong_values(self, key: Hashable, name: Hashable) -> Explanation:
-        from checkers.explain import explain_part  # noqa: PLC0415
-
-        operations = self._operations(key)
-        part = containers.smallest(operations, self.model, self.found[key])
-        return explain_part(part, self.model, name, len(operations))
-
-    def _misordered(self, key: Hashable, name: Hashable) -> Explanation:
-        from checkers.explain import explain_told  # noqa: PLC0415
-
-        found = self.misordered[key]
-        return explain_told(found.clash, self.model, name, len(self._operations(key)), found.why)
-
-    def _cause(self) -> str:
-        key, outcome = next(iter(self.undecided.items()))
-        if outcome.cause == _NOT_THIS:
-            return f"the algorithm {self.algorithm} cannot decide this history: use --algorithm auto"
-        problem = compile_problem(self._operations(key), self.model)
-        return _how_far(problem, outcome, key if by_key(self.model) else None, self.budget)
-
-
-def _how_far(problem: Problem, outcome: Outcome, key: Hashable, budget: Budget) -> str:
-    """Says what ran out, what is proved, where it is hard and what to lower."""
-    levels = Levels(problem)
-    level = min(outcome.level, len(levels.rets) - 1)
-    returning = problem.operations[levels.rets[level]]
-    pending = len(levels.pending[level])
-    infos = sum(
-        1
-        for place, bit in enumerate(levels.bit)
-        if not bit and problem.call[place] < problem.ret[levels.rets[level]]
-    )
-    amount = {
-        "configurations": f"{budget.configurations} configurations",
-        "bytes": f"{budget.bytes_max >> 20} MiB of configurations",
-        "seconds": f"{budget.seconds:g} s",
-    }[outcome.cause or "configurations"]
-    where = "" if key is None else f" on key {show(key, 40)}"
-    reached = f"linearizable up to completion {outcome.level} of {len(levels.rets)}"
-    there = f"where {pending} operations are open and {infos} earlier ones never returned"
-    return (
-        f"ran out of its budget of {amount}{where}; {reached} (index {returning.complete_index}), {there}: "
-        "raise the budget, or run fewer clients or fewer operations per key"
-    )

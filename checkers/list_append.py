@@ -36,15 +36,7 @@ from checkers.cycle_report import report_cycles
 from checkers.cycles import Edge, find_cycles
 from checkers.dependency import RW, WR, WW, Graph, add_time
 from checkers.history import History
-from checkers.memory import collector_paused
-from checkers.transactions import (
-    Findings,
-    Transaction,
-    show_value,
-    shown,
-    transactions_of,
-    verdict_of,
-)
+from checkers.transactions import Findings, Transaction, check_transactions, show_value, shown
 from checkers.verdict import Verdict
 
 NAME = "list-append"
@@ -81,29 +73,15 @@ class _Writes:
 
 
 def check_list_append(history: History, *, model: str = "strict-serializable") -> Verdict:
-    """Whether the history fits a consistency model of `checkers.isolation`; several are joined by ``+``.
-
-    Raises:
-        HistoryError: the history is none of such transactions.
-        ValueError: there is no such model.
-    """
-    with collector_paused():
-        return _check(history, model)
+    """Whether the history fits a consistency model; see `checkers.transactions.check_transactions`."""
+    return check_transactions(history, model, NAME, _look)
 
 
-def _check(history: History, model: str) -> Verdict:
-    models = model.split("+")
-    everyone = transactions_of(history)
+def _look(everyone: Sequence[Transaction], _models: Sequence[str]) -> tuple[Findings, int] | str:
     writes = _Writes()
     twice = _collect_writes(everyone, writes)
     if twice:
-        return Verdict(
-            valid="unknown",
-            checker=NAME,
-            model=model,
-            operations=len(everyone),
-            cause=f"{twice}: elements must be unique",
-        )
+        return f"{twice}: elements must be unique"
     findings = Findings()
     keys: dict[Any, _Key] = {}
     nodes = [place for place, one in enumerate(everyone) if one.call.status != "fail"]
@@ -118,8 +96,7 @@ def _check(history: History, model: str) -> Verdict:
     add_time(graph, [everyone[place].call for place in nodes])
     cycles, certain = find_cycles(graph)
     report_cycles(findings, cycles, certain, [everyone[place] for place in nodes], _reason)
-    touched = {key for one in everyone for _, key, _ in one.ops}
-    return verdict_of(findings, everyone, models, checker=NAME, keys=len(touched))
+    return findings, len({key for one in everyone for _, key, _ in one.ops})
 
 
 def _collect_writes(everyone: Sequence[Transaction], writes: _Writes) -> str | None:

@@ -15,9 +15,10 @@ import numpy as np
 
 from checkers import fast, zones
 from checkers.compiled_search import Race, kernel_replay, kernels
+from checkers.meter import Meter
 from checkers.problem import GENERAL, OVERWRITE, PURE
 from checkers.registers import OrderError, RegisterColumns
-from checkers.search import Meter, Outcome
+from checkers.search import Outcome
 from checkers.zones import CAS, DIFFERS, NEVER, READ, WRITE
 
 _NO_VALUE = -2
@@ -96,7 +97,7 @@ class RegisterSearch:
 
     def _verify(self, order: Any) -> None:
         zero, n = np.zeros(1, np.int64), len(self.f)
-        bad = fast.compiled(zones, "check_order")(
+        bad = fast.compiled(zones.check_order)(
             order, self.f, self.a, self.b, self.call, self.ret, np.zeros(n, np.int64), zero,
             np.array([self.initial], np.int64), np.array([-1], np.int64), np.zeros(n, np.int64),
         )  # fmt: skip

@@ -18,6 +18,9 @@ from checkers.history import Operation
 from checkers.models import Model, register_code
 from checkers.zones import CAS, DIFFERS, FITS, NEVER, READ, WRITE
 
+#: A function of `checkers.zones` or `checkers.intervals`.
+Kernel = Callable[..., int]
+
 _CODES = {"read": READ, "write": WRITE, "cas": CAS, "differs": DIFFERS}
 
 
@@ -102,8 +105,8 @@ def columns_of(groups: Mapping[Hashable, Sequence[Operation]], model: Model) -> 
 class Backend(Protocol):
     """How the steps run: plain on lists, or compiled on arrays (`checkers.fast`). Columns are of integers."""
 
-    def kernel(self, name: str) -> Callable[..., int]:
-        """The kernel of that name of `checkers.zones`."""
+    def kernel(self, kernel: Kernel) -> Kernel:
+        """The kernel as it runs on these columns."""
         ...
 
     def full(self, count: int, value: int) -> Any:
@@ -150,9 +153,8 @@ class Backend(Protocol):
 class Plain:
     """Lists and plain Python: nothing to import or to compile."""
 
-    def kernel(self, name: str) -> Callable[..., int]:
+    def kernel(self, kernel: Kernel) -> Kernel:
         """See `Backend`."""
-        kernel: Callable[..., int] = getattr(zones, name)
         return kernel
 
     def full(self, count: int, value: int) -> list[int]:
@@ -236,8 +238,8 @@ class _Solver:
         for value in columns.initial_value:
             self.initial[value] = 1
 
-    def _call(self, name: str, *arguments: Any) -> int:
-        return self.backend.kernel(name)(*arguments)
+    def _call(self, kernel: Kernel, *arguments: Any) -> int:
+        return self.backend.kernel(kernel)(*arguments)
 
     def run(self) -> Solution:
         out = self._lay_out(*self._zones())
@@ -254,23 +256,23 @@ class _Solver:
         zone_f, zone_s, zone_root = full(values, 0), full(values, 0), full(values, 0)
         known = (c.value_key, self.initial, self.status)
         per_value = (self.writer, self.reads, first_ret, last_call, observed)
-        self._call("gather", c.f, c.a, c.b, c.call, c.ret, *known, *per_value)
-        self._call("chain", c.f, c.a, c.b, c.ret, *known, self.writer, observed, successor, self.clash)
+        self._call(zones.gather, c.f, c.a, c.b, c.call, c.ret, *known, *per_value)
+        self._call(zones.chain, c.f, c.a, c.b, c.ret, *known, self.writer, observed, successor, self.clash)
         found = (successor, seen, zone_f, zone_s, zone_root, self.clash)
-        count = self._call("blocks", c.f, c.b, c.call, c.ret, *known, *per_value, *found)
+        count = self._call(zones.blocks, c.f, c.b, c.call, c.ret, *known, *per_value, *found)
         order = self.backend.sort(self.backend.smaller(zone_f, zone_s, count))
         reach = full(len(c.keys), -1)
-        self._call("sweep", order, zone_f, zone_s, zone_root, c.value_key, self.status, reach, self.clash)
+        self._call(zones.sweep, order, zone_f, zone_s, zone_root, c.value_key, self.status, reach, self.clash)
         return order, zone_root, successor
 
     def _lay_out(self, order: Any, zone_root: Any, successor: Any) -> Any:
         c, full = self.c, self.backend.full
         read_start = self.backend.starts(self.reads)
         read_list = full(int(read_start[-1]), 0)
-        self._call("index_reads", c.f, c.a, c.ret, self.backend.copy(read_start), read_list)
+        self._call(zones.index_reads, c.f, c.a, c.ret, self.backend.copy(read_start), read_list)
         out = full(len(c.f), 0)
         made = (self.writer, successor, read_start, read_list, out)
-        count = self._call("lay_out", order, zone_root, c.b, c.value_key, self.status, *made)
+        count = self._call(zones.lay_out, order, zone_root, c.b, c.value_key, self.status, *made)
         return out[:count]
 
     def _with_refused(self, out: Any, refused: Any) -> Any:
@@ -280,18 +282,18 @@ class _Solver:
         sizes = backend.tally(backend.take(c.key, out), keys)
         key_start = backend.starts(sizes)
         position = backend.full(len(c.f), -1)
-        self._call("locate", out, c.key, key_start, position)
+        self._call(zones.locate, out, c.key, key_start, position)
         inside = (position, c.call, c.ret, c.key)
         after, above, gap = (backend.full(len(refused), -1) for _ in range(3))
-        self._call("bounds", refused, backend.sort(c.ret), *inside, backend.full(keys, 0), after)
+        self._call(zones.bounds, refused, backend.sort(c.ret), *inside, backend.full(keys, 0), after)
         by_ret = backend.sort(backend.take(c.ret, refused))
         latest_first = by_ret[::-1]
         by_call = backend.sort(c.call)[::-1]
-        self._call("bounds_above", backend.take(refused, latest_first), by_call, *inside, sizes, above)
+        self._call(zones.bounds_above, backend.take(refused, latest_first), by_call, *inside, sizes, above)
         before = backend.take(above, backend.places(latest_first))
         operations = (c.f, c.a, c.b, c.call, c.ret, c.key, self.status)
         limits = (after, before, c.initial_value, backend.full(keys, 0), gap)
-        self._call("place_refused", refused, by_ret, out, key_start, *operations, *limits)
+        self._call(zones.place_refused, refused, by_ret, out, key_start, *operations, *limits)
         both = backend.join(out, refused)
         spots = backend.join(backend.take(position, out), gap)
         last = backend.join(backend.full(len(out), 1), backend.full(len(refused), 0))
@@ -301,6 +303,6 @@ class _Solver:
     def _check(self, out: Any) -> None:
         c, full = self.c, self.backend.full
         state = (self.backend.copy(c.initial_value), full(len(c.keys), -1), full(len(c.f), 0))
-        bad = self._call("check_order", out, c.f, c.a, c.b, c.call, c.ret, c.key, self.status, *state)
+        bad = self._call(zones.check_order, out, c.f, c.a, c.b, c.call, c.ret, c.key, self.status, *state)
         if bad < 0:
             raise OrderError(f"operation {-1 - bad} does not fit into the order that was found")

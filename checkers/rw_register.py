@@ -31,15 +31,7 @@ from checkers.cycles import Edge, find_cycles
 from checkers.dependency import RW, WR, WW, Graph, add_time, components
 from checkers.history import History
 from checkers.isolation import ALIASES
-from checkers.memory import collector_paused
-from checkers.transactions import (
-    Findings,
-    Transaction,
-    show_value,
-    shown,
-    transactions_of,
-    verdict_of,
-)
+from checkers.transactions import Findings, Transaction, check_transactions, show_value, shown
 from checkers.verdict import Verdict
 
 NAME = "rw-register"
@@ -63,30 +55,22 @@ class _Key:
 
 
 def check_rw_register(history: History, *, model: str = "strict-serializable") -> Verdict:
-    """Whether the history fits a consistency model of `checkers.isolation`; several are joined by ``+``.
-
-    Raises:
-        HistoryError: the history is none of such transactions.
-        ValueError: there is no such model.
-    """
-    with collector_paused():
-        return _check(history, model)
+    """Whether the history fits a consistency model; see `checkers.transactions.check_transactions`."""
+    return check_transactions(history, model, NAME, _look)
 
 
-def _check(history: History, model: str) -> Verdict:
-    models = model.split("+")
-    everyone = transactions_of(history)
+def _look(everyone: Sequence[Transaction], models: Sequence[str]) -> tuple[Findings, int] | str:
     analysis = _Analysis(everyone)
     cause = analysis.collect_writes()
     if cause:
-        return Verdict(valid="unknown", checker=NAME, model=model, operations=len(everyone), cause=cause)
+        return cause
     analysis.go_through()
     analysis.find(suffix="")
     timed = any(ALIASES.get(one, one).startswith("strong-") and "session" not in one for one in models)
     if timed and not analysis.findings.counts:
         analysis.follow_time()
         analysis.find(suffix="-realtime")
-    return verdict_of(analysis.findings, everyone, models, checker=NAME, keys=len(analysis.keys))
+    return analysis.findings, len(analysis.keys)
 
 
 class _Analysis:

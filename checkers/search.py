@@ -39,21 +39,19 @@ Theory of operation
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from checkers.problem import NEVER, OVERWRITE, PURE, Problem
+from checkers.levels import Levels
+from checkers.meter import Exhausted, Meter
+from checkers.problem import OVERWRITE, PURE, Problem
 
 _FIRST_SHARE = 2_000
 _DOMINANCE_GROUP_MAX = 48
 _FRONTIER_MAX = 64
 _RECENT_LEVELS = 256
-#: Estimated bytes that a remembered configuration takes in this implementation.
-CONFIG_BYTES = 320
-_CLOCK_EVERY = 64
 
 
 class Trail(NamedTuple):
@@ -72,38 +70,6 @@ class Config(NamedTuple):
     opt: int
     infos: tuple[int, ...]
     trail: Trail | None
-
-
-class Exhausted(Exception):
-    """A meter ran out; ``args[0]`` is what: ``configurations``, ``bytes`` or ``seconds``."""
-
-
-class Meter:
-    """Counts what a search uses up.
-
-    Args:
-        configurations: how many configurations may be expanded.
-        bytes_max: how many bytes remembered configurations may take, by estimate.
-        deadline_s: `time.monotonic` at which to stop.
-    """
-
-    def __init__(self, configurations: int, bytes_max: int, deadline_s: float) -> None:
-        self.left = configurations
-        self.used = 0
-        self.bytes_max = bytes_max
-        self.held_max = max(1, bytes_max // CONFIG_BYTES)
-        self.deadline_s = deadline_s
-
-    def spend(self, held: int) -> None:
-        """Takes one configuration, while ``held`` are remembered."""
-        if self.left <= 0:
-            raise Exhausted("configurations")
-        self.left -= 1
-        self.used += 1
-        if held > self.held_max:
-            raise Exhausted("bytes")
-        if self.used % _CLOCK_EVERY == 0 and time.monotonic() > self.deadline_s:
-            raise Exhausted("seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,55 +95,6 @@ class Outcome:
     frontier: tuple[Config, ...] = ()
     recent: dict[int, tuple[Hashable, ...]] = field(default_factory=dict)
     cause: str | None = None
-
-
-class Levels:
-    """The problem's returns in order, with what is pending at each.
-
-    Attributes:
-        rets: place of the returning operation, by level.
-        pending: places of the operations that have a slot at that level, in the order of their calls.
-        bit: mask of each operation's slot; 0 for info operations.
-        info_kinds: the kinds that info operations have, in the order of first calls.
-        info_places: for each of them the places of its operations, in the order of calls.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        ret, call, kind = problem.ret, problem.call, problem.kind
-        places = range(len(problem.operations))
-        self.rets = sorted((place for place in places if ret[place] != NEVER), key=lambda place: ret[place])
-        self.bit = [0] * len(problem.operations)
-        self.pending: list[tuple[int, ...]] = []
-        self._assign_slots()
-        by_kind: dict[int, list[int]] = {}
-        for place in places:
-            if ret[place] == NEVER:
-                by_kind.setdefault(kind[place], []).append(place)
-        self.info_kinds = list(by_kind)
-        self.info_places = list(by_kind.values())
-        self.info_calls = [[call[place] for place in group] for group in self.info_places]
-
-    def _assign_slots(self) -> None:
-        ret, call = self.problem.ret, self.problem.call
-        free: list[int] = []
-        slots = 0
-        window: list[int] = []
-        upcoming = 0
-        for returning in self.rets:
-            horizon = ret[returning]
-            while upcoming < len(call) and call[upcoming] < horizon:
-                if ret[upcoming] != NEVER:
-                    if free:
-                        self.bit[upcoming] = 1 << free.pop()
-                    else:
-                        self.bit[upcoming] = 1 << slots
-                        slots += 1
-                    window.append(upcoming)
-                upcoming += 1
-            self.pending.append(tuple(window))
-            window.remove(returning)
-            free.append(self.bit[returning].bit_length() - 1)
 
 
 class Searcher:

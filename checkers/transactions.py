@@ -10,7 +10,7 @@ Rules of this module
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import msgspec
 from checkers.calls import Call, calls_of
 from checkers.history import History, HistoryError
 from checkers.isolation import forbids, violated
+from checkers.memory import collector_paused
 from checkers.verdict import Verdict
 
 Micro = tuple[str, Any, Any]  # f, key, value
@@ -128,6 +129,37 @@ def show_value(value: Any) -> str:
     if isinstance(value, tuple):
         value = list(value)
     return msgspec.json.encode(value).decode() if not isinstance(value, str) else value
+
+
+def check_transactions(
+    history: History,
+    model: str,
+    checker: str,
+    look: Callable[[Sequence[Transaction], Sequence[str]], tuple[Findings, int] | str],
+) -> Verdict:
+    """The check as a whole, between reading the transactions and judging what was found in them.
+
+    Args:
+        history: of transactions.
+        model: one of `checkers.isolation`; several are joined by ``+``.
+        checker: its name.
+        look: from transactions and models to what is wrong and how many keys there are; a sentence where that cannot
+            be told.
+
+    Raises:
+        HistoryError: the history is none of such transactions.
+        ValueError: there is no such model.
+    """
+    models = model.split("+")
+    with collector_paused():
+        everyone = transactions_of(history)
+        found = look(everyone, models)
+        if isinstance(found, str):
+            return Verdict(
+                valid="unknown", checker=checker, model=model, operations=len(everyone), cause=found
+            )
+        findings, keys = found
+        return verdict_of(findings, everyone, models, checker=checker, keys=keys)
 
 
 def verdict_of(

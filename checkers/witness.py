@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from checkers.effects import Inconsistent
 from checkers.history import Operation
+from checkers.levels import Levels
 from checkers.models import Model
 from checkers.problem import ILLEGAL, OVERWRITE, PURE, Problem
-from checkers.search import Levels, Trail
+from checkers.search import Trail
 
 
 class WitnessError(Exception):

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from checkers import Budget, History, Op, Verdict, check_linearizable, model_by_name
+from checkers import Budget, History, Op, Verdict, check_linearizable, check_stats, model_by_name
 from checkers.catalogue import CheckerCall, run_checker
 from checkers.committed import CHECKER, LoggedRequest, check_with_log
 from harness import effect, liveness, workloads
@@ -51,7 +51,7 @@ def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunReco
     checks = (
         *check_workload(ops, config),
         *check_invariants(record),
-        check_stats(recorder),
+        check_operations(ops),
         check_harness(record),
     )
     checks = (*checks, *check_online(recorder, config), *check_log(ops, config, record))
@@ -142,15 +142,10 @@ def check_invariants(record: RunRecord) -> tuple[Check, ...]:
     return (Check("invariants", "invalid" if record.violations else "valid", tuple(record.violations)),)
 
 
-def check_stats(recorder: Recorder) -> Check:
+def check_operations(ops: Sequence[Op]) -> Check:
     """Did every kind of operation succeed at least once?"""
-    asked = {op.f for op in recorder.ops if op.type == "invoke"}
-    never = sorted(f for f in asked if recorder.outcomes[f, "ok"] == 0)
-    if not asked:
-        return Check("stats", "unknown", ("no operation was performed, so nothing was tested",))
-    if never:
-        return Check("stats", "unknown", (f"no operation of kind {', '.join(never)} ever succeeded",))
-    return Check("stats", "valid")
+    verdict = check_stats(History.of(ops))
+    return Check("stats", verdict.valid, () if verdict.valid == "valid" else tuple(verdict.lines()))
 
 
 def check_effect(ops: Sequence[Op], config: Config, record: RunRecord) -> Check:

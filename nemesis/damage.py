@@ -4,6 +4,7 @@ Rules of this module
     1. Every choice is in the `Damage`; which byte of which file that is follows from the files as they are found, in
        the order of their names.
     2. Only regular files below one directory are touched, and none is made or removed.
+    3. Zeros at the end of a file are room that was made ahead: it ends before them, or damage would do none.
 
 `python -m nemesis.damage DIRECTORY DAMAGE` does it where the files are; the damage is JSON.
 
@@ -14,8 +15,11 @@ Rules of this module
 'bit 0 of byte 0 of b.log'
 >>> inflict(directory, Damage("truncate", 2, path="a*"))
 'a.log cut from 3 to 1 bytes'
+>>> _ = (directory / "b.log").write_bytes(b"eef" + bytes(100))
+>>> inflict(directory, Damage("truncate", 1, path="b*"))
+'b.log cut from 3 to 2 bytes'
 >>> (directory / "a.log").read_bytes(), (directory / "b.log").read_bytes()
-(b'a', b'eef')
+(b'a', b'ee')
 """
 
 from __future__ import annotations
@@ -33,6 +37,11 @@ class NothingToDamageError(RuntimeError):
     """There is no such file, or nothing in it."""
 
 
+def written_bytes(file: Path) -> int:
+    """How long a file is without the zeros at its end."""
+    return len(file.read_bytes().rstrip(b"\0"))
+
+
 def inflict(directory: Path, damage: Damage) -> str:
     """Damages files below a directory; says what was damaged.
 
@@ -42,7 +51,7 @@ def inflict(directory: Path, damage: Damage) -> str:
     """
     pattern = damage.path or "*"
     found = [file for file in sorted(directory.rglob(pattern)) if file.is_file() and not file.is_symlink()]
-    sizes = {file: file.stat().st_size for file in found}
+    sizes = {file: written_bytes(file) for file in found}
     files = [file for file in found if sizes[file]]
     if not files:
         raise NothingToDamageError(f"no file {pattern} with anything in it below {directory.name}")

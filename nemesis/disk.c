@@ -6,8 +6,8 @@
  * that fails with ENOSPC has written nothing. While the disk stands still, calls begin and do not end. Counts of what
  * struck follow the rule in the same file.
  *
- * Where SPLITBRAIN_DISK_SYNCED names a file, each sync that was done adds a line to it: the file's inode and its size,
- * all of which now outlives the machine. A sync that lies says that it is done, does nothing and adds no line.
+ * Where SPLITBRAIN_DISK_SYNCED names a file, each sync that was done adds a line to it: the file's inode, its size, and
+ * where in it the zeros at its end begin, which are room that was made ahead. All of it now outlives the machine. A sync that lies says that it is done, does nothing and adds no line.
  *
  * The process dies (SIGKILL), once, before a sync, after one, or when it renames a file below the directory, which is
  * how programs finish a snapshot that they have written aside.
@@ -139,12 +139,30 @@ static int sync_trouble(int descriptor) {
   return EIO;
 }
 
+/* Where the zeros at the end of a file of this size begin; the descriptor itself may be for writing only. */
+static long long used(int descriptor, long long size) {
+  char link[32], block[16384];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+  int reader = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC);
+  if (reader < 0) return size;
+  while (size > 0) {
+    size_t part = size < (long long)sizeof block ? (size_t)size : sizeof block;
+    if (pread(reader, block, part, size - (long long)part) != (ssize_t)part) break;
+    while (part > 0 && block[part - 1] == 0) part--, size--;
+    if (part > 0) break;
+  }
+  close(reader);
+  return size;
+}
+
 /* What a sync came to, for whoever is still there to hear it. */
 static int synced(int descriptor, int result) {
   struct stat file;
   if (synced_log >= 0 && result == 0 && is_concerned(descriptor) && fstat(descriptor, &file) == 0) {
-    char line[48];
-    int size = snprintf(line, sizeof line, "%llu %lld\n", (unsigned long long)file.st_ino, (long long)file.st_size);
+    char line[72];
+    long long bytes = (long long)file.st_size;
+    int size = snprintf(line, sizeof line, "%llu %lld %lld\n", (unsigned long long)file.st_ino, bytes,
+                        used(descriptor, bytes));
     /* Past our own stand-in; a line that cannot be written makes the disk forget more, not less. */
     if (syscall(SYS_write, synced_log, line, (size_t)size) < 0) return result;
   }

@@ -22,6 +22,7 @@ class FileDisk:
         self._syncs = not unsafe_no_sync
         self.directory.mkdir(parents=True, exist_ok=True)
         self._open: dict[str, int] = {}
+        self._ends: dict[str, int] = {}  # of what was appended to the open files; behind it there may be room
         self._lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,10 +48,16 @@ class FileDisk:
         return (self.directory / name).read_bytes()
 
     def append(self, name: str, data: bytes) -> None:
-        """Adds to the end of a file."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._handle(name), view) :]
+        """Adds to the end of a file, or of what was appended to it since it has room."""
+        self._ends[name] = self._write(self._handle(name), self._ends[name], data)
+
+    def reserve(self, name: str, size: int) -> bool:
+        """Makes a file so long, with zeros: room that is merely allocated is written down as used at the next sync."""
+        handle = self._handle(name)
+        now = os.fstat(handle).st_size
+        if size > now:
+            self._write(handle, now, bytes(size - now))
+        return True
 
     def sync(self, name: str) -> None:
         """Makes the contents of a file durable."""
@@ -77,6 +84,7 @@ class FileDisk:
     def truncate(self, name: str, size: int) -> None:
         """Cuts a file off."""
         os.ftruncate(self._handle(name), size)
+        self._ends[name] = min(size, self._ends[name])
 
     def remove(self, name: str) -> None:
         """Removes a file."""
@@ -86,9 +94,19 @@ class FileDisk:
     def _handle(self, name: str) -> int:
         handle = self._open.get(name)
         if handle is None:
-            flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
             handle = self._open[name] = os.open(self.directory / name, flags, 0o600)
+            self._ends[name] = os.fstat(handle).st_size
         return handle
+
+    @staticmethod
+    def _write(handle: int, at: int, data: bytes) -> int:
+        """Writes at a place; returns the place after it."""
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(handle, view, at)
+            view, at = view[count:], at + count
+        return at
 
     def _close(self, name: str) -> None:
         handle = self._open.pop(name, None)

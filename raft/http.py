@@ -58,6 +58,7 @@ class HttpFront:
     def __init__(self, server: Server) -> None:
         settings = server.settings
         self.server = server
+        self._loop = asyncio.get_running_loop()
         self.http1 = Http1(self.handle, lambda refusal: error(refusal.status, str(refusal)))
         self.answered: dict[str, int] = {}
         self.latencies = Latencies()
@@ -159,8 +160,7 @@ class HttpFront:
 
     def _ask(self, request: Request, reply: Reply) -> None:
         """Puts a request to the node, and replies what it answers, or Unknown if that takes too long."""
-        loop = asyncio.get_running_loop()
-        timeout_s = self._timeout_s
+        loop, timeout_s = self._loop, self._timeout_s
         if isinstance(request.command, Watch):  # which has a time of its own
             self.server.node.on_request(request, reply)
             return
@@ -178,13 +178,13 @@ class HttpFront:
         if reply is not None:
             kind = type(response).__name__
             self.answered[kind] = self.answered.get(kind, 0) + 1
-            self.latencies.add(asyncio.get_running_loop().time() - waiting.deadline_s + self._timeout_s)
+            self.latencies.add(self._loop.time() - waiting.deadline_s + self._timeout_s)
             reply(response)
 
     def _expire(self) -> None:
         """One timer serves all requests, for they all get the same time."""
         self._timer = None
-        loop, queue = asyncio.get_running_loop(), self._waiting
+        loop, queue = self._loop, self._waiting
         while queue and (queue[0].reply is None or queue[0].deadline_s <= loop.time()):
             self._reply(queue.popleft(), Unknown("no answer within the server's time limit"))
         if queue:
@@ -202,7 +202,7 @@ class HttpFront:
 
     def url_of(self, name: str | None) -> str | None:
         """Where clients reach a server."""
-        member = self.server.settings.member(name)
+        member = self.server.member(name)
         if member is None:
             return None
         host = f"[{member.clients.host}]" if ":" in member.clients.host else member.clients.host
@@ -214,7 +214,7 @@ class HttpFront:
         return wanted and FORWARDED not in call.headers
 
     def _pass_on(self, leader: str | None, call: Call, respond: Respond) -> None:
-        member = self.server.settings.member(leader)
+        member = self.server.member(leader)
         if member is None or leader == self.server.settings.name:
             respond(error(503, "this server is not the leader, and knows of none now"))
             return

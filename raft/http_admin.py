@@ -13,6 +13,7 @@ from raft.core import EntryKind, Leader
 from raft.core.progress import Progress
 from raft.http1 import Answer, Call
 from raft.http_calls import as_json, error, number
+from raft.settings import parse_member
 
 if TYPE_CHECKING:
     from raft.http import HttpFront
@@ -32,6 +33,7 @@ class _MembersBody(msgspec.Struct, forbid_unknown_fields=True):
     voters: list[str] | None = None
     learners: list[str] = []
     add: str | None = None
+    address: str | None = None  # of who is added: "host:port,host:port", for peers and for clients
     promote: str | None = None
     remove: str | None = None
 
@@ -125,10 +127,9 @@ class Admin:
     def on_members(self, _call: Call) -> Answer:
         """Who belongs to the cluster."""
         core = self._server.node.core
-        known = {member.name: member for member in self._server.settings.members}
         found = []
         for name in core.config.members:
-            member = known.get(name)
+            member = self._server.member(name)
             found.append(
                 {
                     "name": name,
@@ -156,7 +157,7 @@ class Admin:
         outcome = node.change_config(*goal)
         return error(409, outcome) if isinstance(outcome, str) else as_json(202, {"index": outcome})
 
-    def _goal(self, wanted: _MembersBody) -> tuple[list[str], list[str]] | str:
+    def _goal(self, wanted: _MembersBody) -> tuple[list[str], list[str], list[tuple[str, str]]] | str:
         """The membership that is asked for, or what is wrong with the question."""
         changes = [one for one in (wanted.add, wanted.promote, wanted.remove) if one is not None]
         if len(changes) + (wanted.voters is not None) != 1:
@@ -174,11 +175,18 @@ class Admin:
             refusal = self._admit(wanted, voters, learners)
             if refusal is not None:
                 return refusal
-        known = {member.name for member in self._server.settings.members}
-        strangers = sorted({*voters, *learners} - known)
+        addresses = []
+        if wanted.add is not None and wanted.address is not None:
+            parse_member(f"{wanted.add}={wanted.address}")
+            addresses.append((wanted.add, wanted.address))
+        told = {name for name, _ in addresses}
+        strangers = sorted(name for name in {*voters, *learners} - told if self._server.member(name) is None)
         if strangers:
-            return f"nobody has told this server the address of {', '.join(strangers)}: give it as a --member"
-        return voters, learners
+            return (
+                f"nobody has told this server where {', '.join(strangers)} is: say it as address "
+                '"host:port,host:port" (peers, then clients), or give it as a --member'
+            )
+        return voters, learners, addresses
 
     def _admit(self, wanted: _MembersBody, voters: list[str], learners: list[str]) -> str | None:
         """A new member learns first, and votes once it has caught up and is promoted."""

@@ -242,7 +242,7 @@ def _span(call: Call) -> tuple[str, str | None]:
 
 
 def _option(call: Call, name: str) -> str | None:
-    return dict(parse_qsl(call.query, keep_blank_values=True)).get(name)
+    return dict(parse_qsl(call.query, keep_blank_values=True)).get(name) if call.query else None
 
 
 def number(call: Call, name: str, default: int) -> int:

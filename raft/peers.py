@@ -4,12 +4,14 @@ Theory of operation
     Each server dials each other one and only sends on that connection; it only receives on those dialled by
     others. A connection begins with a `Hello`: the cluster's name and the sender's, so that servers of two
     clusters that were given each other's addresses by mistake do not mix. All messages that one turn of the
-    loop has for a peer travel in one frame and one system call; none waits for another's answer, so as much is
+    node has for a peer travel in one frame and one system call; none waits for another's answer, so as much is
     under way as the core's window allows.
 
-    With TLS both sides show a certificate (`raft.security`). A connection on which nothing has been acknowledged
-    for a while is given up and dialled anew: after a partition TCP would go on waiting, for longer the longer
-    the partition was.
+    With TLS both sides show a certificate (`raft.security`), and nobody speaks for others: a message comes from the
+    member that the connection was greeted by, which is the one that the certificate names.
+
+    A connection on which nothing has been acknowledged for a while is given up and dialled anew: after a partition
+    TCP would go on waiting, for longer the longer the partition was.
 
     What waits to be sent to a peer that is slow or away is bounded, and beyond that dropped: messages may be
     lost, the protocol knows how to repeat itself.
@@ -31,12 +33,15 @@ import msgspec
 from raft import logs
 from raft.core import Message
 from raft.framing import BadFrame, Unframer, frame
+from raft.security import wrong_identity
 from raft.settings import Address
 
 _FRAME_BYTES_MAX = 64 << 20
 _FRAME_BYTES_USUAL_MAX = 8 << 20  # more than that to send becomes several frames
 _QUEUE_MESSAGES_MAX = 4_096
+_DIAL_AGAIN_S_MIN = 0.02
 _DIAL_AGAIN_S_MAX = 1.0
+_WELCOME_S_MIN = 0.1  # who ends a connection sooner does not want it
 _DIAL_S_MAX = 2.0
 _UNACKNOWLEDGED_MS_MAX = 2_000
 _VERSION = 2
@@ -58,17 +63,26 @@ _decode_hello = msgspec.msgpack.Decoder(Hello).decode
 class Peer(asyncio.Protocol):
     """The outgoing side: one other server. Dials it, again and again, for as long as its task runs."""
 
-    def __init__(self, hello: Hello, name: str, address: Address, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        name: str,
+        address: Address,
+        tls: ssl.SSLContext | None = None,
+        *,
+        identified: bool = False,
+    ) -> None:
         self.name = name
         self.address = address
         self.sent = self.dropped = 0
         self._complaint = ""
+        self._identified = identified  # by its certificate
+        self._wrong: str | None = None  # with the one that it has shown
         self._hello = frame(_encode(hello))
         self._tls = tls
         self._queue: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._flush_is_due = False
         self._lost = asyncio.Event()
         self._seen = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -84,17 +98,14 @@ class Peer(asyncio.Protocol):
         self._seen.set()
 
     def send(self, message: Message) -> None:
-        """Queues a message; it leaves at the end of this turn of the loop."""
+        """Queues a message; it leaves with the next `flush`."""
         if self._transport is None or len(self._queue) >= _QUEUE_MESSAGES_MAX:
             self.dropped += 1  # to nobody: it would be old news by the time anybody listens
             return
         self._queue.append(_encode(message))
-        if not self._flush_is_due and not self._paused:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
 
-    def _flush(self) -> None:
-        self._flush_is_due = False
+    def flush(self) -> None:
+        """Sends what is queued, in one frame."""
         transport, queue = self._transport, self._queue
         if transport is None or self._paused or not queue:
             return
@@ -103,7 +114,7 @@ class Peer(asyncio.Protocol):
         queue.clear()
 
     async def _dial(self) -> None:
-        wait_s = 0.02
+        wait_s = _DIAL_AGAIN_S_MIN
         while True:
             self._lost.clear()
             try:
@@ -111,20 +122,24 @@ class Peer(asyncio.Protocol):
                     await self._loop.create_connection(
                         lambda: self, self.address.host, self.address.port, ssl=self._tls
                     )
+                if self._wrong is not None:
+                    raise ssl.SSLCertVerificationError(self._wrong)
             except (OSError, TimeoutError) as error:
                 self._complain(error)
-                self._seen.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s * (0.5 + random.random() / 2)):
-                        await self._seen.wait()
-                wait_s = min(2 * wait_s, _DIAL_AGAIN_S_MAX)
-                continue
-            wait_s = 0.02
-            self._complaint = ""
-            try:
-                await self._lost.wait()
-            finally:
-                self._close()
+            else:
+                began_s = self._loop.time()
+                try:
+                    await self._lost.wait()
+                finally:
+                    self._close()
+                if self._loop.time() - began_s > _WELCOME_S_MIN:
+                    wait_s, self._complaint = _DIAL_AGAIN_S_MIN, ""
+                    continue
+            self._seen.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s * (0.5 + random.random() / 2)):
+                    await self._seen.wait()
+            wait_s = min(2 * wait_s, _DIAL_AGAIN_S_MAX)
 
     def _complain(self, error: Exception) -> None:
         """Says what is wrong with a certificate, once; that nobody listens is nothing unusual."""
@@ -142,6 +157,11 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The peer has answered."""
+        if self._identified:
+            self._wrong = wrong_identity(transport.get_extra_info("peercert"), self.name)
+            if self._wrong is not None:
+                transport.close()
+                return
         self._transport = cast("asyncio.Transport", transport)
         self._paused = False
         sock = transport.get_extra_info("socket")
@@ -163,7 +183,7 @@ class Peer(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self._paused = False
-        self._flush()
+        self.flush()
 
 
 def _frames(messages: list[bytes]) -> bytes:
@@ -182,12 +202,18 @@ class Inbound(asyncio.Protocol):
     """The incoming side: a connection that another server has dialled."""
 
     def __init__(
-        self, cluster: str, take: Callable[[list[Message]], None], greeted: Callable[[str], None]
+        self,
+        cluster: str,
+        take: Callable[[list[Message]], None],
+        greeted: Callable[[str], None],
+        *,
+        identified: bool = False,
     ) -> None:
         self._cluster = cluster
         self._on_greeted = greeted
         self._take = take
-        self._greeted = False
+        self._identified = identified  # by their certificates
+        self._name: str | None = None  # whose connection it is, once that is known
         self._unframer = Unframer(_FRAME_BYTES_MAX)
         self._transport: asyncio.BaseTransport
 
@@ -199,8 +225,8 @@ class Inbound(asyncio.Protocol):
         """Bytes of frames; a connection that sends anything else is ended."""
         try:
             for body in self._unframer.feed(data):
-                if self._greeted:
-                    self._take(_decode(body))
+                if self._name is not None:
+                    self._take(self._own(_decode(body)))
                 else:
                     self._greet(_decode_hello(body))
         except (BadFrame, msgspec.DecodeError) as error:
@@ -210,5 +236,16 @@ class Inbound(asyncio.Protocol):
     def _greet(self, hello: Hello) -> None:
         if hello.cluster != self._cluster or hello.version != _VERSION:
             raise BadFrame(f"it is {hello.name} of cluster {hello.cluster!r}, version {hello.version}")
-        self._greeted = True
+        if self._identified:
+            wrong = wrong_identity(self._transport.get_extra_info("peercert"), hello.name)
+            if wrong is not None:
+                raise BadFrame(wrong)
+        self._name = hello.name
         self._on_greeted(hello.name)
+
+    def _own(self, messages: list[Message]) -> list[Message]:
+        """The messages, if they are all of the one who sends them."""
+        for message in messages:
+            if message.src != self._name:
+                raise BadFrame(f"{self._name} speaks for {message.src}")
+        return messages

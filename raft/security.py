@@ -2,7 +2,9 @@
 
 Rules of this module
     1. Between servers TLS is mutual or absent: each side shows a certificate of the authority that the other
-       trusts, and the side that dials checks that the certificate is for the address it dialled.
+       trusts, and the side that dials checks that the certificate is for the address it dialled. Unless
+       `peer_identity` is "any", the certificate must also name the member that the other side says it is, as a DNS
+       name or the common name: otherwise whoever has a certificate of that authority could speak for every member.
     2. Clients see the server's certificate; they have to show one of their own where an authority for clients
        is named, and the token where there is one. Both are checked before anything else is looked at.
     3. Whatever is wrong with a file is found at the start, and said in a sentence.
@@ -14,6 +16,7 @@ import hmac
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raft.settings import SettingsError, TlsFiles
 
@@ -62,6 +65,26 @@ def token_matches(token: str, authorization: str) -> bool:
     """
     scheme, _, given = authorization.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+
+
+def names_in(certificate: dict[str, Any]) -> set[str]:
+    """Whom a certificate, as `ssl` tells of it, is for.
+
+    >>> sorted(names_in({"subject": ((("commonName", "n1"),),), "subjectAltName": (("DNS", "n1.example"),)}))
+    ['n1', 'n1.example']
+    """
+    alternatives = {name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"}
+    common = {name for part in certificate.get("subject", ()) for kind, name in part if kind == "commonName"}
+    return alternatives | common
+
+
+def wrong_identity(certificate: dict[str, Any] | None, name: str) -> str | None:
+    """What is wrong with a member that shows this certificate, if anything."""
+    names = names_in(certificate or {})
+    if name in names:
+        return None
+    shown = ", ".join(sorted(names)) or "nobody"
+    return f"the certificate of {name} is for {shown}: name the member in it, or set peer_identity to any"
 
 
 def _accepting(files: TlsFiles) -> ssl.SSLContext:

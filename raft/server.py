@@ -14,7 +14,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from raft import logs, security
@@ -25,7 +25,7 @@ from raft.file_storage import DiskThread, FileStorage, OpenDisk, Worker
 from raft.http import HttpFront
 from raft.node import Node
 from raft.peers import Hello, Inbound, Peer
-from raft.settings import Settings, SettingsError
+from raft.settings import Member, Settings, SettingsError, parse_member
 from raft.wal import Wal
 
 
@@ -47,6 +47,7 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
             self._turn_is_due = False
             if not self.stopped:
                 super()._turn()
+                self.host.flush()
 
     return Batched
 
@@ -71,9 +72,11 @@ class Server:
         self._make_worker = worker
         self._observer = observer
         self.tls = security.contexts(settings.peer_tls, settings.client_tls)
+        self._identified = bool(settings.peer_tls.cert) and settings.peer_identity == "name"
         self.received = 0
         self.leader_changes = self.elections = 0
         self.peers: dict[str, Peer] = {}
+        self._members: dict[str, Member] = {}
         self.storage: FileStorage
         self.node: Node
         self._random = random.Random()
@@ -96,10 +99,15 @@ class Server:
         return asyncio.get_running_loop().call_later(delay_us / 1e6, callback, *args)
 
     def send(self, dst: str, message: Message) -> None:
-        """Queues a message for a peer."""
+        """Queues a message for a peer; every turn of the node ends with `flush`."""
         peer = self.peers.get(dst)
         if peer is not None:
             peer.send(message)
+
+    def flush(self) -> None:
+        """Sends what is queued."""
+        for peer in self.peers.values():
+            peer.flush()
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -108,7 +116,11 @@ class Server:
         settings = self.settings
         disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
         self.storage = FileStorage(
-            Wal(disk), self._fail, self._make_worker(), at_once=settings.unsafe_no_sync
+            Wal(disk),
+            self._fail,
+            self._make_worker(),
+            at_once=settings.unsafe_no_sync,
+            quick=self._disk is None,
         )
         names = [] if settings.join else [member.name for member in settings.members]
         node_class = _in_batches(assemble(settings.bugs))
@@ -118,19 +130,37 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(disk.close)
             stack.callback(self.storage.close)
-            hello = Hello(settings.cluster, settings.name)
-            for member in settings.members:
-                if member.name != settings.name:
-                    peer = Peer(hello, member.name, member.peers, self.tls.dial_peers)
-                    self.peers[member.name] = peer
-                    stack.callback(peer.task.cancel)
+            stack.callback(self._part)
+            self._meet(())
             self.node.start()
+            self._meet(self.node.core.config.addresses)
             stack.callback(self.node.stop, "the server stops")
             await self._listen(stack)
             await self._stopping.wait()
             await self._hand_over()
         if self._failure is not None:
             raise self._failure
+
+    def member(self, name: str | None) -> Member | None:
+        """Where a member is: as the settings say, and otherwise as the membership does."""
+        return self._members.get(name or "")
+
+    def _meet(self, addresses: Sequence[tuple[str, str]]) -> None:
+        """Dials who is new among the members of the settings and of the membership, and nobody who is in neither."""
+        told = {name: parse_member(f"{name}={address}") for name, address in addresses}
+        self._members = {**told, **{member.name: member for member in self.settings.members}}
+        for name in [name for name in self.peers if name not in self._members]:
+            self.peers.pop(name).task.cancel()
+        hello = Hello(self.settings.cluster, self.settings.name)
+        for name, member in self._members.items():
+            if name != self.settings.name and name not in self.peers:
+                self.peers[name] = Peer(
+                    hello, name, member.peers, self.tls.dial_peers, identified=self._identified
+                )
+
+    def _part(self) -> None:
+        for peer in self.peers.values():
+            peer.task.cancel()
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
@@ -181,6 +211,8 @@ class Server:
             self._observer(event, **fields)
         if event == "committed":
             return
+        if event == "configured":
+            self._meet(self.node.core.config.addresses)
         self.elections += event == "candidate"
         leader = self.settings.name if event == "leader" else fields.get("leader")
         if leader is not None and leader != self._leader_seen:
@@ -195,7 +227,7 @@ class Server:
             self.node.on_message(message)
 
     def _inbound(self) -> Inbound:
-        return Inbound(self.settings.cluster, self._take, self._greeted)
+        return Inbound(self.settings.cluster, self._take, self._greeted, identified=self._identified)
 
     def _greeted(self, name: str) -> None:
         """A server that dials us is up: dial it too, if we are waiting to."""

@@ -67,6 +67,9 @@ class Settings:
     listen_clients: Address | None = None
     peer_tls: TlsFiles = TlsFiles()
     client_tls: TlsFiles = TlsFiles()
+    peer_identity: str = (
+        "name"  # what certificates of servers must name: "name", the member, or "any" of the authority's
+    )
     token: str = field(default="", repr=False)  # what clients must show; "" for nothing
     proxy: bool = False  # pass calls on to the leader, instead of naming it
     log_format: str = "text"
@@ -192,6 +195,7 @@ def _build(values: Mapping[str, Any]) -> Settings:
         request_timeout_ms=_integer("request_timeout_ms", values.get("request_timeout_ms", 5_000)),
         peer_tls=_tls_files("peer", values),
         client_tls=_tls_files("client", values),
+        peer_identity=_choice("peer_identity", values.get("peer_identity", "name"), ("name", "any")),
         token=_token(values),
         proxy=_boolean("proxy", values.get("proxy", False)),
         log_format=_choice("log_format", values.get("log_format", "text"), ("text", "json")),
@@ -274,6 +278,7 @@ _TEXTS = {
     "peer_cert": "certificate (PEM) shown to other servers",
     "peer_key": "its key",
     "peer_ca": "authority whose certificates other servers must show",
+    "peer_identity": "name: the certificate of a server must name the member; any: each of the authority will do",
     "client_cert": "certificate (PEM) shown to clients",
     "client_key": "its key",
     "client_ca": "authority whose certificates clients must show",

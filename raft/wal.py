@@ -13,6 +13,10 @@ Theory of operation
     with a checkpoint, the whole state that is not in the snapshot, and what is older is removed once that is
     durable.
 
+    A segment has room ahead of what is written, where the disk can make it: the length of the file is then on the
+    disk already, and a sync need not write it down, which takes a file system longer than the data itself. Room
+    reads as zeros, which no frame begins with, and is given back before the next segment begins.
+
     `Wal` does its work when it is told to `commit`, and may be told so in a thread: it touches nothing else.
 
 Rules of this module
@@ -65,6 +69,12 @@ class Disk(Protocol):
     def append(self, name: str, data: bytes) -> None:
         """Adds to the end of a file, which need not exist."""
 
+    def reserve(self, name: str, size: int) -> bool:
+        """Makes a file this long ahead of what will be appended to it; False where a disk knows of no room.
+
+        Appending goes on where it was; behind it there are zeros.
+        """
+
     def sync(self, name: str) -> None:
         """Makes the contents of a file durable."""
 
@@ -97,14 +107,16 @@ _decode = msgspec.msgpack.Decoder(list[_Stored]).decode
 class Wal:
     """The log of one node. `load` first; then `commit` records, one batch at a time."""
 
-    def __init__(self, disk: Disk, *, segment_bytes: int = 16 << 20) -> None:
+    def __init__(self, disk: Disk, *, segment_bytes: int = 16 << 20, room_bytes: int = 256 << 10) -> None:
         self.disk = disk
         self.segment_bytes = segment_bytes
+        self.room_bytes = room_bytes  # made ahead at a time
         self._hard_state = HardState()
         self._entries: list[Entry] = []  # what a checkpoint has to repeat
         self._snapshot: Snapshot | None = None
         self._segment = 0
         self._size = 0
+        self._room = 0  # how long the segment's file is, if that is more
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -150,7 +162,7 @@ class Wal:
     def _read_segment(self, number: int, *, last: bool) -> list[Record]:
         name = _segment_name(number)
         data = self.disk.read(name)
-        self._segment, self._size = number, len(data)
+        self._segment, self._size, self._room = number, len(data), 0
         records: list[Record] = []
         at = len(_SEGMENT_MAGIC) if data.startswith((_SEGMENT_MAGIC, _CHECKPOINT_MAGIC)) else 0
         while at and at < len(data):
@@ -167,7 +179,7 @@ class Wal:
         return self._read_snapshot(stored) if isinstance(stored, _SnapshotMark) else stored
 
     def _cut_tail(self, name: str, data: bytes, at: int, *, last: bool) -> None:
-        """Removes the frame that a crash tore, if that is what it is."""
+        """Removes the frame that a crash tore, if that is what it is, and room that was never written to."""
         if not last or (data.startswith(_CHECKPOINT_MAGIC) and at == len(_CHECKPOINT_MAGIC)):
             torn = False  # a checkpoint was durable before anything it replaces was removed
         else:
@@ -199,6 +211,9 @@ class Wal:
         self._remember(records)
         data = frame(_encode(records))
         name = _segment_name(self._segment)
+        if self._size + len(data) > self._room:
+            room = self._size + len(data) + self.room_bytes
+            self._room = room if self.disk.reserve(name, room) else 0
         self.disk.append(name, data)
         self.disk.sync(name)
         self._size += len(data)
@@ -242,12 +257,15 @@ class Wal:
 
     def _begin_segment(self, number: int, body: bytes) -> None:
         """Begins a segment, with a checkpoint if there is one in `body`."""
+        if self._room > self._size:  # in a segment that is not the last, zeros are what the disk has lost
+            self.disk.truncate(_segment_name(self._segment), self._size)
+            self.disk.sync(_segment_name(self._segment))
         name = _segment_name(number)
         data = _CHECKPOINT_MAGIC + frame(body) if body else _SEGMENT_MAGIC
         self.disk.append(name, data)
         self.disk.sync(name)
         self.disk.sync_names()
-        self._segment, self._size = number, len(data)
+        self._segment, self._size, self._room = number, len(data), 0
 
     def _remove_older(self, snapshot_name: str) -> None:
         """Removes what the newest checkpoint makes needless, oldest first, so that no gap can arise."""
@@ -260,8 +278,8 @@ class Wal:
 
 
 def _intact_frame_after(data: bytes, at: int) -> int | None:
-    """Where an intact frame begins behind a broken one, if there is any."""
-    places = range(at + 1, len(data) - HEADER_BYTES)
+    """Where an intact frame begins behind a broken one, if there is any; nowhere among zeros."""
+    places = range(at + 1, min(len(data) - HEADER_BYTES, len(data.rstrip(b"\0"))))
     return next((place for place in places if unframe(data, place) is not None), None)
 
 

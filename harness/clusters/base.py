@@ -53,6 +53,17 @@ class Cluster(Target, Protocol):
 
 
 @runtime_checkable
+class Insight(Protocol):
+    """A cluster that sees its nodes break an invariant at the very moment."""
+
+    def violated_ns(self) -> int | None:
+        """When the first one was broken, on the run's clock; None where none was."""
+
+    def end_when_violated(self) -> None:
+        """From now on that ends the run at once."""
+
+
+@runtime_checkable
 class LogExporter(Protocol):
     """A cluster that can tell what is in the system's committed log."""
 

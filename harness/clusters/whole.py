@@ -197,6 +197,15 @@ class WholeCluster(SimNemesisSide[WholeMachine]):
         """Invariants of the system that its nodes broke."""
         return self._watch.violations
 
+    def violated_ns(self) -> int | None:
+        """When the first of them was seen, on the run's clock; None where there is none."""
+        seen_us = self._watch.violated_us
+        return None if seen_us is None else (seen_us - self._opened_us) * 1000
+
+    def end_when_violated(self) -> None:
+        """End the run at the very moment at which an invariant is broken, as if it had been interrupted."""
+        self._watch.on_violated = self.world.loop.interrupt
+
     async def committed(self, leader: str | None) -> CommittedRequests | str:
         """What is in the committed log, with times of the run."""
         log = self._watch.committed(self.hosts[leader].process if leader is not None else None)

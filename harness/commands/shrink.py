@@ -84,7 +84,7 @@ def _search(plan: Plan, run_dir: Path, budget: Budget, console: Console) -> Shru
             )
 
     # What the stored history has after the violation need not be run even once. What no client saw is not in it.
-    first = edits.cut_off_end(plan, history.lines, violations[0].index) if violations else plan
+    first = edits.cut_off_end(plan, history.lines, violations[0]) if violations else plan
     shrunk = shrink(first, budget, on_success, origin=plan) or (
         shrink(plan, budget, on_success) if violations else None
     )

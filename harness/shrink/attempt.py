@@ -3,8 +3,9 @@
 Rules of this module
     1. An attempt writes nothing to disk and prints nothing: the shrinker makes hundreds of them.
     2. A run that ends with an exception shows no violation: it fails in another way than the one looked for.
-    3. A violation is an operation's completion with which the history of its object first became impossible, so
-       that whatever happened after it can be cut off.
+    3. A violation of a history is the completion with which that of its object first became impossible, one of an
+       invariant is the moment at which it was broken: whatever happens after it can be cut off.
+    4. Who looks for a broken invariant needs nothing of the run that breaks it after that moment.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import Any
 
 from checkers import History, Model, Op, Operation, model_by_name
 from checkers.catalogue import run_checker
+from checkers.levels import Levels
+from checkers.meter import Meter
 from checkers.models import by_key, uses_mismatch
 from checkers.problem import compile_problem
-from checkers.search import Levels, Meter, search
+from checkers.search import search
 from harness import runner, systems, workloads
 from harness.clusters import make_cluster
-from harness.clusters.base import Cluster
+from harness.clusters.base import Cluster, Insight
 from harness.config import Config
 from harness.plan import Plan
 from harness.progress import QuietProgress
@@ -33,6 +36,7 @@ from harness.runner import RunRecord
 CONFIGURATIONS_MAX = 3_000  # per key; a history that needs more is not worth a shrinker's time
 BYTES_MAX = 1 << 28
 LIVENESS = "liveness"
+INVARIANT = "invariant "  # in front of its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Violation:
 
     Attributes:
         key: the object, None where the model has only one.
-        index: `Op.index` of the completion with which it is impossible.
+        index: `Op.index` of the completion with which it is impossible; of an invariant, of the first line after.
         time_ns: when that was.
         what: the name of what it violates: of the model, of a checker, of an invariant, or `LIVENESS`.
     """
@@ -50,6 +54,11 @@ class Violation:
     index: int
     time_ns: int
     what: str = ""
+
+    @property
+    def inside(self) -> bool:
+        """Whether nodes broke an invariant, be it seen by clients or not."""
+        return self.what.startswith(INVARIANT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +94,40 @@ class MemoryRecorder(Recorder):
         """Nothing."""
 
 
-def attempt(plan: Plan, *, prepare: Callable[[Cluster], None] | None = None) -> Attempt:
-    """Run the plan and look for violations of its workload's model; `prepare` sees the cluster before the run."""
+def attempt(plan: Plan, *, wanted: str = "", prepare: Callable[[Cluster], None] | None = None) -> Attempt:
+    """Run the plan and look for violations.
+
+    Args:
+        plan: what to run.
+        wanted: what is looked for, if only that is: a broken invariant then ends the run (rule 4).
+        prepare: sees the cluster before the run.
+    """
     try:
         system = systems.by_name(plan.config.system)
         cluster = make_cluster(plan, system)
         if prepare is not None:
             prepare(cluster)
+        if wanted.startswith(INVARIANT) and isinstance(cluster, Insight):
+            cluster.end_when_violated()
         recorder = MemoryRecorder(cluster.now_ns)
         record = runner.run(plan, cluster, system, recorder, QuietProgress())
     except Exception as error:  # noqa: BLE001 - rule 2
         return Attempt(error=f"{type(error).__name__}: {error}")
-    violations = violations_of(recorder.ops, plan.config)
-    return Attempt(recorder.ops, (*violations, *_seen_inside(recorder.ops, record)), record)
+    ops = recorder.ops
+    violations = () if record.interrupted else violations_of(ops, plan.config)
+    return Attempt(ops, (*violations, *_seen_inside(ops, record, cluster)), record)
 
 
-def _seen_inside(ops: Sequence[Op], record: RunRecord) -> Iterator[Violation]:
-    """What no client could see: a broken invariant, by its name, and a lack of progress. They show at the end."""
-    if not ops:
-        return
+def _seen_inside(ops: Sequence[Op], record: RunRecord, cluster: Cluster) -> Iterator[Violation]:
+    """What no client could see: a broken invariant, by its name, and a lack of progress, which shows at the end."""
+    end_ns = ops[-1].time_ns if ops else 0
     for said in record.violations or ():
-        yield Violation(None, ops[-1].index, ops[-1].time_ns, f"invariant {_name_of(said)}")
-    if record.liveness is not None and record.liveness.stuck:
-        yield Violation(None, ops[-1].index, ops[-1].time_ns, LIVENESS)
+        at_ns = cluster.violated_ns() if isinstance(cluster, Insight) else None
+        at_ns = end_ns if at_ns is None else at_ns
+        index = next((op.index for op in ops if op.time_ns > at_ns), len(ops))
+        yield Violation(None, index, at_ns, INVARIANT + _name_of(said))
+    if ops and record.liveness is not None and record.liveness.stuck:
+        yield Violation(None, ops[-1].index, end_ns, LIVENESS)
 
 
 def _name_of(said: str) -> str:

@@ -19,6 +19,7 @@ import msgspec
 from checkers import Op
 from harness.plan import Plan
 from harness.planned import PlannedOp
+from harness.shrink.attempt import Violation
 from nemesis.effects import check
 from nemesis.faults import (
     Corrupt,
@@ -35,6 +36,12 @@ from nemesis.schedule import FaultEvent
 
 US_PER_MS = 1_000
 LIMIT_MS_MIN = 1
+DRAWN_AIMS = (
+    "one",
+    "minority",
+    "majority",
+    "all",
+)  # words for how the nodes were drawn, no longer true of fewer
 replace = msgspec.structs.replace
 
 
@@ -61,22 +68,22 @@ def _liveness_at_the_end(plan: Plan) -> Plan:
     return replace(plan, liveness=replace(plan.liveness, outside=outside))
 
 
-def cut_off_end(plan: Plan, history: Sequence[Op], index: int) -> Plan:
-    """Drop all that was to happen after the line `index` of the plan's own history.
+def cut_off_end(plan: Plan, history: Sequence[Op], violation: Violation) -> Plan:
+    """Drop all that was to happen after the violation in the plan's own history.
 
-    Everything before it draws the same numbers as before, so this cannot lose a violation that shows at that line.
+    Everything before it draws the same numbers as before, so this cannot lose it.
     """
-    end_ns = history[index].time_ns
+    end_ns = violation.time_ns
     if plan.liveness is not None:
         return replace(plan, final=())
     if end_ns > plan.config.time_limit_s * 1e9 and plan.final:
-        return _cut_off_finals(plan, history, index)
+        return plan if violation.inside else _cut_off_finals(plan, history, violation.index)
     started = Counter(
         op.process % plan.config.concurrency
-        for op in history[:index]
+        for op in history[: violation.index]
         if isinstance(op.process, int) and op.type == "invoke"
     )
-    limit_ms = end_ns // 1_000_000 + 1
+    limit_ms = max(0, end_ns) // 1_000_000 + 1
     plan = replace(plan, ops=_first_of_each_worker(plan.ops, started), final=())
     return with_limit_ms(_clip_faults(plan, limit_ms), limit_ms)
 
@@ -285,7 +292,15 @@ def _simpler(fault: Fault, cluster: Sequence[str]) -> Iterator[Fault]:
 
 def _milder(fault: Fault) -> list[dict[str, Any]]:
     """Changes of fields, each of which makes the fault do less or easier to tell."""
+    if getattr(fault, "aim", None) in DRAWN_AIMS:
+        return [{"aim": "named"}, *_weaker(fault)]
+    return _weaker(fault)
+
+
+def _weaker(fault: Fault) -> list[dict[str, Any]]:
     match fault:
+        case Partition(topology="halves" | "minority-third", nodes=(_,)):
+            return [{"topology": "one"}]
         case Partition(topology="majorities-ring" | "bridge"):
             return [{"topology": "one", "nodes": fault.nodes[:1]}]
         case Partition(hearing="deaf" | "mute"):

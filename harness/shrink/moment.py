@@ -54,13 +54,13 @@ def small_plan(plan: Plan, violations: Sequence[Violation], rng: random.Random) 
     start_ms = max(0, (faults[0].start_ms if faults else _end_ms(plan, violation)) - pick(rng, LEAD_MS))
     stop_ms = (max(event.stop_ms for event in faults) if faults else start_ms + 300) + pick(rng, TAIL_MS)
     ops = _operations(plan, violation, (start_ms, stop_ms), rng)
-    part = replace(plan, ops=ops, faults=faults, final=_finals(plan, ops, rng))
+    part = replace(plan, ops=ops, faults=faults, final=finals(plan, ops, rng))
     config = replace(plan.config, recovery_s=pick(rng, RECOVERIES_S))
     part = edits.with_limit_ms(replace(part, config=config), stop_ms)
     part = _closer(edits.cut_off_start(part, start_ms), rng)
     part = _moved(part, pick(rng, NUDGES_MS), rng)
     if len(plan.nodes) > NODES_MIN and rng.random() < 0.5:
-        part = edits.keep_nodes(part, _some(plan.nodes, NODES_MIN, rng))
+        part = edits.keep_nodes(part, some(plan.nodes, NODES_MIN, rng))
     return part
 
 
@@ -90,7 +90,7 @@ def _operations(
     start_us, stop_us = span_ms[0] * 1000, span_ms[1] * 1000
     inside = [op for op in plan.ops if start_us <= op.at_us <= stop_us]
     keys = list(dict.fromkeys(op.key for op in (inside or plan.ops)))
-    wanted = _some(keys, min(len(keys), 1 + below(rng, KEYS_MAX)), rng)
+    wanted = some(keys, min(len(keys), 1 + below(rng, KEYS_MAX)), rng)
     if violation is not None and rng.random() < 0.6:
         wanted = (violation.key, *wanted[1:])
     mine = [op for op in inside if op.key in wanted]
@@ -102,17 +102,17 @@ def _operations(
         near.sort(key=lambda op: op.at_us)
         mine = [replace(op, at_us=at_us) for op, at_us in zip(near, times, strict=True)]
     count = min(len(mine), 1 + below(rng, OPS_MAX))
-    return tuple(sorted(_some(mine, count, rng), key=lambda op: op.at_us))
+    return tuple(sorted(some(mine, count, rng), key=lambda op: op.at_us))
 
 
-def _finals(plan: Plan, ops: Sequence[PlannedOp], rng: random.Random) -> tuple[PlannedOp, ...]:
+def finals(plan: Plan, ops: Sequence[PlannedOp], rng: random.Random) -> tuple[PlannedOp, ...]:
     """The final operations of the same keys."""
     keys = [op.key for op in ops]
     mine = [op for op in plan.final if op.key is None or op.key in keys]
-    return tuple(_some(mine, min(len(mine), FINALS_MAX), rng)) if rng.random() < 0.85 else ()
+    return tuple(some(mine, min(len(mine), FINALS_MAX), rng)) if rng.random() < 0.85 else ()
 
 
-def _some(items: Sequence[Any], count: int, rng: random.Random) -> tuple[Any, ...]:
+def some(items: Sequence[Any], count: int, rng: random.Random) -> tuple[Any, ...]:
     """So many of them, in their order."""
     left = list(range(len(items)))
     while len(left) > count:

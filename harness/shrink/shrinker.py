@@ -8,23 +8,26 @@ Theory of operation
     the first one costs a second, the later ones some milliseconds each. Hence the order of passes, those that save
     the most time first:
 
-        moment     of a large plan: small plans around a moment of its run (`moment`), hundreds of them
+        moment     small plans around a moment of its run (`moment`), or of operations that come all at once (`burst`),
+                   hundreds of them, and those grown from what broke an invariant (`grow`)
         end        what is planned after the violation: dropped without any risk
         start      what is planned long before it
         keys       all operations of a key at once
         nodes      five become three
         faults, workers, operations   by delta debugging
+        names      plain ones, and plain numbers
         time       gaps between planned things closed
-        values     faults shorter and milder, compare-and-sets turned into writes, round times, plain names and numbers
+        values     faults shorter and milder, compare-and-sets turned into writes, round times
 
     repeated until the plan gets no smaller, or the budget is spent. After each success the end is cut off again. A pass
     over a large plan that has failed many times in a row is left early. While the plan is still large then, bold
-    guesses are made (`nudge`), and small plans around other moments; the passes are repeated after those that succeed.
+    guesses are made (`nudge`), and small plans as at first; the passes are repeated after those that succeed.
     In the end Hypothesis makes the numbers of the plan smaller (`polish`), where it is installed.
 
 Rules of this module
     1. Same kind of violation: the history of the smaller plan violates the same model, checker or invariant, or
-       liveness if that was it. Which key it is, and which operation, may change.
+       liveness if that was it. Which key it is, and which operation, may change. A plan that breaks an invariant
+       where a history is to go wrong is no success; at most other plans are grown from it.
     2. The seed is kept (`edits`). The search itself draws from a stream of that seed: the same run and the same
        number of attempts give the same result.
     3. What was tried once is not tried again; plans are known by the digest of their bytes.
@@ -33,8 +36,10 @@ Rules of this module
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import itertools
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -47,10 +52,13 @@ from harness.planned import PlannedOp
 from harness.seeds import Streams
 from harness.shrink import edits, polish
 from harness.shrink.attempt import Attempt, Violation, attempt
+from harness.shrink.burst import burst
 from harness.shrink.ddmin import ddmin
+from harness.shrink.grow import Cores, core_of, grown
 from harness.shrink.moment import small_plan
 from harness.shrink.nudge import guess
 
+COLLECT_EVERY = 200
 ATTEMPTS_MAX = 1_000_000
 ROUNDS_MAX = 100
 START_WINDOWS_MS = (500, 1_000, 2_000, 4_000, 8_000, 16_000)
@@ -60,13 +68,17 @@ SMALL_FAULTS = 5
 PATIENCE_MIN = 6  # attempts in a row that a pass over a large plan may fail; more, the smaller the plan
 PATIENCE_OPS = 1_500
 FINE_SIZE_MAX = 80  # of a larger plan, guesses leave out more in less time than passes over single things
+NAMED_ONLY = ("read", "write", "cas")  # operations whose keys and values mean nothing beyond themselves
 KEEP_MIN, KEEP_MAX = 0.5, 0.95
 GUESSES_EACH = 12  # guesses in a row that may fail before they get less bold
 GUESSES_MAX = 100_000
 LARGE_OPS = 250  # from here on, moments are tried before anything is left out
 MOMENTS_MAX = 2_000
 LAST_GUESSES = 80
-MOMENTS_SHARE, MOMENTS_SHARE_LATER = 0.4, 0.3  # of the budget, from its start
+# Of the budget, from its start: moments of a large plan, of any plan, and once more where it is still large.
+MOMENTS_SHARE_LARGE, MOMENTS_SHARE, MOMENTS_SHARE_LATER = 0.4, 0.1, 0.5
+GROW = 0.5  # how often a plan is grown where there is something to grow it from
+BURST = 0.5  # of the others
 
 
 class BudgetSpent(Exception):
@@ -136,6 +148,8 @@ class _Search:
         self.best_attempt = Attempt()
         self._origin = origin
         self._went_wrong: tuple[Violation, ...] = ()
+        self._wanted = ""
+        self._cores = Cores()
         self.attempts = 0
         self._budget = budget
         self._report = report
@@ -147,33 +161,49 @@ class _Search:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started_s
 
+    def _spent(self) -> float:
+        """How much of the budget, of 1."""
+        return max(self.elapsed_s() / self._budget.seconds, self.attempts / self._budget.attempts)
+
     # -- trying -----------------------------------------------------------------------------------------------
 
     def start(self) -> bool:
         """Run the plan as it is."""
         self._doing = "as it was"
         first = attempt(self.best)
+        if not first.violations:
+            return False
         self._went_wrong = first.violations
-        return self._accept(self.best, first) if first.violations else False
+        self._wanted = first.violations[0].what
+        return self._accept(self.best, first)
 
-    def _try(self, candidate: Plan) -> bool:
-        """Whether the candidate fails too; then it is the best one from now on, its end cut off."""
+    def _try(self, candidate: Plan, *, grow: bool = False) -> bool:
+        """Whether the candidate fails too; then it is the best one from now on, its end cut off.
+
+        With `grow`, others may be grown from it if it breaks an invariant and nothing more.
+        """
         digest = hashlib.sha256(plans.encode(candidate)).digest()
         if digest in self._tried:
             return False
         if self._failures > PATIENCE_MIN + PATIENCE_OPS // (1 + len(self.best.ops)) and not self._small():
             raise PatienceLost
-        if self.attempts and (
-            self.elapsed_s() > self._budget.seconds or self.attempts >= self._budget.attempts
-        ):
+        if self.attempts and self._spent() >= 1:
             raise BudgetSpent
         self._tried.add(digest)
-        result = attempt(candidate)
-        if any(violation.what == self._went_wrong[0].what for violation in result.violations):
+        if self.attempts % COLLECT_EVERY == 0:
+            gc.collect()  # each run leaves circles behind, which the loop keeps from being found
+        result = attempt(candidate, wanted=self._wanted)
+        if self._first_wanted(result) is not None:
             return self._accept(candidate, result)
         self.attempts += 1
         self._failures += 1
+        core = core_of(candidate, result) if grow else None
+        if core is not None:
+            self._cores.keep(core)
         return False
+
+    def _first_wanted(self, result: Attempt) -> Violation | None:
+        return next((violation for violation in result.violations if violation.what == self._wanted), None)
 
     def _accept(self, candidate: Plan, result: Attempt) -> bool:
         self.attempts += 1
@@ -184,8 +214,10 @@ class _Search:
         return True
 
     def _cut_off_end(self) -> None:
-        first = self.best_attempt.violations[0]
-        shorter = edits.cut_off_end(self.best, self.best_attempt.ops, first.index)
+        first = self._first_wanted(self.best_attempt)
+        if first is None:
+            return
+        shorter = edits.cut_off_end(self.best, self.best_attempt.ops, first)
         if shorter != self.best:
             name, self._doing = self._doing, "end"
             self._try(shorter)
@@ -198,8 +230,7 @@ class _Search:
 
     def run(self) -> bool:
         """Repeat all passes until none of them changes anything; guess where they leave the plan large."""
-        if len(self.best.ops) > LARGE_OPS:
-            self._moments(MOMENTS_SHARE)
+        self._moments(MOMENTS_SHARE_LARGE if len(self.best.ops) > LARGE_OPS else MOMENTS_SHARE)
         self._all_passes()
         if not self._small():
             self._moments(MOMENTS_SHARE_LATER)
@@ -246,7 +277,7 @@ class _Search:
     def _all_passes(self) -> None:
         passes = [self._start, self._keys, self._nodes, self._faults, self._workers]
         if self._size() <= FINE_SIZE_MAX:
-            passes += [self._ops, self._finals, self._time, self._values]
+            passes += [self._ops, self._finals, self._names, self._time, self._values]
         for one in passes:
             self._doing = one.__name__.removeprefix("_")
             self._failures = 0
@@ -263,10 +294,11 @@ class _Search:
             if number % GUESSES_EACH == GUESSES_EACH - 1:
                 keep = min(KEEP_MAX, keep + 0.05)
             if number % 3 == 2:
-                candidate = self._smaller(small_plan(self._origin, self._went_wrong, rng))
+                succeeded = self._try_small_one(rng)
             else:
                 candidate = guess(self.best, rng, keep)
-            if candidate is not None and self._try(candidate):
+                succeeded = candidate is not None and self._try(candidate)
+            if succeeded:
                 keep = max(KEEP_MIN, keep - 0.15)
                 if self._size() <= size // 2 or self._small():
                     yield True
@@ -279,20 +311,31 @@ class _Search:
         rng = Streams(self.best.seed).stream(f"shrink/moments/{self.attempts}")
         for _ in range(MOMENTS_MAX):
             self._doing, self._failures = "moment", 0
-            if self.elapsed_s() > share * self._budget.seconds:
+            if self._spent() > share:
                 return
-            if self._try(small_plan(self._origin, self._went_wrong, rng)):
+            if self._try_small_one(rng):
                 return
 
-    def _smaller(self, candidate: Plan) -> Plan | None:
-        """The candidate, if it is nearer to what is called small than the best one."""
+    def _try_small_one(self, rng: random.Random) -> bool:
+        """A plan around a moment, of a burst, or grown from one that broke an invariant."""
+        grows = bool(self._cores) and rng.random() < GROW
+        if grows:
+            candidate = grown(self._cores.next(), self._origin, rng)
+        elif rng.random() < BURST:
+            candidate = burst(self._origin, rng)
+        else:
+            candidate = small_plan(self._origin, self._went_wrong, rng)
+        return self._is_nearer(candidate) and self._try(candidate, grow=not grows)
+
+    def _is_nearer(self, candidate: Plan) -> bool:
+        """Whether it is nearer to what is called small than the best one."""
 
         def excess(plan: Plan) -> int:
             return max(0, len(plan.ops) + len(plan.final) - SMALL_OPS) + max(
                 0, len(plan.faults) - SMALL_FAULTS
             )
 
-        return candidate if excess(candidate) < excess(self.best) else None
+        return excess(candidate) < excess(self.best)
 
     def _polish(self) -> None:
         self._doing = "polish"
@@ -362,6 +405,13 @@ class _Search:
                 if self._try(msgspec.structs.replace(self.best, config=config)):
                     break
 
+    def _names(self) -> None:
+        """Plain keys and values, where they are nothing but names: a watch follows a prefix, a bank has amounts."""
+        if any(op.f not in NAMED_ONLY for op in (*self.best.ops, *self.best.final)):
+            return
+        for simpler in (edits.plain_values, edits.plain_keys):
+            self._try(simpler(self.best))
+
     def _time(self) -> None:
         """Close gaps between planned things, the longest first."""
         for _ in range(ROUNDS_MAX):
@@ -380,7 +430,6 @@ class _Search:
         for event in self.best.faults:
             self._first_that_fails(edits.simpler_faults(self.best, event))
         self._first_that_fails(edits.simpler_ops(self.best))
-        self._first_that_fails(simpler(self.best) for simpler in (edits.plain_values, edits.plain_keys))
         self._first_that_fails(edits.round_times(self.best, step_ms) for step_ms in ROUND_STEPS_MS)
 
 

@@ -163,9 +163,13 @@ class Watch(Protocol):
 
     Attributes:
         violations: sentences.
+        violated_us: when the first of them was seen, on the clock of the simulation.
+        on_violated: is called at that moment.
     """
 
     violations: list[str]
+    violated_us: int | None
+    on_violated: Callable[[], None] | None
 
     def committed(self, leader: Any) -> CommittedRequests | str:
         """What is in the committed log, if this program leads; times in microseconds. Or why that is not known."""

@@ -271,7 +271,7 @@ _ALL = (
         needs=("C", "P"),
         reference="logcabin 445f383; thesis 6.3",
         machine=defects.SessionNotInSnapshot,
-        options={"snapshot_entries": 40, "snapshot_trailing": 0},
+        options={"snapshot_entries": 8, "snapshot_trailing": 0},
     ),
     Bug(
         name="config-not-rolled-back",
@@ -320,7 +320,7 @@ _ALL = (
         needs=("C", "P"),
         reference="etcd-io/etcd#18089; etcd-io/etcd#19179",
         machine=coordination.WatchGap,
-        options={"snapshot_entries": 40, "snapshot_trailing": 0},
+        options={"snapshot_entries": 8, "snapshot_trailing": 0},
     ),
     Bug(
         name="guards-unchecked",

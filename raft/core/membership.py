@@ -28,16 +28,25 @@ class Membership(Snapshots):
     __slots__ = ()
 
     def change_config(
-        self, voters: Iterable[NodeId], learners: Iterable[NodeId] = (), *, now_us: int
+        self,
+        voters: Iterable[NodeId],
+        learners: Iterable[NodeId] = (),
+        addresses: Iterable[tuple[NodeId, str]] = (),
+        *,
+        now_us: int,
     ) -> Index | str:
-        """Begins a change; returns the index of its first entry, or a sentence that says why not."""
+        """Begins a change; returns the index of its first entry, or a sentence that says why not.
+
+        The addresses are added to those that are known.
+        """
         self.now_us = now_us
-        new = Config(tuple(sorted(set(voters))), (), tuple(sorted(set(learners))))
+        known = tuple(sorted({**dict(self.config.addresses), **dict(addresses)}.items()))
+        new = Config(tuple(sorted(set(voters))), (), tuple(sorted(set(learners))), known)
         refusal = self._refuses_config(new)
         if refusal is not None:
             return refusal
         if new.voters != self.voters:
-            new = Config(new.voters, self.voters, new.learners)
+            new = Config(new.voters, self.voters, new.learners, known)
         return self._append_config(new)
 
     def _refuses_config(self, new: Config) -> str | None:
@@ -70,6 +79,11 @@ class Membership(Snapshots):
         return self.commit_index - progress.match_index > self.options.entries_per_append_max
 
     def _append_config(self, config: Config) -> Index:
+        """Appends a membership, without the addresses of those who have left."""
+        if config.addresses:
+            members = config.members
+            kept = tuple(one for one in config.addresses if one[0] in members)
+            config = Config(config.voters, config.outgoing, config.learners, kept)
         return self._append_own(EntryKind.CONFIG, msgspec.json.encode(config))
 
     def _config_changed(self) -> None:
@@ -77,6 +91,7 @@ class Membership(Snapshots):
         role = self.role
         if not isinstance(role, Leader):
             return
+        role.rounds_moved = True
         kept = role.progress
         members = (self.name, *self.peers)
         fresh = self.log.last_index  # probes from there; the first answer says where the logs agree
@@ -89,7 +104,7 @@ class Membership(Snapshots):
         if self._configs[-1][0] > self.commit_index:
             return
         if self.config.outgoing:
-            self._append_config(Config(self.voters, (), self.config.learners))
+            self._append_config(Config(self.voters, (), self.config.learners, self.config.addresses))
         elif self.name not in self.voters:
             self._send_heartbeats()  # the last word: everybody learns that it is committed
             self._become_follower(self.term, None)

@@ -39,12 +39,14 @@ class Config(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who belongs to the cluster (section 6).
 
     While `outgoing` is not empty the configuration is joint: elections and commitment need a majority of
-    `voters` and one of `outgoing`. Learners get the log and count for nothing.
+    `voters` and one of `outgoing`. Learners get the log and count for nothing. `addresses` says of members where
+    they are, in words that mean nothing here.
     """
 
     voters: tuple[NodeId, ...] = ()
     outgoing: tuple[NodeId, ...] = ()
     learners: tuple[NodeId, ...] = ()
+    addresses: tuple[tuple[NodeId, str], ...] = ()
 
     @property
     def members(self) -> tuple[NodeId, ...]:

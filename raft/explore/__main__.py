@@ -12,7 +12,17 @@ from raft.bugs import BUGS
 from raft.explore.bounds import BUG_BOUNDS, DEFAULT, Bounds
 from raft.explore.search import Report, explore
 
-_COUNTS = ("nodes", "term_max", "writes", "crashes", "reads", "heartbeats", "kept_per_link", "states_max")
+_COUNTS = (
+    "nodes",
+    "term_max",
+    "writes",
+    "crashes",
+    "reads",
+    "heartbeats",
+    "passes",
+    "kept_per_link",
+    "states_max",
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     """0: all there is was searched, and all of it is well; 1: a property is broken; 2: not all was searched."""
     args = _parser().parse_args(argv)
     if args.bug is not None and args.bug not in BUG_BOUNDS:
-        known = "it is none of the core's that show without clocks" if args.bug in BUGS else "there is none"
+        known = "it is none of the core's" if args.bug in BUGS else "there is none"
         sys.stderr.write(f"raft.explore: bug {args.bug!r}: {known}; these are: {', '.join(BUG_BOUNDS)}\n")
         return 254
     bounds = BUG_BOUNDS[args.bug] if args.bug else DEFAULT

@@ -21,6 +21,8 @@ class Bounds:
     pre_vote: bool = False
     heartbeats: int = 0  # without them leaders send only what they have news to send
     logs: tuple[tuple[int, ...], ...] = ()  # terms of the entries that the nodes' logs begin with
+    passes: int = 0  # how often time passes; without, it stands still, and nothing rests on clocks
+    slow_ticks: int = 1  # by how many ticks the slowest clock moves on while the others do by two
     states_max: int = 20_000_000
     seconds_max: float = 3_600.0
 
@@ -30,6 +32,7 @@ DEFAULT = Bounds()
 _SMALL = Bounds(writes=0, crashes=0)
 _READ = Bounds(writes=1, crashes=0, reads=1)
 _WRITE = Bounds(writes=1, crashes=0)
+LEASE = Bounds(writes=0, crashes=0, reads=1, passes=3)
 
 # Within these each bug of the core breaks something. Where three nodes and two terms do not show it, or show it only
 # after many steps, there are more nodes, or the logs begin as some earlier leaders left them.
@@ -59,6 +62,7 @@ BUG_BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "ack-before-fsync": replace(_SMALL, crashes=1),
         "prevote-counted-as-vote": replace(_SMALL, pre_vote=True, term_max=1),
         "config-not-rolled-back": replace(_SMALL, changes=("a",)),
+        "lease-too-long": LEASE,
         "joint-one-majority": replace(_SMALL, changes=("a",)),
     }
 )

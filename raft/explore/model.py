@@ -7,7 +7,7 @@ Theory of operation
     numbers, and of millions of them most cost a look into the table.
 
     Clocks are left out: time stands still, and a timeout is an event like others. So CheckQuorum, stickiness and
-    leases, which rest on clocks, are switched off.
+    leases, which rest on clocks, are switched off; `raft.explore.clocks` is the automaton that has them.
 
     A crash may come before the disk has finished: then only what does not wait for the disk was sent.
 """
@@ -43,6 +43,14 @@ NOTHING = -1  # stands for a message where there is none
 Durable = tuple[HardState, tuple[Entry, ...]]
 
 
+class Ages(NamedTuple):
+    """What a node's clock has to do with, as differences to now."""
+
+    heard: int  # since the leader was last heard of, as far as it matters
+    lease: int  # how long a leader's still lasts
+    sent: tuple[tuple[int, int], ...]  # of a leader's rounds that are not confirmed: seq, since when
+
+
 class NodeState(NamedTuple):
     """All of a node that decides what it may do."""
 
@@ -58,6 +66,7 @@ class NodeState(NamedTuple):
     read_seq: int = 0
     read_rounds: tuple[ReadRound, ...] = ()
     waiting_reads: tuple[int, ...] = ()
+    clock: Ages | None = None  # where there are clocks
 
 
 class Crashed(NamedTuple):
@@ -98,6 +107,8 @@ class Table:
 
 class Automaton:
     """The core, asked."""
+
+    now_us = 0  # always
 
     def __init__(self, core_class: type[Core], names: Sequence[str], options: Options) -> None:
         self.core_class = core_class
@@ -142,19 +153,19 @@ class Automaton:
     def _happen(self, core: Core, event: Any) -> None:
         match event:
             case int():
-                core.step(self.messages.values[event], 0)
+                core.step(self.messages.values[event], self.now_us)
             case "campaign":
                 core.now_us = core.election_us
                 core._on_election_timeout()  # noqa: SLF001 - the explorer is the core's twin
-                core.now_us = 0
+                core.now_us = self.now_us
             case "heartbeat":
                 core._send_heartbeats()  # noqa: SLF001
             case ("write", data):
-                core.propose(data, 0)
+                core.propose(data, self.now_us)
             case ("read", required):
-                core.read(required, 0)
+                core.read(required, self.now_us)
             case ("change", voters):
-                core.change_config(voters, now_us=0)
+                core.change_config(voters, now_us=self.now_us)
 
     def _settle(self, core: Core, before: NodeState) -> Outcome:
         """Lets the disk finish, and what waits for it happen; keeps what had happened before it did."""
@@ -209,7 +220,9 @@ class Automaton:
 
     def _core(self, name: str, durable: Durable) -> Core:
         saved = Saved(*durable)
-        return self.core_class(name, self.names, saved, random=lambda: 0.0, now_us=0, options=self.options)
+        return self.core_class(
+            name, self.names, saved, random=lambda: 0.0, now_us=self.now_us, options=self.options
+        )
 
     def _revive(self, state: NodeState, name: str) -> Core:
         """A core in this state; what is left out (timers, who leads) decides nothing that could go wrong."""
@@ -250,12 +263,21 @@ class Automaton:
                 read_rounds=tuple(role.read_rounds),
                 waiting_reads=tuple(role.waiting_reads),
             )
-        return self.nodes.number(state)
+        return self.nodes.number(state._replace(clock=self._ages(core)))
+
+    def _ages(self, core: Core) -> Ages | None:
+        """Nothing here rests on clocks."""
+        del core
+        return None
+
+    def may_campaign(self, state: NodeState) -> bool:
+        """Whether a node's election timeout may have passed."""
+        return state.role != "leader"
 
 
 def _pass_on(core: Core, message: Message, sent: list[Message]) -> None:
     if message.dst == core.name:
-        core.step(message, 0)
+        core.step(message, core.now_us)
     else:
         sent.append(message)
 

@@ -30,6 +30,7 @@ class World(NamedTuple):
     heartbeats: int = 0
     committed: tuple[Committed, ...] = ()  # everything that was ever committed anywhere, in order
     led: tuple[tuple[int, str], ...] = ()  # who has led which term
+    passes: int = 0
 
 
 class Properties:

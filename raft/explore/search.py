@@ -4,7 +4,8 @@ Theory of operation
     A state of the search is the states of all nodes, the messages under way, and what has happened that the
     properties speak of: what was committed, who has led. From a state, the explorer takes every step that could come
     next: a message arrives, a node's election timeout passes, a leader sends heartbeats, a client writes or reads,
-    an operator changes the membership, a node crashes, before its disk has finished or after. The properties are
+    an operator changes the membership, a node crashes, before its disk has finished or after; where there are clocks,
+    time passes. The properties are
     checked in every state. The first violation has the shortest path to it, which is the counter-example.
 
     The network loses, repeats, delays and reorders: what was sent may arrive at any later time, any number of times,
@@ -24,12 +25,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import chain, permutations
 from typing import Any, NamedTuple, TypeAlias
 
 from raft.bugs import assemble
 from raft.core import Entry, Options
 from raft.explore.bounds import Bounds
+from raft.explore.clocks import FAST_TICKS, OPTIONS, ClockedAutomaton
 from raft.explore.model import NOTHING, Automaton, NodeState, Outcome, Table, describe
 from raft.explore.properties import Properties, World, sights, with_committed
 from raft.explore.symmetry import Renaming
@@ -89,7 +91,8 @@ class Search:
         self.names = tuple("abcdefg"[: bounds.nodes])
         options = Options(pre_vote=bounds.pre_vote, check_quorum=False, snapshot_entries=1 << 30)
         core_class = assemble([bug] if bug else []).core_class
-        self.automaton = Automaton(core_class, self.names, options)
+        self.clocks = ClockedAutomaton(core_class, self.names, OPTIONS) if bounds.passes else None
+        self.automaton = self.clocks or Automaton(core_class, self.names, options)
         self.worlds = Table()
         self.properties = Properties(self.automaton.nodes, self.worlds)
         self._renamings = [
@@ -130,7 +133,7 @@ class Search:
         for count, (state, trail) in enumerate(frontier):
             if not count % _PACE and self._is_enough(seen, began):
                 return frontier[count:]
-            for step, after in self._steps(state, trail):
+            for step, after in chain(self._steps(state, trail), self._passes(state)):
                 report.steps += 1
                 if after in met:
                     continue
@@ -186,6 +189,18 @@ class Search:
                 if not outcome.nothing:
                     yield from self._after(state, changed, _Step(at, event), outcome, trail)
 
+    def _passes(self, state: State) -> Iterator[tuple[_Step, State]]:
+        """Time passes for all, and most slowly for one of them."""
+        nodes, under_way, world = state
+        value = self.worlds.values[world]
+        if self.clocks is None or value.passes >= self.bounds.passes:
+            return
+        changed = self.worlds.number(value._replace(passes=value.passes + 1))
+        for slow in range(len(nodes)):
+            ticks = [self.bounds.slow_ticks if at == slow else FAST_TICKS for at in range(len(nodes))]
+            later = tuple(map(self.clocks.later, range(len(nodes)), nodes, ticks))
+            yield _Step(slow, "pass"), (later, under_way, changed)
+
     def _may_happen(self, node: NodeState, world: World) -> Iterator[tuple[Any, World]]:
         """What may happen to a node by itself, and what is counted of it."""
         bounds = self.bounds
@@ -200,7 +215,7 @@ class Search:
             if world.changes < len(bounds.changes):
                 voters = bounds.changes[world.changes]
                 yield ("change", voters), world._replace(changes=world.changes + 1)
-        elif node.term < bounds.term_max:
+        elif node.term < bounds.term_max and self.automaton.may_campaign(node):
             yield "campaign", world
         if world.crashes < bounds.crashes and node.term:
             yield "crash", world._replace(crashes=world.crashes + 1)
@@ -298,6 +313,10 @@ class Search:
                 text = f"{name} campaigns"
             case "heartbeat":
                 text = f"{name} sends heartbeats"
+            case "pass":
+                text = (
+                    f"time passes, {self.bounds.slow_ticks} ticks for {name} and {FAST_TICKS} for the others"
+                )
             case "crash":
                 text = f"{name} crashes and restarts"
             case (what, argument):

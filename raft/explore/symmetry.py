@@ -108,4 +108,6 @@ def _rename_data(data: bytes, names: dict[str, str]) -> bytes:
 
 
 def _rename_config(config: Config, names: dict[str, str]) -> Config:
-    return Config(*(tuple(sorted(names[name] for name in part)) for part in msgspec.structs.astuple(config)))
+    parts = (config.voters, config.outgoing, config.learners)
+    voters, outgoing, learners = (tuple(sorted(names[name] for name in part)) for part in parts)
+    return Config(voters, outgoing, learners)

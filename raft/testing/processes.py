@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import ssl
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +32,21 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody uses now."""
+    """Ports of loopback that nobody uses now.
+
+    They are none of those that systems give to outgoing connections: one of these may be gone by the time a server
+    listens, or after it was killed and before it is started again.
+    """
+    found: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.sample(range(10_000, 32_768), 1_000):
+            one = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"there are no {count} free ports on loopback")
 
 
 class Processes:
@@ -82,7 +92,7 @@ class Processes:
         """SIGTERM; returns the exit code."""
         process = self.running.pop(name)
         process.send_signal(signal.SIGTERM)
-        return process.wait(10)
+        return process.wait(30)
 
     def log_file(self, name: str) -> Path:
         """What a server has written."""
@@ -113,7 +123,7 @@ class Processes:
         is_json = got.get("Content-Type") == "application/json"
         return Reply(status, json.loads(text) if is_json else text.decode(), got)
 
-    def leader(self, timeout_s: float = 15) -> str:
+    def leader(self, timeout_s: float = 30) -> str:
         """The server that leads, as all that run see it, and they are a majority."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

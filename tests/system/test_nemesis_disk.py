@@ -172,3 +172,32 @@ def test_a_sync_that_lies_is_not_noted_and_the_power_takes_what_it_promised(tmp_
     assert disk.read_struck(file) == {"lying_sync": 1}
     assert power.lose(data, synced, torn=False) == {"wal": 8}
     assert (data / "wal").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_the_power_takes_what_was_written_into_room_and_leaves_the_room(tmp_path, data, file, torn):
+    """A log may be longer than what is written, and end with zeros of its own."""
+    script = (
+        "import os, sys\n"
+        "end = os.open(sys.argv[1] + '/wal', os.O_CREAT | os.O_WRONLY)\n"
+        "os.write(end, bytes(100_000)), os.pwrite(end, b'first' + bytes(3), 0), os.fdatasync(end)\n"
+        "print(flush=True), sys.stdin.readline()\n"
+        "os.pwrite(end, b', second', 8), os.fdatasync(end)\n"
+    )
+    synced = tmp_path / "synced"
+    environment = shim.preload([shim.build("disk", tmp_path)]) | disk.environment(file, data)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(data)],
+        env=os.environ | environment | power.environment(synced),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        disk.write_rule(file, DiskRule(lying_sync=1.0))
+        process.communicate(b"\n", 10)
+    left = b"first" + bytes(3)
+    if torn:
+        left += b", "
+    assert power.lose(data, synced, torn=torn) == {"wal": 6 if torn else 11}
+    assert (data / "wal").read_bytes() == left.ljust(100_000, b"\0")
+    assert power.lose(data, synced, torn=False) == ({"wal": 5} if torn else {})

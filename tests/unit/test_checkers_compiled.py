@@ -83,7 +83,7 @@ def test_compiled_searches_agree():
             rng.randint(2, 4),
             broken=rng.random() < 0.6,
         )
-        history = linear._groups(History.of(lines), model).get(None, [])
+        history = linear.groups_of(History.of(lines), model).get(None, [])
         problem = compile_problem(history, model)
         if small:
             expected = is_linearizable(history, model)
@@ -113,7 +113,7 @@ def test_a_hard_history_end_to_end(monkeypatch):
     assert (verdict.valid, verdict.algorithm) == ("valid", "wgl-dfs-numba")
     last = len(lines)
     lines += [Op(last, 0, 10**6, "invoke", "read"), Op(last + 1, 0, 10**6, "ok", "read", None, 99)]
-    verdict = check_linearizable(lines, model_by_name("cas-register", 0))
+    verdict = check_linearizable(lines, model_by_name("cas-register", 0), algorithm="search")
     assert verdict.valid == "invalid"
     assert verdict.algorithm.endswith("numba")
     assert any("read -> 99" in line for line in verdict.evidence)
@@ -129,3 +129,30 @@ def test_budgets_of_the_compiled_search(monkeypatch):
     verdict = check_linearizable(lines, model_by_name("cas-register", 0), budget=Budget(configurations=500))
     assert verdict.valid == "unknown"
     assert "ran out of its budget of 500 configurations; linearizable up to completion" in verdict.cause
+
+
+def test_a_slow_model_is_not_explored_for_ever():
+    """An object of endless states is given up by size or by time, and left to the search that asks as it goes."""
+    from checkers.compiled_search import CompiledSearcher, TooLarge, explore  # noqa: PLC0415  (imports numba)
+
+    lines = [
+        Op(n, 0, n // 2, kind, "append", None, value)
+        for n, (kind, value) in enumerate((kind, value) for value in "ab" for kind in ("invoke", "ok"))
+    ]
+    problem = compile_problem(History.of(lines).operations, model_by_name("append-list"))
+    assert explore(problem, cells_max=50) is None
+    assert explore(problem, until_s=0) is None
+    with pytest.raises(TooLarge):
+        CompiledSearcher(problem, until_s=0)
+
+
+def test_the_search_keeps_to_its_seconds():
+    """The longer it goes on the closer it looks at the clock: what is left decides how long a turn is."""
+    from checkers import compiled_search  # noqa: PLC0415  (imports numba)
+
+    used = Meter(10**7, 10**9, time.monotonic() + 1000)
+    pace = compiled_search._Pace(used)
+    assert pace.left() == compiled_search._FIRST_SHARE * compiled_search._LEVELWISE_SHARE
+    used.used += 1
+    used.deadline_s = 0
+    assert pace.left() == compiled_search._LAST_SHARE

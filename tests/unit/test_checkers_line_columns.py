@@ -16,6 +16,7 @@ from checkers import (
     model_by_name,
 )
 from checkers.columns import register_columns
+from checkers.history import CheckerCall
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,7 +51,10 @@ def lines_of(rng, values, *, notes=True):
             kind = rng.choice(("ok", "ok", "info", "fail"))
             value = rng.choice([*values, None]) if f == "read" and kind == "ok" else value
             error = rng.choice(("mismatch", "refused")) if kind == "fail" else None
-            lines.append(Op(len(lines), time_ns, who, kind, f, rng.choice((key, None)), value, error))
+            told = rng.choice((None, rng.randrange(9)))
+            lines.append(
+                Op(len(lines), time_ns, who, kind, f, rng.choice((key, None)), value, error, None, told)
+            )
     return lines
 
 
@@ -125,3 +129,23 @@ def test_columns_are_kept_beside_the_file(tmp_path, monkeypatch):
     assert check_linearizable(formats.read_history(file), "register").valid == "invalid"
     (tmp_path / "history.jsonl.columns").write_bytes(b"nonsense")
     assert check_linearizable(formats.read_history(file), "register").valid == "invalid"
+
+
+def test_revisions_and_checkers_come_with_the_columns(tmp_path, monkeypatch):
+    """From the scan and from what was kept: the order of revisions decides, and the header's checkers are there."""
+    monkeypatch.setattr(formats, "_KEEP_BYTES", 1)
+    monkeypatch.setattr(linear, "_COLUMNS_LINES_LOADED", 1)
+    file = tmp_path / "history.jsonl"
+    lines = []
+    for n, (f, value, revision) in enumerate(
+        (("write", 1, 1), ("write", 2, 2), ("write", 1, 3), ("read", 1, 3))
+    ):
+        lines.append(Op(2 * n, 2 * n + 1, 0, "invoke", f, None, None if f == "read" else value))
+        lines.append(Op(2 * n + 1, 2 * n + 2, 0, "ok", f, None, value, None, None, revision))
+    call = CheckerCall("stats", {})
+    file.write_bytes(encode_header("etcd-register", None, (call,)) + b"".join(map(encode_op, lines)))
+    for kept in (False, True):
+        assert (tmp_path / "history.jsonl.columns").exists() is kept
+        history = formats.read_history(file)
+        assert history.checkers == (call,)
+        assert check_linearizable(history, "etcd-register").algorithm == "revisions"

@@ -165,8 +165,8 @@ class Mutated(Plain):
     def __init__(self, module):
         self.module = module
 
-    def kernel(self, name):
-        return getattr(self.module, name)
+    def kernel(self, kernel):
+        return getattr(self.module, kernel.__name__)
 
 
 def caught_by_zones(module):

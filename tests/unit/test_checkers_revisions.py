@@ -243,89 +243,19 @@ def test_many_equal_values_at_once():
 # -- the whole store --------------------------------------------------------------------------------
 
 
-def txn(rng):
-    """A transaction of etcd's shape."""
-
-    def command(depth):
-        kind = rng.choice(("get", "put", "delete", "txn" if depth else "get"))
-        if kind == "txn":
-            return ["txn", body(0)]
-        return [kind, rng.choice("xy"), *([rng.randint(1, 3)] if kind == "put" else [])]
-
-    def body(depth):
-        target = rng.choice(("value", "create", "mod", "version"))
-        compare = [rng.choice("xy"), target, "=" if target == "value" else rng.choice("=<>"), 1]
-        return {"compare": [compare], "then": [command(depth) for _ in range(2)], "else": [command(depth)]}
-
-    return body(1)
-
-
-def store_history(rng):
-    """Clients of a store that is right, in which an answer or a revision may be changed."""
-    model = model_by_name("revision-kv")
-    state, lines, open_, n, left = model.initial(), [], {}, 0, rng.randint(2, 8)
-    while left or open_:
-        if left and len(open_) < 3 and rng.random() < 0.6:
-            f, key = rng.choice(("get", "put", "delete", "cas", "txn", "txn")), rng.choice("xy")
-            value = {"put": rng.randint(1, 3), "cas": [rng.choice((None, 1, 2)), 3], "txn": txn(rng)}.get(f)
-            lines.append(Op(len(lines), 0, n, "invoke", f, None if f == "txn" else key, value))
-            open_[n], n, left = lines[-1], n + 1, left - 1
-            continue
-        if not open_:
-            continue
-        asked = open_.pop(rng.choice(sorted(open_)))
-        lost = rng.random() < 0.15
-        line, state = answered(model, state, asked, len(lines), lost=lost)
-        lines.append(line)
-    told = [place for place, line in enumerate(lines) if line.revision is not None]
-    if told and rng.random() < 0.5:
-        place = rng.choice(told)
-        by = rng.choice((-1, 1)) if rng.random() < 0.5 else 0
-        line = lines[place]
-        value = line.value if by else lines[rng.choice(told)].value
-        lines[place] = Op(
-            place,
-            0,
-            line.process,
-            line.type,
-            line.f,
-            line.key,
-            value,
-            line.error,
-            None,
-            max(0, line.revision + by),
-        )
-    return History.of(lines)
-
-
-def answered(model, state, asked, index, *, lost):
-    """The completion of an operation that takes effect now, and the state after it."""
-    f, key = asked.f, asked.key
-    base = Operation(0, f, key, freeze(asked.value), None, "info", 0, None, 0)
-    after = model.step(state, base)
-    status, error, value = "ok", None, asked.value
-    if f == "get":
-        value = dict(state[1]).get(key, (None,))[0]
-        after = state
-    elif isinstance(after, Inconsistent):
-        status, error, after = "fail", "mismatch", state
-    if lost:
-        return Op(index, 0, asked.process, "info", f, key, None, "timeout"), after
-    if f == "txn":
-        value, told = None, after[0]
-    elif f == "delete":
-        told = after[0] if after != state else 0
-    else:
-        told = dict(after[1]).get(key, (None, 0, 0))[2]
-    return Op(index, 0, asked.process, status, f, key, value, error, None, told), after
+def load_fuzz():
+    path = Path(__file__).parents[2] / "benchmarks" / "linearizability_fuzz.py"
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    return module
 
 
 def test_the_store_agrees_with_brute_force():
     """Random clients of a whole store, with transactions."""
-    seen = dict.fromkeys(("valid", "invalid"), 0)
+    fuzz, seen = load_fuzz(), dict.fromkeys(("valid", "invalid"), 0)
     for seed in range(400):
-        history = store_history(random.Random(f"store {seed}"))
-        model = model_by_name("revision-kv")
+        history, model = fuzz.random_history(random.Random(f"store {seed}"), "revision-kv")
         verdict = check_linearizable(history, model, explain=seed % 10 == 0)
         assert (verdict.valid == "valid") is is_linearizable(history.operations, model), seed
         seen[verdict.valid] += 1
@@ -362,7 +292,7 @@ def test_a_transaction_is_one_revision():
 
 def test_it_is_the_reference_store():
     """What the project's own store answers to random commands is what the model says."""
-    rng, store = random.Random(3), KeyValue()
+    rng, store, txn = random.Random(3), KeyValue(), load_fuzz().txn
     model = model_by_name("revision-kv")
     state = model.initial()
     for seq in range(1, 400):

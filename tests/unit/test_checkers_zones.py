@@ -20,7 +20,7 @@ from checkers import (
     zones,
 )
 from checkers.columns import KeyParts, register_columns
-from checkers.linear import _groups
+from checkers.linear import groups_of
 from checkers.models import uses_mismatch
 from checkers.oracle import is_linearizable
 from checkers.registers import PLAIN, OrderError, RegisterColumns, columns_of, solve
@@ -267,14 +267,14 @@ def test_columns_of_lines_are_those_of_operations():
         first, model = random_case(seed)
         second, _ = random_case(seed + 1)
         history = History.of(as_lines(rng, {"x": first, "y": second}))
-        groups = _groups(history, model)
+        groups = groups_of(history, model)
         expected = columns_of(groups, model)
         columns = register_columns(history, model)
         solved = dict(zip(columns.keys, solve(columns, fast.Compiled()).status, strict=True))
         plain = dict(zip(expected.keys, solve(expected).status, strict=True))
         for key, status in plain.items():
             assert solved[key] == status, f"seed {seed}, key {key}"
-            part = _groups(KeyParts(history, columns).part(key), model).get(key, [])
+            part = groups_of(KeyParts(history, columns).part(key), model).get(key, [])
             whole = [o.invoke_index for o in groups[key] if o.status != "info" or o.f != "read"]
             assert [o.invoke_index for o in part] == whole
 

@@ -194,7 +194,7 @@ def test_what_operators_see(call):
         ("GET", "/v1/keys?prefix=x&limit=many", None, 400, "limit is 'many'"),
         ("GET", "/v1/watch?key=x&after=soon", None, 400, "after is 'soon'"),
         ("POST", "/members", {"voters": []}, 409, "a cluster needs voters"),
-        ("POST", "/members", {"add": "n9"}, 400, "the address of n9"),
+        ("POST", "/members", {"add": "n9"}, 400, "where n9 is"),
         ("POST", "/members", {"add": "n1"}, 400, "is a member already"),
         ("POST", "/members", {"promote": "n1"}, 400, "is no learner"),
         ("POST", "/members", {"remove": "n9"}, 400, "is no member"),

@@ -62,6 +62,29 @@ def leader(names=("a", "b", "c")):
     return core
 
 
+def test_addresses_come_with_members_and_go_with_them():
+    core = leader()
+    core.change_config(("a", "b", "c"), ("d",), [("d", "there"), ("x", "is nobody")], now_us=core.now_us)
+    assert core.config == Config(("a", "b", "c"), (), ("d",), (("d", "there"),))
+    settle(core)
+    for peer in ("b", "c", "d"):
+        ok(core, peer, core.log.last_index)
+    core.change_config(("a", "b", "c", "d"), now_us=core.now_us)
+    assert core.config.addresses == (("d", "there"),)
+    settle(core)
+    for _ in range(2):  # the joint membership, and the one after it
+        for peer in ("b", "c", "d"):
+            ok(core, peer, core.log.last_index)
+    assert core.config == Config(("a", "b", "c", "d"), (), (), (("d", "there"),))
+    core.change_config(("a", "b", "c"), now_us=core.now_us)
+    assert core.config.outgoing
+    assert core.config.addresses == (("d", "there"),), "who is leaving is still spoken to"
+    settle(core)
+    for peer in ("b", "c"):
+        ok(core, peer, core.log.last_index)
+    assert core.config == Config(("a", "b", "c"))
+
+
 def test_a_server_uses_the_latest_configuration_in_its_log_committed_or_not():
     core = core_of()
     joint = Config(("b", "c", "d"), ("a", "b", "c"))

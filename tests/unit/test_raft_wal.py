@@ -50,6 +50,9 @@ class MemoryDisk:
             data = data[: len(data) // 2]  # torn
         self.files[name] = self.files.get(name, b"") + data
 
+    def reserve(self, name, size):
+        return False
+
     def sync(self, name):
         self._step()
 
@@ -69,6 +72,33 @@ class MemoryDisk:
         del self.files[name]
 
 
+class RoomyDisk(MemoryDisk):
+    """One that makes room ahead."""
+
+    def __init__(self, files=None):
+        super().__init__(files)
+        self.ends = {}
+
+    def append(self, name, data):
+        room = self.files.get(name, b"")
+        self.files[name] = room[: self.ends.get(name, len(room))]
+        try:
+            super().append(name, data)
+        finally:
+            end = self.ends[name] = len(self.files[name])
+            self.files[name] += room[end:]
+
+    def reserve(self, name, size):
+        self._step()
+        self.ends.setdefault(name, len(self.files[name]))
+        self.files[name] = self.files[name].ljust(size, b"\0")
+        return True
+
+    def truncate(self, name, size):
+        super().truncate(name, size)
+        self.ends[name] = size
+
+
 def entries(first, last, term=1):
     return SaveEntries(tuple(Entry(i, term, EntryKind.COMMAND, b"%d" % i) for i in range(first, last + 1)))
 
@@ -85,7 +115,7 @@ HISTORY = [
 
 
 def opened(disk, **options):
-    wal = Wal(disk, **options)
+    wal = Wal(disk, room_bytes=200, **options)
     return wal, wal.load()
 
 
@@ -100,13 +130,17 @@ def test_an_empty_disk_is_a_new_node():
     assert opened(disk)[1] == Saved()
 
 
+DISKS = pytest.mark.parametrize("disk_class", [MemoryDisk, RoomyDisk])
+
+
+@DISKS
 @pytest.mark.parametrize("segment_bytes", [1, 60, 1 << 20])
-def test_what_was_committed_comes_back(segment_bytes):
-    disk = MemoryDisk()
+def test_what_was_committed_comes_back(segment_bytes, disk_class):
+    disk = disk_class()
     wal, _ = opened(disk, segment_bytes=segment_bytes)
     for batch, expected in zip(HISTORY, states()[1:], strict=True):
         wal.commit(batch)
-        assert opened(MemoryDisk(disk.files))[1] == expected
+        assert opened(disk_class(disk.files))[1] == expected
 
 
 def test_a_reopened_log_goes_on():
@@ -128,26 +162,38 @@ def test_a_snapshot_removes_what_is_older():
     assert len([name for name in names if name.startswith("wal-")]) == 2
 
 
+@DISKS
 @pytest.mark.parametrize("segment_bytes", [1, 1 << 20])
-def test_a_crash_at_any_step_leaves_the_state_before_or_after(segment_bytes):
+def test_a_crash_at_any_step_leaves_the_state_before_or_after(segment_bytes, disk_class):
     """Every write torn in the middle, every rename and removal stopped before it: nothing is lost."""
-    whole = MemoryDisk()
+    whole = disk_class()
     wal, _ = opened(whole, segment_bytes=segment_bytes)
     for batch in HISTORY:
         wal.commit(batch)
     for stop_at in range(3, whole.steps + 1):
-        disk, done = MemoryDisk(), 0
+        disk, done = disk_class(), 0
         disk.stop_at = stop_at
         wal, _ = opened(disk, segment_bytes=segment_bytes)
         with suppress(KeyboardInterrupt):
             for batch in HISTORY:
                 wal.commit(batch)
                 done += 1
-        after = MemoryDisk(disk.files)
+        after = disk_class(disk.files)
         wal, saved = opened(after, segment_bytes=segment_bytes)
         assert saved in states()[done : done + 2]
         wal.commit([SaveHardState(9, "z")])  # and the log can be written on
         assert opened(after)[1].hard_state == HardState(9, "z")
+
+
+def test_only_the_last_segment_has_room():
+    """Zeros in another one are what the disk has lost."""
+    disk = RoomyDisk()
+    wal, _ = opened(disk, segment_bytes=60)
+    for batch in HISTORY[:3]:
+        wal.commit(batch)
+        assert all(not disk.files[name].endswith(bytes(100)) for name in disk.names()[:-1])
+        assert disk.files[disk.names()[-1]].endswith(bytes(100)) == (wal._size > 11)
+    assert len(disk.names()) == 2
 
 
 def written(**options):
@@ -257,6 +303,23 @@ def test_on_real_files(tmp_path):
     with (tmp_path / "n1" / torn).open("ab") as file:
         file.write(b"\x07\x00\x00\x00half")
     assert opened(disk)[1] == states()[-1]
+    disk.close()
+
+
+def test_a_sync_need_not_write_down_how_long_a_file_is(tmp_path):
+    disk = FileDisk(tmp_path)
+    wal, _ = opened(disk)
+    wal.commit(HISTORY[0])
+    name = disk.names()[0]
+    sizes = {(tmp_path / name).stat().st_size}
+    for batch in HISTORY[1:3]:
+        wal.commit(batch)
+        sizes.add((tmp_path / name).stat().st_size)
+    assert len(sizes) == 1
+    disk.close()
+    disk = FileDisk(tmp_path)
+    assert opened(disk)[1] == states()[3]
+    assert (tmp_path / name).stat().st_size == len(disk.read(name).rstrip(b"\0"))
     disk.close()
 
 

@@ -30,8 +30,10 @@ class PowerCut(BaseException):
 class CachedDisk:
     """Bytes are durable after `sync`, names after `sync_names`; before that, a power cut decides by dice."""
 
-    def __init__(self, random, files=None):
+    def __init__(self, random, files=None, *, roomy=False):
         self.random = random
+        self.roomy = roomy  # it makes room ahead
+        self.ends = {}
         self.durable = dict(files or {})  # what certainly survives
         self.cached = dict(self.durable)  # what a process reads
         self.synced = {}  # contents, by the name of now, of which the name need not be durable yet
@@ -54,8 +56,18 @@ class CachedDisk:
         if name not in self.cached:
             self.names_pending.append(("create", name, None))
             self.cached[name] = b""
-        self.cached[name] += data
+        held = self.cached[name]
+        end = self.ends.get(name, len(held))
+        self.cached[name] = held[:end] + data + held[end + len(data) :]
+        self.ends[name] = end + len(data)
         self._step()
+
+    def reserve(self, name, size):
+        if self.roomy:
+            self.ends.setdefault(name, len(self.cached[name]))
+            self.cached[name] = self.cached[name].ljust(size, b"\0")
+            self._step()
+        return self.roomy
 
     def sync(self, name):
         self._step()
@@ -70,12 +82,14 @@ class CachedDisk:
     def rename(self, old, new):
         self.names_pending.append(("rename", old, new))
         self.cached[new] = self.cached.pop(old)
+        self.ends.pop(old)
         if old in self.synced:
             self.synced[new] = self.synced.pop(old)
         self._step()
 
     def truncate(self, name, size):
         self.cached[name] = self.cached[name][:size]
+        self.ends[name] = size
         self._step()
 
     def remove(self, name):
@@ -103,13 +117,16 @@ class CachedDisk:
 
     def _torn(self, durable, cached):
         """Of what was not synced each sector is old (nothing, zeros) or new, and the file ends anywhere."""
-        if not cached.startswith(durable):  # cut off, and that may be on the disk or not
-            return self.random.choice((durable, cached))
-        tail = bytearray(cached[len(durable) :])
+        kept = durable.rstrip(b"\0")
+        if not cached.startswith(kept) or len(cached) < len(durable):
+            return self.random.choice((durable, cached))  # cut off, and that may be on the disk or not
+        start, new = len(kept), max(len(durable), len(cached.rstrip(b"\0")))
+        tail = bytearray(cached[start:new])
         for at in range(0, len(tail), SECTOR_BYTES):
             if self.random.random() < 0.5:
                 tail[at : at + SECTOR_BYTES] = bytes(len(tail[at : at + SECTOR_BYTES]))
-        return durable + bytes(tail[: self.random.randint(0, len(tail))])
+        data = kept + bytes(tail) + cached[new:]
+        return data[: self.random.randint(len(durable), len(cached))]
 
 
 def entries(first, last, term):
@@ -150,15 +167,16 @@ def states(batches):
     return [replay([r for batch in batches[:count] for r in batch]) for count in range(len(batches) + 1)]
 
 
+@pytest.mark.parametrize("roomy", [False, True])
 @pytest.mark.parametrize("segment_bytes", [1, 120, 1 << 20])
 @pytest.mark.parametrize("seed", range(40))
-def test_what_was_committed_survives_and_what_was_not_is_there_as_a_whole_or_not(seed, segment_bytes):
+def test_what_was_committed_survives_and_what_was_not_is_there_as_a_whole_or_not(seed, segment_bytes, roomy):
     random = Random(seed)
     batches = random_batches(random, 12)
     expected = states(batches)
     for _ in range(12):
-        disk, done = CachedDisk(random), 0
-        wal = Wal(disk, segment_bytes=segment_bytes)
+        disk, done = CachedDisk(random, roomy=roomy), 0
+        wal = Wal(disk, segment_bytes=segment_bytes, room_bytes=80)
         wal.load()
         disk.steps_left = random.randint(0, 45)
         with suppress(PowerCut):
@@ -168,15 +186,19 @@ def test_what_was_committed_survives_and_what_was_not_is_there_as_a_whole_or_not
         for _ in range(
             2
         ):  # the same moment may end in many ways, and the power may go again while it is read
-            after = CachedDisk(random, disk.after_power_cut())
+            after = CachedDisk(random, disk.after_power_cut(), roomy=roomy)
             with suppress(PowerCut):
                 after.steps_left = random.randint(0, 3)
-                Wal(after, segment_bytes=segment_bytes).load()
-            again = CachedDisk(random, after.after_power_cut())
-            reopened = Wal(again, segment_bytes=segment_bytes)
+                Wal(after, segment_bytes=segment_bytes, room_bytes=80).load()
+            again = CachedDisk(random, after.after_power_cut(), roomy=roomy)
+            reopened = Wal(again, segment_bytes=segment_bytes, room_bytes=80)
             assert reopened.load() in expected[done : done + 2]
             reopened.commit([SaveHardState(99, "z")])
-            last = Wal(CachedDisk(random, again.after_power_cut()), segment_bytes=segment_bytes)
+            last = Wal(
+                CachedDisk(random, again.after_power_cut(), roomy=roomy),
+                segment_bytes=segment_bytes,
+                room_bytes=80,
+            )
             assert last.load().hard_state == HardState(99, "z")
 
 

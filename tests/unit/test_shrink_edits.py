@@ -1,5 +1,7 @@
 """Edits of plans: what goes, what stays, and that what comes out can be stored and replayed."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,9 @@ from harness.config import Config
 from harness.planned import PlannedOp
 from harness.seeds import Streams
 from harness.shrink import edits
-from harness.shrink.attempt import attempt
+from harness.shrink.attempt import Violation, attempt
+from harness.shrink.burst import burst
+from harness.shrink.grow import Core, Cores, core_of, grown
 from harness.shrink.nudge import guess
 from nemesis.faults import Kill, Latency, Loss, Partition
 from nemesis.schedule import FaultEvent
@@ -38,7 +42,7 @@ def stored_and_read(plan, tmp_path):
 def test_cutting_off_the_end_keeps_the_history_up_to_there(plan):
     history = attempt(plan).ops
     middle = next(op.index for op in history if op.index > len(history) // 2 and op.type == "ok")
-    shorter = edits.cut_off_end(plan, history, middle)
+    shorter = edits.cut_off_end(plan, history, Violation(None, middle, history[middle].time_ns))
     assert len(shorter.ops) < len(plan.ops)
     assert shorter.final == ()
     assert attempt(shorter).ops[: middle + 1] == history[: middle + 1]
@@ -134,3 +138,59 @@ def test_guesses_are_plans_that_can_be_stored_and_read(tmp_path_factory, seed, k
         assert len(guessed.ops) + len(guessed.faults) <= len(base.ops) + len(base.faults)
         assert guessed.seed == base.seed
         assert stored_and_read(guessed, tmp_path_factory.mktemp("plan")) == guessed
+
+
+def test_the_words_for_how_nodes_were_drawn_go_when_they_are_no_longer_true(plan):
+    base = with_faults(
+        plan, Kill(aim="majority", nodes=("n1",)), Partition(topology="halves", nodes=("n1",)),
+        Kill(aim="leader", nodes=("n1",)),
+    )  # fmt: skip
+    simpler = [[p.faults[at].fault for p in edits.simpler_faults(base, base.faults[at])] for at in range(3)]
+    assert Kill(aim="named", nodes=("n1",)) in simpler[0]
+    assert Partition(topology="one", nodes=("n1",)) in simpler[1]
+    assert {fault.aim for fault in simpler[2]} == {"leader"}
+
+
+def test_cutting_off_the_end_after_a_broken_invariant_keeps_it():
+    """It is broken between two lines of the history, and the run that ends there breaks it as well."""
+    config = Config(time_limit_s=4.0, rate_hz=40.0, bug="vote-twice")
+    runs = ((plan, attempt(plan)) for seed in range(40) if (plan := plans.draw(config, seed)))
+    broken, run, violation = next((p, r, one) for p, r in runs for one in r.violations if one.inside)
+    shorter = edits.cut_off_end(broken, run.ops, violation)
+    assert len(shorter.ops) < len(broken.ops)
+    assert violation.time_ns < shorter.config.time_limit_s * 1e9
+    found = [one for one in attempt(shorter).violations if one.inside]
+    assert [(one.what, one.time_ns) for one in found] == [(violation.what, violation.time_ns)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_bursts_and_grown_plans_are_small_and_can_be_stored_and_read(tmp_path_factory, seed):
+    rng = Streams(seed).stream("test")
+    base = plans.draw(Config(time_limit_s=4.0, rate_hz=40.0, keys=2), seed=5)
+    first = burst(base, rng)
+    more = grown(Core(replace(first, faults=first.faults[:4]), 200, "invariant"), base, rng)
+    for plan in (first, more):
+        assert plan.seed == base.seed
+        assert len(plan.faults) <= 5
+        assert len(plan.ops) + len(plan.final) <= 16
+        assert stored_and_read(plan, tmp_path_factory.mktemp("plan")) == plan
+
+
+def test_a_grown_plan_is_the_same_until_its_invariant_was_broken():
+    """Only what comes after it is new, so it is broken again at the same moment."""
+    base = plans.draw(Config(nodes=3, time_limit_s=4.0, rate_hz=20.0, bug="vote-twice"), seed=1)
+    rng = Streams(1).stream("test")
+    runs = ((plan, attempt(plan)) for _ in range(400) if (plan := burst(base, rng)))
+    core = next(core for plan, run in runs if (core := core_of(plan, run)) is not None)
+    for _ in range(5):
+        found = next(one for one in attempt(grown(core, base, rng)).violations if one.inside)
+        assert (found.what, found.time_ns // 1_000_000 + 1) == (core.what, core.broken_ms)
+
+
+def test_each_broken_invariant_has_the_same_share_of_what_is_grown(plan):
+    cores = Cores()
+    for number in range(100):
+        cores.keep(Core(plan, number, "often"))
+    cores.keep(Core(plan, 0, "seldom"))
+    assert Counter(cores.next().what for _ in range(20)) == {"often": 10, "seldom": 10}

@@ -8,10 +8,11 @@ import pytest
 from checkers import Op, model_by_name
 from harness import plan as plans
 from harness.config import Config
-from harness.shrink import story
-from harness.shrink.attempt import LIVENESS, attempt, find_violations
+from harness.shrink import shrinker, story
+from harness.shrink.attempt import LIVENESS, Attempt, Violation, attempt, find_violations
 from harness.shrink.shrinker import Budget, shrink
 from harness.systems import raft_sim
+from nemesis.faults import Kill
 from raft.core import Core
 from raft.node import Node
 
@@ -58,6 +59,42 @@ def test_the_same_run_shrinks_to_the_same_plan(stale):
 
 def test_a_plan_that_does_not_fail_is_not_shrunk():
     assert shrink(drawn(None, 1, 1.0), BUDGET) is None
+
+
+class Pretended:
+    """In the place of runs: a kill and a cas make a history wrong, each alone breaks an invariant.
+
+    Attributes:
+        wanted: what each run was asked to look for.
+    """
+
+    def __init__(self):
+        self.wanted = []
+
+    def __call__(self, plan, *, wanted="", prepare=None):
+        self.wanted.append(wanted)
+        kills = any(isinstance(event.fault, Kill) for event in plan.faults)
+        swaps = any(op.f == "cas" for op in plan.ops)
+        ops = [Op(0, 10**9, 0, "invoke", "read", key="k1"), Op(1, 2 * 10**9, 0, "ok", "read", key="k1")]
+        found = [Violation("k1", 1, 2 * 10**9, "etcd-register")] if kills and swaps else []
+        if kills or swaps:
+            found.append(Violation(None, 1, 10**9, "invariant Log Matching"))
+        return Attempt(ops, tuple(found))
+
+
+@pytest.mark.parametrize("first", ["etcd-register", "invariant Log Matching"])
+def test_what_is_wrong_stays_what_was_wrong_first(monkeypatch, first):
+    """A shrinker that takes any failure for the one looked for leaves out one half of what the history needs."""
+    plan = drawn(None, 3)
+    if first != "etcd-register":
+        plan = msgspec.structs.replace(plan, ops=tuple(op for op in plan.ops if op.f != "cas"))
+    pretended = Pretended()
+    monkeypatch.setattr(shrinker, "attempt", pretended)
+    monkeypatch.setattr(shrinker._Search, "_cut_off_end", lambda _: None)
+    shrunk = shrink(plan, Budget(seconds=240.0, attempts=2000))
+    assert shrunk.attempt.violations[0].what == first
+    assert set(pretended.wanted[1:]) == {first}
+    assert len(shrunk.plan.ops) + len(shrunk.plan.faults) == (2 if first == "etcd-register" else 1)
 
 
 def test_a_spent_budget_gives_the_best_so_far(stale):
@@ -120,6 +157,15 @@ def test_keys_and_values_become_plain(stale):
     ops = (*shrunk.plan.ops, *shrunk.plan.final)
     assert ops[0].key == "k1"
     assert {op.value for op in ops if isinstance(op.value, int)} <= set(range(1, len(ops) + 1))
+
+
+def test_a_shrunk_watch_fails_by_the_bug_and_not_by_a_key_outside_of_what_is_watched():
+    config = Config(time_limit_s=5.0, rate_hz=20.0, workload="watch", bug="watch-gap")
+    plan = next(plan for seed in range(40) if attempt(plan := plans.draw(config, seed)).violations)
+    shrunk = shrink(plan, BUDGET)
+    assert len(shrunk.plan.ops) + len(shrunk.plan.final) <= 20
+    without = msgspec.structs.replace(shrunk.plan.config, bug=None)
+    assert attempt(msgspec.structs.replace(shrunk.plan, config=without)).violations == ()
 
 
 @pytest.mark.slow
