@@ -52,9 +52,19 @@ class Recorder:
             raise SetupError(f"history {path}: {error.strerror}; give a store that can be written") from None
         self._write(encode_header(model or None, checkers=checkers))
 
-    def record(self, process: int | str, type_: Any, f: str, **fields: Any) -> Op:
+    def record(
+        self,
+        process: int | str,
+        type_: Any,
+        f: str,
+        key: Any = None,
+        value: Any = None,
+        error: str | None = None,
+        node: str | None = None,
+        revision: int | None = None,
+    ) -> Op:
         """Append a line with the next index and the time of now."""
-        op = Op(index=len(self.ops), time_ns=self._now_ns(), process=process, type=type_, f=f, **fields)
+        op = Op(len(self.ops), self._now_ns(), process, type_, f, key, value, error, node, revision)
         self.ops.append(op)
         if type_ != "invoke" and isinstance(process, int):
             self.outcomes[f, type_] += 1

@@ -74,5 +74,6 @@ def compose(rulesets: Iterable[Ruleset]) -> Ruleset:
     links: dict[Link, LinkRule] = {}
     for rules in rulesets:
         for link, rule in rules.links.items():
-            links[link] = combine(links.get(link, HEALTHY_LINK), rule)
+            before = links.get(link)
+            links[link] = rule if before is None else combine(before, rule)
     return Ruleset({link: links[link] for link in sorted(links) if links[link] != HEALTHY_LINK})

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from raft.core import Core, Entry, EntryKind, Leader
 
 _EVENTS_KEPT = 12
+CONFIG = EntryKind.CONFIG
 
 
 class InvariantViolated(AssertionError):
@@ -65,6 +66,7 @@ class Invariants:
     def __init__(self, now_us: Callable[[], int] | None = None) -> None:
         self.leader_of_term: dict[int, str] = {}
         self.committed: dict[int, Entry] = {}
+        self._last_committed = 0
         self._committed_by: dict[int, tuple[int, str]] = {}  # the first term in which it was, and who did
         self._content: dict[tuple[int, int], tuple[Entry, int, str]] = {}
         self._seen: dict[str, _Seen] = {}
@@ -144,21 +146,31 @@ class Invariants:
                 sentence = f"{name} changed entry {index} of its own log, as leader of term {core.term}"
                 raise self._violated("Leader Append-Only", sentence, name, index=index)
             self._note(name, "removes entries from", index)
-        for at, entry in enumerate(entries[same:], same):
-            prev_term = entries[at - 1].term if at else core.log.offset_term
-            known = self._content.setdefault((entry.index, entry.term), (entry, prev_term, name))
-            if known[0] != entry or known[1] != prev_term:
-                raise self._violated(
-                    "Log Matching",
-                    f"entry {entry.index} of term {entry.term} at {name} is not what {known[2]} has there"
-                    + (f", or follows on term {prev_term}, not {known[1]}" if known[1] != prev_term else ""),
-                    known[2],
-                    name,
-                    index=entry.index,
-                )
-        if removed or any(entry.kind is EntryKind.CONFIG for entry in entries[same:]):
+        new = entries[same:]
+        prev_term = entries[same - 1].term if same else core.log.offset_term
+        content = self._content
+        configures = removed
+        for entry in new:
+            known = content.setdefault((entry.index, entry.term), (entry, prev_term, name))
+            if (known[0] is not entry and known[0] != entry) or known[1] != prev_term:
+                raise self._unmatched(entry, prev_term, name, known)
+            prev_term = entry.term
+            configures = configures or entry.kind is CONFIG
+        if configures:
             self._check_membership(core)
-        seen.entries[same:] = entries[same:]
+        seen.entries[same:] = new
+
+    def _unmatched(
+        self, entry: Entry, prev_term: int, name: str, known: tuple[Entry, int, str]
+    ) -> InvariantViolated:
+        return self._violated(
+            "Log Matching",
+            f"entry {entry.index} of term {entry.term} at {name} is not what {known[2]} has there"
+            + (f", or follows on term {prev_term}, not {known[1]}" if known[1] != prev_term else ""),
+            known[2],
+            name,
+            index=entry.index,
+        )
 
     def _check_membership(self, core: Core) -> None:
         changes = [entry.index for entry in core.log.entries if entry.kind is EntryKind.CONFIG]
@@ -192,8 +204,11 @@ class Invariants:
         self._note(name, "committed up to", core.commit_index)
         # What a node has compacted already it had from others, or was checked when it committed it.
         for entry in core.log.slice(max(seen.commit_index, core.log.offset) + 1, core.commit_index):
-            self._check_committed(core, entry)
+            index = entry.index
+            if self.committed.get(index) is not entry or core.term < self._committed_by[index][0]:
+                self._check_committed(core, entry)
         seen.commit_index = core.commit_index
+        self._last_committed = max(self._last_committed, core.commit_index)
 
     def _check_committed(self, core: Core, entry: Entry) -> None:
         index, name = entry.index, core.name
@@ -201,7 +216,7 @@ class Invariants:
         term, by = self._committed_by.setdefault(index, (core.term, name))
         if core.term < term:
             self._committed_by[index] = (core.term, name)
-        if known != entry:
+        if known is not entry and known != entry:
             raise self._violated(
                 "State Machine Safety",
                 f"{name} committed entry {index} of term {entry.term}, where {by} had committed one of term "
@@ -217,10 +232,13 @@ class Invariants:
         other = self.leader_of_term.setdefault(term, name)
         if other != name:
             raise self._violated("Election Safety", f"{other} and {name} both lead term {term}", other, name)
-        for index, entry in self.committed.items():
+        for index in range(core.log.offset + 1, self._last_committed + 1):
+            entry = self.committed.get(index)
+            if entry is None:
+                continue  # nobody had it any more when it was looked for
             committed_in, by = self._committed_by[index]
             # A leader may lack what a leader of a later term has committed by now.
-            if index > core.log.offset and committed_in < term and core.log.term(index) != entry.term:
+            if committed_in < term and core.log.term(index) != entry.term:
                 raise self._violated(
                     "Leader Completeness",
                     f"{name} leads term {term} without entry {index}, which {by} committed in term {committed_in}",

@@ -49,7 +49,7 @@ from raft.api import (
     Txn,
     Watch,
 )
-from raft.keys import Keys, StoredKeys, as_json, canonical, parse
+from raft.keys import NULL, Keys, StoredKeys, as_json, canonical, parse
 from raft.leases import LeaseTable, StoredLease
 from raft.sessions import Sessions, StoredSessions, is_opened
 
@@ -175,7 +175,7 @@ class KeyValue:
     @property
     def next_end_us(self) -> int | None:
         """When, by the cluster's clock, the next lease or session ends if nothing is done for it."""
-        if not self.leases.leases and self.sessions.opened == 0:
+        if not self.leases.leases and not self.sessions.opened:
             return None
         lease_us, session_us = self.leases.deadlines.next_us, self.sessions.deadlines.next_us
         if lease_us is None or session_us is None:
@@ -210,7 +210,7 @@ class KeyValue:
 
     def _on_cas(self, command: Cas) -> Response:
         record = self.keys.get(command.key)
-        if self.keys.text(command.key) != canonical(command.expected):
+        if (NULL if record is None else record.value) != canonical(command.expected):
             return self._mismatch(command.key)
         revision = self._put(command.key, canonical(command.new), record.lease if record else "")
         return Done(None, revision, revision)
@@ -223,8 +223,9 @@ class KeyValue:
         return Done(None, revision if count else 0, revision)
 
     def _put(self, key: str, value: bytes, lease: str) -> int:
-        old = self.keys.get(key)
-        self.leases.move(key, old.lease if old else "", lease)
+        if self.leases.leases:
+            old = self.keys.get(key)
+            self.leases.move(key, old.lease if old else "", lease)
         return self.keys.put(key, value, lease)
 
     def _delete(self, key: str, end: str | None = None) -> int:

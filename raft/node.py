@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from raft.api import READS, NotLeader, Query, Refused, Reply, Request, Unknown, Watch
@@ -42,6 +43,7 @@ from raft.core import (
     Leader,
     Message,
     Options,
+    Ready,
     Record,
     SaveSnapshot,
     Snapshot,
@@ -123,7 +125,9 @@ class Node:
         self._timer_us = 0
         self._end_timer: Timer | None = None  # for what ends by the cluster's clock
         self._end_timer_us = 0
+        self._ends_moved = False  # when the next thing ends, or whose business it is, may have changed
         self._seen: tuple[str, int, str | None] = ("follower", 0, None)
+        self._seen_role: object = None
         self._seen_config: Config | None = None
 
     # -- events ------------------------------------------------------------------------------------
@@ -249,28 +253,47 @@ class Node:
         if self._in_turn:
             return  # a sync that finished at once: the turn that started it goes on
         self._in_turn = True
+        core = self.core
+        has_moved = self._timer is None or self._ends_moved
         try:
             while True:
-                ready = self.core.ready()
+                ready = core.ready()
                 if ready is not None:
-                    self._deliver(ready.messages)
-                    if ready.records:
-                        self._write(ready.records)
-                    if ready.held:
-                        self._hold(ready.held)
-                    if ready.snapshot is not None:
-                        self._restore(ready.snapshot)
-                    if ready.committed:
-                        self._apply(ready.committed)
-                    for context, _ in ready.reads:
-                        self._answer_read(context)
-                elif not self._sync():
+                    self._act(ready)
+                    has_moved = True
+                elif self._durable == self._written or not self._sync():
                     break
         finally:
             self._in_turn = False
-        self._note_role()
-        self._arm_timer()
-        self._arm_end_timer()
+        if has_moved or core.role is not self._seen_role or core.term != self._seen[1]:
+            self._finish_turn()
+
+    def _act(self, ready: Ready) -> None:
+        if ready.messages:
+            self._deliver(ready.messages)
+        if ready.records:
+            self._write(ready.records)
+        if ready.held:
+            self._hold(ready.held)
+        if ready.snapshot is not None:
+            self._restore(ready.snapshot)
+        if ready.committed:
+            self._apply(ready.committed)
+        for context, _ in ready.reads:
+            self._answer_read(context)
+
+    def _finish_turn(self) -> None:
+        """Notes what has become of the node, and when to look again."""
+        core = self.core
+        if core.config is not self._seen_config:
+            self._note_config(core.config)
+        if core.role is not self._seen_role or core.term != self._seen[1] or core.leader != self._seen[2]:
+            self._note_role()
+        if self._timer is None or core.deadline_us < self._timer_us:
+            self._arm_timer()
+        if self._ends_moved:
+            self._ends_moved = False
+            self._arm_end_timer()
 
     def _deliver(self, messages: Sequence[Message]) -> None:
         send, name = self.host.send, self.name
@@ -298,11 +321,11 @@ class Node:
             self._held.append((self._written, messages))
 
     def _sync(self) -> bool:
-        """Starts a sync if one is due; says whether it is finished already and there may be more to do."""
-        if self._syncing or self._durable == self._written:
+        """Starts a sync of what was written; says whether it is finished already and there may be more to do."""
+        if self._syncing:
             return False
         self._syncing = True
-        self.host.storage.sync(lambda written=self._written: self._on_synced(written))  # type: ignore[misc]
+        self.host.storage.sync(partial(self._on_synced, self._written))
         return not self._syncing
 
     def _on_synced(self, written: int) -> None:
@@ -334,6 +357,7 @@ class Node:
 
     def _applied(self) -> None:
         """What follows from a state that has moved on."""
+        self._ends_moved = True
         if self.machine.clock_us:
             self.clock.applied(self.machine.clock_us, self.host.now_us())
         if self.watches:
@@ -386,6 +410,7 @@ class Node:
     def _on_end_timer(self) -> None:
         """Something may be due: the timer does not know of what was kept alive in the meantime."""
         self._end_timer = None
+        self._ends_moved = True
         due_us = self.machine.next_end_us
         if self.stopped or due_us is None or not self._may_end_things():
             return
@@ -404,13 +429,13 @@ class Node:
     # -- role and timer ----------------------------------------------------------------------------
 
     def _note_role(self) -> None:
-        core, seen = self.core, self._seen
-        if self.observer and core.config is not self._seen_config:
-            self._trace_config(core.config)
-        if core.term == seen[1] and core.leader == seen[2] and core.role.name == seen[0]:
+        core = self.core
+        before, seen = self._seen, (core.role.name, core.term, core.leader)
+        self._seen_role = core.role
+        self._ends_moved = True
+        if seen == before:
             return
-        seen = (core.role.name, core.term, core.leader)
-        deposed = self._seen[0] == "leader" and self._seen[:2] != seen[:2]
+        deposed = before[0] == "leader" and before[:2] != seen[:2]
         self._seen = seen
         if deposed or self._reads:
             self._give_up_requests()
@@ -431,9 +456,8 @@ class Node:
         """What a writer is told when its entry is in the log and this node no longer decides about it."""
         return Unknown("the leader stepped down before it knew whether the entry is committed")
 
-    def _trace_config(self, config: Config) -> None:
-        assert self.observer is not None
-        if config != self._seen_config:
+    def _note_config(self, config: Config) -> None:
+        if self.observer and config != self._seen_config:
             self.observer(
                 "configured", voters=config.voters, outgoing=config.outgoing, learners=config.learners
             )
@@ -454,12 +478,9 @@ class Node:
             self.observer(core.role.name, term=core.term, leader=core.leader)
 
     def _arm_timer(self) -> None:
-        deadline_us = self.core.deadline_us
         if self._timer is not None:
-            if self._timer_us <= deadline_us:
-                return
             self._timer.cancel()
-        self._timer_us = deadline_us
+        self._timer_us = deadline_us = self.core.deadline_us
         self._timer = self.host.call_later(max(0, deadline_us - self.host.now_us()), self._on_timer)
 
     def _on_timer(self) -> None:

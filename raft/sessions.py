@@ -59,15 +59,14 @@ class Sessions:
     def answered(self, request: Request) -> Response | None:
         """The answer a request was given before, or None if it is new."""
         client = request.client
-        if is_opened(client):
+        last: tuple[int, Response | None] | None = self._implicit.get(client)
+        if last is None:
+            if not is_opened(client):
+                return None
             session = self._opened.get(client)
             if session is None:
                 return Expired("session", client)
-            last: tuple[int, Response | None] = (session.seq, session.answer)
-        elif client in self._implicit:
-            last = self._implicit[client]
-        else:
-            return None
+            last = (session.seq, session.answer)
         if last[0] < request.seq:
             return None
         if last[0] == request.seq:
@@ -77,13 +76,13 @@ class Sessions:
     def remember(self, request: Request, answer: Response) -> None:
         """Keeps the answer to the newest request of its client."""
         client = request.client
-        if is_opened(client):
+        sessions = self._implicit
+        if sessions.pop(client, None) is None and is_opened(client):
             session = self._opened.get(client)
             if session is not None:
                 session.seq, session.answer = request.seq, answer
             return
-        sessions = self._implicit
-        sessions.pop(client, None)  # so that the client moves to the end of the order
+        # Taken out and put in again, the client is at the end of the order.
         sessions[client] = (request.seq, answer)
         if len(sessions) > self._max:
             del sessions[next(iter(sessions))]
@@ -131,4 +130,4 @@ class Sessions:
 
 def is_opened(client: str) -> bool:
     """Whether a client's name is that of a session with a life time."""
-    return client.startswith("@")
+    return client[:1] == "@"

@@ -29,6 +29,7 @@ READY_TIMEOUT_S = 5.0
 READY_POLL_S = 0.01
 CLIENT_DELAY_MIN_US = 50
 CLIENT_DELAY_MEAN_US = 150
+BEGUN_MAX = 8  # requests of one transport, before it looks which are answered
 
 
 class SimCluster(SimNemesisSide[SimHost]):
@@ -191,14 +192,41 @@ class SimTransport:
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
+        self._begun: list[_Exchange] = []  # the last ones, and all that have no answer
+        self._timer_us = 0  # when it fires, or 0; like a node's, it is set anew when it fires too early
 
     def request(self, node: str, request: Any, timeout_s: float) -> asyncio.Future[Any]:
         """A future of the answer; see `harness.transport`."""
         cluster = self._cluster
-        exchange = _Exchange(cluster, cluster.hosts[node])
-        cluster.loop.post(cluster.client_delay_us(), exchange.arrive, request)
-        cluster.loop.post(round(timeout_s * 1_000_000), exchange.expire)
+        loop = cluster.loop
+        until_us = loop.now_us + round(timeout_s * 1_000_000)
+        exchange = _Exchange(cluster, cluster.hosts[node], until_us)
+        loop.post(cluster.client_delay_us(), exchange.arrive, request)
+        if len(self._begun) >= BEGUN_MAX:
+            self._forget_answered()
+        self._begun.append(exchange)
+        if not self._timer_us or until_us < self._timer_us:
+            self._set_timer(until_us)
         return exchange.answer
+
+    def _set_timer(self, at_us: int) -> None:
+        self._timer_us = at_us
+        self._cluster.loop.post(at_us - self._cluster.loop.now_us, self._on_timer, at_us)
+
+    def _on_timer(self, at_us: int) -> None:
+        """Whoever has waited long enough waits no longer."""
+        if at_us != self._timer_us:
+            return  # one for an earlier time has taken its place
+        self._timer_us = 0
+        for exchange in self._begun:
+            if exchange.until_us <= at_us:
+                exchange.expire()
+        self._forget_answered()
+        if self._begun:
+            self._set_timer(min(exchange.until_us for exchange in self._begun))
+
+    def _forget_answered(self) -> None:
+        self._begun = [exchange for exchange in self._begun if not exchange.answer.done()]
 
     async def close(self) -> None:
         """Nothing is kept open between requests."""
@@ -207,11 +235,12 @@ class SimTransport:
 class _Exchange:
     """A request under way, and its answer."""
 
-    __slots__ = ("answer", "cluster", "host")
+    __slots__ = ("answer", "cluster", "host", "until_us")
 
-    def __init__(self, cluster: SimCluster, host: SimHost) -> None:
+    def __init__(self, cluster: SimCluster, host: SimHost, until_us: int) -> None:
         self.cluster = cluster
         self.host = host
+        self.until_us = until_us
         self.answer: asyncio.Future[Any] = asyncio.Future(loop=cluster.loop)
 
     def arrive(self, request: Any) -> None:

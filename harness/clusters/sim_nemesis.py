@@ -203,6 +203,8 @@ class _Telling:
     def __call__(self, event: str, **fields: Any) -> None:
         if self._before is not None:
             self._before(event, **fields)
+        if event == "committed":
+            return  # the commonest, and nothing to tell
         kind: EventKind | None = EVENTS.get(event)
         if event == "restored" and not self._has_started:
             kind = None  # its own, from its disk

@@ -142,8 +142,7 @@ class _Eye:
         self._name = name
 
     def __call__(self, event: str, **fields: Any) -> None:
-        if event not in ("request", "reply"):
-            self._observer.see(self._name, event, fields)
+        self._observer.see(self._name, event, fields)
 
 
 def _commit(node: _Node) -> int:

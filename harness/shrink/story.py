@@ -92,7 +92,7 @@ class _Tracer:
             self._cluster = cluster
             cluster.network.observer = self._on_lost
             for name, host in cluster.hosts.items():
-                host.observer = functools.partial(self._on_event, name)
+                host.observer = host.request_observer = functools.partial(self._on_event, name)
 
     def _on_event(self, who: str, event: str, **fields: Any) -> None:
         if event in HIDDEN:

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from harness.seeds import HasRandom, below, skewed
+from harness.seeds import Dice, below
 from harness.sim.loop import SimLoop
 from harness.sim.trouble import DiskError, NothingToDamage, enospc
 from nemesis.target import HEALTHY_DISK, Damage, DiskRule
@@ -50,13 +50,18 @@ class SimDisk:
 
     Attributes:
         troubles: how often which field of the rule has struck.
+        is_damaged: whether there may be damaged records.
+        folded: what whoever reads the log has made of its first so many records, for the next time; forgotten when
+            one of them changes.
     """
 
-    def __init__(self, loop: SimLoop, rng: HasRandom, params: DiskParams) -> None:
+    def __init__(self, loop: SimLoop, rng: Dice, params: DiskParams) -> None:
         self._loop = loop
         self._rng = rng
         self._params = params
         self._records: list[Any] = []
+        self.is_damaged = False
+        self.folded: tuple[int, Any] | None = None
         self._durable_count = 0
         self._epoch = 0  # raised by a crash, so that a sync of a dead process never calls back
         self._last_sync_us = 0
@@ -96,6 +101,8 @@ class SimDisk:
     def _misdirect(self, records: Sequence[Any]) -> None:
         """The records land on older ones: neither is what it should be."""
         self._trouble("misdirect")
+        self.is_damaged = True
+        self.folded = None
         if self._records:
             at = below(self._rng, len(self._records))
             self._records[at] = _damaged(self._records[at])
@@ -104,7 +111,7 @@ class SimDisk:
     def sync(self, done: Callable[[], None], failed: Callable[[], None]) -> None:
         """Make all that was written so far durable, then call `done`; or call `failed`, and nothing is durable."""
         rule = self._rule
-        delay_us = self._params.sync_min_us + int(skewed(self._rng, self._params.sync_mean_us))
+        delay_us = self._params.sync_min_us + int(self._rng.skewed(self._params.sync_mean_us))
         if rule is not HEALTHY_DISK:
             if rule.sync_delay_ms:
                 self._trouble("sync_delay_ms")
@@ -152,18 +159,21 @@ class SimDisk:
         records = self._records
         if not records:
             raise NothingToDamage("the disk is empty")
+        self.folded = None
         if damage.kind == "truncate":
             count = min(len(records), max(1, damage.amount // BYTES_PER_RECORD))
             del records[len(records) - count :]
             self._durable_count = len(records)
             return f"the last {count} records cut off"
         hit = sorted({int(place * len(records)) for place in damage.places[: damage.amount]})
+        self.is_damaged = True
         for at in hit:
             records[at] = _damaged(records[at])
         return f"records {', '.join(map(str, hit))} of {len(records)} damaged"
 
     def cut(self, count: int) -> None:
         """Keep the first so many records, durably: how a system repairs a torn tail."""
+        self.folded = None
         del self._records[count:]
         self._durable_count = min(self._durable_count, count)
 

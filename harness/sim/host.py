@@ -33,6 +33,7 @@ INBOX_MAX = (
 )
 
 
+ENDS = (Exception, Crashed)  # what ends a process that does not catch it
 EVENT_US = 100  # what an event costs a process at its own pace; only counted on a slow host
 
 Observer = Callable[..., None]  # (event, **fields)
@@ -83,12 +84,21 @@ class HostTimer:
     def fire(self) -> None:
         """The time has come."""
         host = self.host
-        if self.callback is None or self.incarnation != host.incarnation:
+        callback = self.callback
+        if callback is None or self.incarnation != host.incarnation:
             return
         if host.held:
             host.hold(self.fire_held)
-        else:
-            host.guard(self.callback, *self.args)
+            return
+        try:
+            callback(*self.args)
+        except ENDS as error:
+            host.died_of(error)
+
+    def fail(self) -> None:
+        """What was waited for has failed."""
+        self.callback = _raise_eio
+        self.fire()
 
     def fire_held(self) -> None:
         """Its turn has come, after the host was held."""
@@ -120,7 +130,6 @@ class SimHost:
         self.paused = False
         self.held = False  # paused or slow: events wait for their turn
         self.process: Process | None = None
-        self._network = network
         self._factory = factory
         self.panics: list[str] = []
         self.disk_deaths = 0
@@ -135,11 +144,13 @@ class SimHost:
         self._inbox: deque[Callable[[], None]] = deque()
         self.exchanges: dict[Exchange, None] = {}  # requests that the process has not answered
         self.random = rng.random
+        self.send = functools.partial(network.send, name)  # a message to another node
         self.storage: Any = None  # set by the system: its way of keeping records on the disk
         self.joins = (
             False  # its processes are new to the cluster: they know nobody before somebody tells them
         )
         self.observer: Observer | None = None  # who wants to be told what happens here; never changes it
+        self.request_observer: Observer | None = None  # and of requests and replies, which are many
         network.attach(name, self._on_message)
 
     # -- what the process sees --------------------------------------------------------------------------------
@@ -160,17 +171,13 @@ class SimHost:
         self.loop.post(delay_us, timer.fire)
         return timer
 
-    def send(self, dst: str, message: Any) -> None:
-        """Send a message to another node."""
-        self._network.send(self.name, dst, message)
-
     def sync(self, done: Callable[[], None]) -> None:
         """Sync the disk; `done` runs when the process runs."""
         if self.crash_point is not None:
             self.reached("before-sync")
             done = functools.partial(self._synced, done)
-        failed = HostTimer(self, self.incarnation, _raise_eio, ())
-        self.disk.sync(HostTimer(self, self.incarnation, done, ()).fire, failed.fire)
+        timer = HostTimer(self, self.incarnation, done, ())
+        self.disk.sync(timer.fire, timer.fail)
 
     def _synced(self, done: Callable[[], None]) -> None:
         self.reached("after-sync")
@@ -270,21 +277,24 @@ class SimHost:
         """Run code of the process; an exception is the end of the process."""
         try:
             call(*args)
-        except Crashed:
+        except ENDS as error:
+            self.died_of(error)
+
+    def died_of(self, error: BaseException) -> None:
+        """The process did not catch this."""
+        if isinstance(error, Crashed):
             self.crashes += 1
             if self.observer is not None:
                 self.observer("crashed")
-            self.kill()
-        except DiskError:
+        elif isinstance(error, DiskError):
             self.disk_deaths += 1  # asked for: a program that cannot write should stop
-            self.kill()
-        except Exception as error:  # noqa: BLE001 - whatever it dies of
+        else:
             place = traceback.extract_tb(error.__traceback__)[-1]
             self.panics.append(
                 f"{self.name} died of {error!r} at {self.loop.now_us / US_PER_S:.3f} s in {place.name}, line "
                 f"{place.lineno} of {place.filename.rpartition('/')[2]}"
             )
-            self.kill()
+        self.kill()
 
     def _on_message(self, src: str, message: Any) -> None:
         process = self.process
@@ -292,21 +302,27 @@ class SimHost:
             return
         if self.held:
             self.hold(lambda: self.guard(process.on_message, src, message))
-        else:
-            self.guard(process.on_message, src, message)
+            return
+        try:
+            process.on_message(src, message)
+        except ENDS as error:
+            self.died_of(error)
 
     def deliver_request(self, request: Any, reply: Callable[[Any], None]) -> None:
         """A client's request has arrived; the caller has looked at `alive`."""
         process = self.process
         if process is None:
             return
-        if self.observer is not None:
-            self.observer("request", request=request)
-            reply = _told(self.observer, reply)
+        if self.request_observer is not None:
+            self.request_observer("request", request=request)
+            reply = _told(self.request_observer, reply)
         if self.held:
             self.hold(lambda: self.guard(process.on_request, request, reply))
-        else:
-            self.guard(process.on_request, request, reply)
+            return
+        try:
+            process.on_request(request, reply)
+        except ENDS as error:
+            self.died_of(error)
 
 
 def _told(observer: Observer, reply: Callable[[Any], None]) -> Callable[[Any], None]:

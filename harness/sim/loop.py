@@ -163,6 +163,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         heap, ready, pop = self._heap, self._ready, heappop
         take, traced = ready.popleft, self._traced
         main_is_done = main.done if main is not None else _never
+        is_task = isinstance(main, asyncio.Task)  # which ends in a callback that is ready, and in no other
         count = self.events_run
         look_at = min(count + EVENTS_BETWEEN_LOOKS, self._max_events)
         try:
@@ -189,7 +190,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if count > look_at:
                     self._look(count)
                     look_at = min(count + EVENTS_BETWEEN_LOOKS, self._max_events)
-                if main_is_done():
+                if not is_task and main_is_done():
                     return
         finally:
             self.events_run = count

@@ -215,6 +215,8 @@ class SimNetwork:
     def _delay_us(self, link: _Link) -> int:
         rng, rule = link.rng, link.rule
         delay_us = link.delay_min_us + rng.skewed(link.delay_mean_us)
+        if rule is None and link.healed_us is None:
+            return int(delay_us)
         if rule is not None and (rule.delay_ms or rule.jitter_ms):
             extra_us = 1000.0 * (rule.delay_ms + _jitter_ms(link, rule, rng))
             if not (rule.reorder and rng.random() < rule.reorder):

@@ -26,6 +26,8 @@ from harness.transport import Lost, NotSent, Transport
 from raft import api
 from raft.bugs import BUGS
 
+UNLOGGED = (*api.READS, api.Watch)  # commands that need no entry of the log
+
 
 class RaftSystem:
     """See the module."""
@@ -86,7 +88,7 @@ class RaftClient:
         """One command of the operation: try until the system answers or the operation's time runs out."""
         self._seq += 1
         request = api.Request(self.client_id, self._seq, command)
-        if not isinstance(command, (*api.READS, api.Watch)):
+        if not isinstance(command, UNLOGGED):
             self.logged.append((self.client_id, self._seq))
         attempts = _Attempts(self._nodes, self._home)
         loop = asyncio.get_running_loop()
@@ -134,18 +136,19 @@ class RaftClient:
 
 def _decided(response: api.Response, node: str, *, is_unsure: bool) -> Outcome | None:
     """How an operation ended, if this answer ends it."""
-    match response:
-        case api.Done(value, mod_revision):
-            return Outcome("ok", value=value, node=node, revision=mod_revision or None)
-        case api.Mismatch(_, mod_revision):
-            return Outcome("fail", error="mismatch", node=node, revision=mod_revision or None)
-        case api.Compacted(revision):
-            return Outcome("fail", value=revision, error="compacted", node=node)
-        case api.Expired(what):
-            # In a session that has ended, an attempt before its end may have had an effect.
-            return Outcome("info" if what == "session" and is_unsure else "fail", error="expired", node=node)
-        case _:
-            return None
+    if isinstance(response, api.NotLeader):
+        return None
+    if isinstance(response, api.Done):
+        return Outcome("ok", response.value, None, node, response.mod_revision or None)
+    if isinstance(response, api.Mismatch):
+        return Outcome("fail", error="mismatch", node=node, revision=response.mod_revision or None)
+    if isinstance(response, api.Compacted):
+        return Outcome("fail", value=response.revision, error="compacted", node=node)
+    if isinstance(response, api.Expired):
+        # In a session that has ended, an attempt before its end may have had an effect.
+        unsure = response.what == "session" and is_unsure
+        return Outcome("info" if unsure else "fail", error="expired", node=node)
+    return None
 
 
 class _Attempts:

@@ -17,7 +17,7 @@ from harness.sim.trouble import eio
 from harness.systems.raft_watch import InvariantWatch, watched
 from nemesis.target import Members
 from raft.bugs import assemble
-from raft.core import EntryKind, Options, Record, SaveEntries, SaveSnapshot
+from raft.core import EntryKind, Options, Record, Saved, SaveEntries, SaveSnapshot
 from raft.node import Node
 from raft.storage import replay
 
@@ -56,11 +56,16 @@ class SimStorage:
             DiskError: what was durable cannot be read back.
         """
         disk = self._host.disk
-        records, rest_is_torn = intact_prefix(disk.read())
-        if not rest_is_torn:
-            raise eio(f"read record {len(records)} of the log")
-        disk.cut(len(records))
-        return replay(records)
+        if disk.is_damaged:
+            records, rest_is_torn = intact_prefix(disk.read())
+            if not rest_is_torn:
+                raise eio(f"read record {len(records)} of the log")
+            disk.cut(len(records))
+        records = disk.read()
+        known, saved = disk.folded or (0, Saved())
+        saved = replay(records[known:], saved)
+        disk.folded = (len(records), saved)
+        return saved
 
     def write(self, records: Sequence[Record]) -> None:
         """Append records."""

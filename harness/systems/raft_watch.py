@@ -45,8 +45,10 @@ class InvariantWatch:
             return
         try:
             self._invariants.check(core)
-            while len(self._committed_us) + 1 in self._invariants.committed:
-                self._committed_us.append(self._now_us())
+            committed_us = self._committed_us
+            if core.commit_index > len(committed_us):
+                while len(committed_us) + 1 in self._invariants.committed:
+                    committed_us.append(self._now_us())
         except InvariantViolated as violated:
             self.violated_us = self._now_us()
             self.violations.append(
@@ -81,18 +83,23 @@ class InvariantWatch:
 
 def watched(node_class: type[Node], watch: InvariantWatch) -> type[Node]:
     """The same node, looked at after each of its turns; a glance here saves most of the looks there."""
+    finish_turn = node_class._finish_turn  # noqa: SLF001 - what `super()` finds, found once
 
     class Watched(node_class):  # type: ignore[valid-type, misc]
-        _glanced: tuple[Any, ...] = ()
+        _glanced: tuple[Any, ...] = (None,) * 5
 
-        def _turn(self) -> None:
-            super()._turn()
+        def _finish_turn(self) -> None:
+            finish_turn(self)
             core = self.core
-            entries = core.log.entries
-            last = entries[-1] if entries else None
-            seen = (core.commit_index, last, len(entries), core.term, core.voted_for, core.role)
-            if seen != self._glanced and not self._in_turn:
-                self._glanced = seen
+            commit_index, changes, term, voted_for, role = self._glanced
+            if (
+                core.commit_index != commit_index
+                or core.log.changes != changes
+                or core.role is not role
+                or core.term != term
+                or core.voted_for != voted_for
+            ):
+                self._glanced = (core.commit_index, core.log.changes, core.term, core.voted_for, core.role)
                 watch.check(core)
 
     return Watched

@@ -22,7 +22,7 @@ from raft.core.options import Options
 from raft.core.progress import Progress
 from raft.core.quorum import majority, reached
 from raft.core.records import Record, Saved, SaveEntries, SaveHardState, SaveSnapshot, TruncateFrom
-from raft.core.roles import Candidate, Follower, Leader, Role
+from raft.core.roles import Follower, Leader, Role
 from raft.core.types import Config, Entry, EntryKind, Index, NodeId, Snapshot, Term
 
 _decode_config = msgspec.json.Decoder(Config).decode
@@ -204,16 +204,17 @@ class Base:
 
     def _reached(self, role: Leader, value_of: Callable[[Progress], int]) -> int:
         """The largest number a majority has reached; in a joint configuration, both (section 6)."""
-        progress = role.progress
-        found = reached([value_of(progress[voter]) for voter in self.voters])
+        progress_of = role.progress.__getitem__
+        found = reached(map(value_of, map(progress_of, self.voters)))
         if self.config.outgoing:
-            found = min(found, reached([value_of(progress[voter]) for voter in self.config.outgoing]))
+            found = min(found, reached(map(value_of, map(progress_of, self.config.outgoing))))
         return found
 
     def _new_seq(self, role: Leader, seq: int) -> None:
         """Begins a round of confirmation; the leader confirms it to itself at once."""
         role.read_seq = seq
         role.progress[self.name].read_seq = seq
+        role.rounds_moved = True
 
     def _is_majority(self, names: Sequence[NodeId]) -> bool:
         """Whether these are a majority; in a joint configuration, of both (section 6)."""
@@ -259,11 +260,11 @@ class Base:
     def deadline_us(self) -> int:
         """When `tick` must be called next, if nothing happens before."""
         role = self.role
+        if role.__class__ is Follower:
+            return self.election_us
         if isinstance(role, Leader):
             return self.heartbeat_us
-        if isinstance(role, Candidate):
-            return min(self.election_us, self.heartbeat_us)
-        return self.election_us
+        return min(self.election_us, self.heartbeat_us)
 
     # -- seams: what one part of the core asks of another ------------------------------------------
 

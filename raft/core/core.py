@@ -203,15 +203,16 @@ class Core(Membership, Elections, Reads):
     def ready(self) -> Ready | None:
         """Takes what this turn has produced; None when there is nothing to do."""
         role = self.role
-        if isinstance(role, Leader) and (self._unsaved or role.waiting_reads or role.sent_us):
-            self._finish_turn_as_leader(role)
+        leader = role if isinstance(role, Leader) else None
+        if leader is not None and (self._unsaved or leader.waiting_reads or leader.sent_us):
+            self._finish_turn_as_leader(leader)
         records: Sequence[Record] = ()
         if self._unsaved or self._records or self._unsaved_hard_state:
             records = self._take_records()
         committed = self._take_committed() if self.commit_index > self._committed_out else ()
-        if isinstance(role, Leader):
-            if role.read_rounds:
-                self._finish_rounds(role)
+        if leader is not None:
+            if leader.read_rounds and (leader.rounds_moved or committed):
+                self._finish_rounds(leader)
         elif isinstance(role, Follower) and role.answered_reads:
             self._finish_asked(role)
         if not (self._messages or records or self._held or committed or self._reads):

@@ -19,7 +19,7 @@ def _term_of(entry: Entry) -> Term:
 class Log:
     """Entries without gaps, in the order of their indexes; terms never fall along it."""
 
-    __slots__ = ("entries", "last_index", "last_term", "offset", "offset_term")
+    __slots__ = ("changes", "entries", "last_index", "last_term", "offset", "offset_term")
 
     def __init__(self, entries: Sequence[Entry] = (), offset: Index = 0, offset_term: Term = 0) -> None:
         self.entries: list[Entry] = list(entries)
@@ -27,6 +27,7 @@ class Log:
         self.offset_term: Term = offset_term
         self.last_index: Index = 0
         self.last_term: Term = 0
+        self.changes = 0  # how many there were, for who wants to know whether there was one
         self._note_last()
 
     def term(self, index: Index) -> Term | None:
@@ -43,6 +44,9 @@ class Log:
 
     def batch(self, first: Index, count_max: int, bytes_max: int) -> tuple[tuple[Entry, ...], int]:
         """The entries from `first` on that fit, at least one, and their size."""
+        if first == self.last_index:
+            last = self.entries[-1]
+            return (last,), len(last.data)
         entries = self.slice(first, min(first + count_max - 1, self.last_index))
         size = 0
         for count, entry in enumerate(entries):
@@ -70,6 +74,7 @@ class Log:
         assert term is not None, "only what the log has can be compacted"
         del self.entries[: index - self.offset]
         self.offset, self.offset_term = index, term
+        self.changes += 1
 
     def restart_at(self, index: Index, term: Term) -> None:
         """Forgets everything: a snapshot that covers `index` takes its place."""
@@ -93,6 +98,7 @@ class Log:
         return (self.offset, self.offset_term) if self.offset_term <= term else (self.offset - 1, term)
 
     def _note_last(self) -> None:
+        self.changes += 1
         if self.entries:
             self.last_index, self.last_term = self.entries[-1].index, self.entries[-1].term
         else:

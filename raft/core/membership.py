@@ -91,6 +91,7 @@ class Membership(Snapshots):
         role = self.role
         if not isinstance(role, Leader):
             return
+        role.rounds_moved = True
         kept = role.progress
         members = (self.name, *self.peers)
         fresh = self.log.last_index  # probes from there; the first answer says where the logs agree

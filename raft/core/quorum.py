@@ -7,7 +7,7 @@ tests compare them with slow and obvious versions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
 def majority(size: int) -> int:
@@ -19,7 +19,7 @@ def majority(size: int) -> int:
     return size // 2 + 1
 
 
-def reached(values: Sequence[int]) -> int:
+def reached(values: Iterable[int]) -> int:
     """The largest number that a majority of the members has reached, one value for each member.
 
     >>> reached([7, 3, 5])  # two of three have reached 5
@@ -27,4 +27,5 @@ def reached(values: Sequence[int]) -> int:
     >>> reached([7, 3, 5, 4])  # three of four have reached 4
     4
     """
-    return sorted(values)[(len(values) - 1) // 2]  # from the bottom: all but a majority lie below
+    ordered = sorted(values)
+    return ordered[(len(ordered) - 1) // 2]  # from the bottom: all but a majority lie below

@@ -64,6 +64,7 @@ class Reads(Base):
 
     def _finish_rounds(self, role: Leader) -> None:
         """Hands out the reads whose round a majority has confirmed and whose index is handed out already."""
+        role.rounds_moved = False
         confirmed = self._confirmed_seq(role)
         rounds = role.read_rounds
         while rounds and rounds[0].seq <= confirmed and rounds[0].read_index <= self._committed_out:
@@ -95,6 +96,7 @@ class Reads(Base):
 
     def _read_by_lease(self, role: Leader) -> None:
         waiting, role.waiting_reads = role.waiting_reads, []
+        role.rounds_moved = True
         role.read_rounds.append(ReadRound(0, self.commit_index, tuple(waiting)))
 
     # -- follower ----------------------------------------------------------------------------------

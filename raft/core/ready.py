@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from raft.core.messages import Message
 from raft.core.records import Record
 from raft.core.types import Entry, Index, Snapshot
 
 
-class Ready:
+class Ready(msgspec.Struct, gc=False):
     """The outcome of a turn.
 
     The only legal order of acting on it:
@@ -25,20 +27,9 @@ class Ready:
     Step 4 need not wait for step 3: what is committed is durable on a majority.
     """
 
-    __slots__ = ("committed", "held", "messages", "reads", "records", "snapshot")
-
-    def __init__(
-        self,
-        messages: Sequence[Message],
-        records: Sequence[Record],
-        held: Sequence[Message],
-        committed: Sequence[Entry],
-        reads: Sequence[tuple[Any, Index]],
-        snapshot: Snapshot | None = None,
-    ) -> None:
-        self.messages = messages
-        self.records = records
-        self.held = held
-        self.committed = committed
-        self.reads = reads
-        self.snapshot = snapshot
+    messages: Sequence[Message]
+    records: Sequence[Record]
+    held: Sequence[Message]
+    committed: Sequence[Entry]
+    reads: Sequence[tuple[Any, Index]]
+    snapshot: Snapshot | None = None

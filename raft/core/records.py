@@ -8,7 +8,7 @@ or swap anything else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -56,8 +56,11 @@ class Saved(msgspec.Struct, frozen=True):
     snapshot: Snapshot | None = None
 
 
-def replay(records: Iterable[Record]) -> Saved:
-    """The state a sequence of records amounts to.
+NOTHING_SAVED = Saved()
+
+
+def replay(records: Iterable[Record], start: Saved = NOTHING_SAVED) -> Saved:
+    """The state a sequence of records amounts to, from a state on that others have left.
 
     >>> from raft.core.types import Entry, EntryKind
     >>> first, other = Entry(1, 1, EntryKind.NOOP), Entry(1, 2, EntryKind.NOOP)
@@ -65,29 +68,33 @@ def replay(records: Iterable[Record]) -> Saved:
     >>> saved.hard_state, saved.entries == (other,)
     (HardState(term=2, voted_for='a'), True)
     """
-    hard_state = HardState()
-    snapshot: Snapshot | None = None
-    entries: list[Entry] = []
+    hard_state, snapshot = start.hard_state, start.snapshot
+    entries = list(start.entries)
+    next_index = _next_index(entries, snapshot)
     for record in records:
-        match record:
-            case SaveHardState(term, voted_for):
-                hard_state = HardState(term, voted_for)
-            case SaveEntries(new):
-                _extend(entries, new, snapshot.index if snapshot else 0)
-            case TruncateFrom(index):
+        if isinstance(record, SaveEntries):  # most of them
+            new = record.entries
+            if new and new[0].index != next_index:
+                raise ValueError(
+                    f"entry {new[0].index} was saved where {next_index} belongs: records are missing"
+                )
+            entries += new
+            next_index += len(new)
+        elif isinstance(record, SaveHardState):
+            hard_state = HardState(record.term, record.voted_for)
+        else:
+            if isinstance(record, TruncateFrom):
                 first = entries[0].index if entries else 1
-                del entries[max(0, index - first) :]
-            case _:
+                del entries[max(0, record.index - first) :]
+            else:
                 snapshot = record.snapshot
                 entries = _after(entries, snapshot)
+            next_index = _next_index(entries, snapshot)
     return Saved(hard_state, tuple(entries), snapshot)
 
 
-def _extend(entries: list[Entry], new: Sequence[Entry], offset: Index) -> None:
-    expected = entries[-1].index + 1 if entries else offset + 1
-    if new and new[0].index != expected:
-        raise ValueError(f"entry {new[0].index} was saved where {expected} belongs: records are missing")
-    entries.extend(new)
+def _next_index(entries: list[Entry], snapshot: Snapshot | None) -> Index:
+    return entries[-1].index + 1 if entries else (snapshot.index if snapshot else 0) + 1
 
 
 def _after(entries: list[Entry], snapshot: Snapshot) -> list[Entry]:

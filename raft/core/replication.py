@@ -92,16 +92,22 @@ class Replication(Base):
             return
         progress = role.progress[reply.src]
         progress.heard_us = self.now_us
-        progress.read_seq = max(progress.read_seq, reply.read_seq)
+        self._hear_read_seq(role, progress, reply.read_seq)
         if reply.ok:
             if progress.accepted(reply.index):
-                self._advance_commit(role)
+                if reply.index > self.commit_index:
+                    self._advance_commit(role)
                 self._finish_transfer(role)
         elif progress.snapshot is None:
             try_index, _ = self.log.last_not_above(reply.hint_index, reply.hint_term)
             progress.rejected(reply.index, try_index)
-        if reply.src != self.name and self.role is role:
+        if progress.next_index <= self.log.last_index and reply.src != self.name and self.role is role:
             self._replicate(reply.src, progress)
+
+    def _hear_read_seq(self, role: Leader, progress: Progress, read_seq: int) -> None:
+        if read_seq > progress.read_seq:
+            progress.read_seq = read_seq
+            role.rounds_moved = True
 
     def _advance_commit(self, role: Leader) -> None:
         """Commits what a majority has, as Figure 2's last rule for leaders says."""
@@ -136,7 +142,8 @@ class Replication(Base):
             # What is compacted is committed, and what is committed is the same everywhere.
             self._reply(append, ok=True, index=self.commit_index)
         elif self._log_matches(append):
-            self._accept(append.prev_index, append.entries)
+            if append.entries:
+                self._accept(append.prev_index, append.entries)
             self._follow_commit(append)
             self._reply(append, ok=True, index=self._acked_index(append))
         else:
@@ -174,8 +181,9 @@ class Replication(Base):
 
     def _follow_commit(self, append: AppendEntries) -> None:
         """Commits what the leader has, but only as far as this message proves the logs equal."""
-        index = min(append.commit_index, append.prev_index + len(append.entries))
-        self.commit_index = max(self.commit_index, index)
+        index = append.commit_index
+        if index > self.commit_index:
+            self.commit_index = max(self.commit_index, min(index, append.prev_index + len(append.entries)))
 
     def _acked_index(self, append: AppendEntries) -> Index:
         """How far this message proves the logs equal: never further, whatever else the log holds."""

@@ -65,6 +65,7 @@ class Leader:
     read_seq: int = 0
     waiting_reads: list[Any] = field(default_factory=list)
     read_rounds: deque[ReadRound] = field(default_factory=deque)
+    rounds_moved: bool = True  # one may be confirmed that was not when they were looked at last
     sent_us: deque[tuple[int, int]] = field(
         default_factory=lambda: deque(maxlen=64)
     )  # of rounds not confirmed

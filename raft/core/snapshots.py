@@ -71,7 +71,7 @@ class Snapshots(Replication):
             return
         progress = role.progress[reply.src]
         progress.heard_us = self.now_us
-        progress.read_seq = max(progress.read_seq, reply.read_seq)
+        self._hear_read_seq(role, progress, reply.read_seq)
         if progress.snapshot is None or progress.snapshot.index != reply.index:
             return
         if reply.received != progress.snapshot_offset or not progress.probe_sent:

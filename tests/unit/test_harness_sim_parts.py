@@ -20,7 +20,7 @@ def never():
 
 def make_disk(seed=1):
     loop = SimLoop()
-    return loop, SimDisk(loop, Streams(seed).stream("disk"), DiskParams())
+    return loop, SimDisk(loop, Streams(seed).dice("disk", loop), DiskParams())
 
 
 def test_synced_records_survive_every_crash():
@@ -167,7 +167,7 @@ def make_host():
     loop = SimLoop()
     network = SimNetwork(loop, Streams(1), PERFECT)
     log: list[object] = []
-    disk = SimDisk(loop, Streams(1).stream("disk"), DiskParams())
+    disk = SimDisk(loop, Streams(1).dice("disk", loop), DiskParams())
     host = SimHost(
         "a", loop=loop, network=network, disk=disk, rng=Streams(1).stream("a"), factory=lambda h: Echo(h, log)
     )
