@@ -141,8 +141,10 @@ class _Runner:
                 await self._export_log()
         finally:
             watcher.cancel()
-            await self.injector.heal_all()
-            await self.cluster.close()
+            try:
+                await self.injector.heal_all()
+            finally:  # what could not be healed must not keep the nodes alive
+                await self.cluster.close()
 
     async def _disturbed_phase(self, workers: list[_Worker]) -> None:
         ops: list[list[PlannedOp]] = [[] for _ in workers]

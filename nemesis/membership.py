@@ -61,14 +61,17 @@ class MembershipDriver:
         """Wait until everything is as wanted; says what is wrong if it is not in time."""
         if self._task is None:
             return ""
-        try:
-            await asyncio.wait_for(asyncio.shield(self._task), SETTLE_S_MAX)
-        except TimeoutError:
-            self._task.cancel()
+        await asyncio.wait([self._task], timeout=SETTLE_S_MAX)
+        # Whoever awaited a task that was given up would be cancelled as well.
+        task, self._task = self._task, None
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
             return (
                 f"the members did not become {' '.join(self._wanted)} in {SETTLE_S_MAX:g} s: {self._problem}"
             )
-        return ""
+        error = None if task.cancelled() else task.exception()
+        return _words(error) if error is not None else ""
 
     async def _drive(self) -> None:
         while True:

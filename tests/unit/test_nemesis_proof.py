@@ -309,9 +309,12 @@ def test_members_that_never_settle_are_told(monkeypatch):
         clique.refusals = 10**9
         driver = MembershipDriver(clique, clique.voters, lambda node: None)
         driver.want({"n2"}, ())
-        return await driver.settle()
+        return [await driver.settle(), await driver.settle()], asyncio.all_tasks() - {asyncio.current_task()}
 
-    assert asyncio.run(script()).endswith("in 0.05 s: another change is under way")
+    (said, again), going_on = asyncio.run(script())
+    assert said.endswith("in 0.05 s: another change is under way")
+    assert again == "", "it was told; whoever heals once more must not be cancelled by what was given up"
+    assert not going_on
 
 
 # -- a cluster that is slow to be asked --------------------------------------------------------------------------
