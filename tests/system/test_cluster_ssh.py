@@ -113,7 +113,8 @@ def test_faults_bite_and_the_verdict_is_valid(hosts, tmp_path):
 def test_members_disks_and_crash_points_too_and_what_reacts(hosts, tmp_path):
     kinds = ("membership", "crash", "isolate-new-leader", "bit-flip")
     options = [option for kind in kinds for option in ("--fault", kind)]
-    options += ["--time-limit", "25", "--rate", "40", "--seed", "5", "--fault-interval", "3", "--json"]
+    # A seed that damages one node only: with two damaged of three nobody is left to lead, and crash points not got to.
+    options += ["--time-limit", "25", "--rate", "40", "--seed", "6", "--fault-interval", "3", "--json"]
     done = subprocess.run(
         command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=200
     )
