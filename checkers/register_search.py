@@ -67,6 +67,7 @@ class RegisterSearch:
             np.zeros((1, 1), np.int32),
             np.ascontiguousarray(code, np.int64),
             int(np.searchsorted(asked, self.initial)),
+            other + 1,
         )
 
     def run(self, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
