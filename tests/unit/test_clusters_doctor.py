@@ -54,7 +54,7 @@ def test_a_machine_that_can_all(monkeypatch, capsys):
     }
     assert cannot["local"] == simulated_only | {"misdirected-write"}
     assert cannot["docker"] == simulated_only | beyond
-    assert clusters["docker"]["faults"]["crash"]["reason"] == "this cluster cannot do it"
+    assert clusters["docker"]["faults"]["power-loss"]["reason"] == "this cluster cannot do it"
     assert clusters["local"]["faults"]["partition"]["by"] == "tc"
     assert clusters["local"]["faults"]["latency"]["by"] == "netem"
     assert clusters["local"]["faults"]["kill"]["by"] == "signals"
