@@ -56,7 +56,11 @@ device=$(PATH=$PATH:/sbin:/usr/sbin ip -o addr show to {address} 2>/dev/null | a
 PATH=$PATH:/usr/sbin:/sbin
 {heal}
 HEAL
-for i in $(seq 100); do # the shell that tells how the node ended may be writing that just now
+# A node that is being started just now is not in `pid` yet, and would make its directory again.
+for i in $(seq 100); do
+  for process in /proc/[0-9]*; do
+    [ $process = /proc/$$ ] || ! grep -qsa $dir $process/cmdline || kill -9 ${{process#/proc/}} 2>/dev/null
+  done
   rm -rf $dir 2>/dev/null; [ -e $dir ] || break; sleep 0.05
 done
 echo gone

@@ -85,7 +85,8 @@ def _search(plan: Plan, run_dir: Path, budget: Budget, console: Console) -> Shru
 
     # What the stored history has after the violation need not be run even once. What no client saw is not in it.
     first = edits.cut_off_end(plan, history.lines, violations[0]) if violations else plan
-    shrunk = shrink(first, budget, on_success, origin=plan) or (
+    wanted = violations[0].what if violations else ""
+    shrunk = shrink(first, budget, on_success, origin=plan, wanted=wanted) or (
         shrink(plan, budget, on_success) if violations else None
     )
     if shrunk is None and not violations:

@@ -120,17 +120,25 @@ Report = Callable[[str, Plan, int], None]
 
 
 def shrink(
-    plan: Plan, budget: Budget, report: Report = lambda *_: None, *, origin: Plan | None = None
+    plan: Plan,
+    budget: Budget,
+    report: Report = lambda *_: None,
+    *,
+    origin: Plan | None = None,
+    wanted: str = "",
 ) -> Shrunk | None:
-    """Search; None where the plan itself shows no violation when it is run.
+    """Search; None where the plan itself shows no such violation when it is run.
 
     Args:
         plan: what to begin with.
         budget: how long.
         report: is told of each success: the pass, the plan, how many attempts it took.
         origin: the whole plan, where the end of `plan` was cut off already: its final operations are of use.
+        wanted: `Violation.what` of the failure to keep, where that is known: with its end cut off, a plan may show
+            another one before it. Otherwise the first one of the plan's run.
     """
     search = _Search(plan, origin if origin is not None else plan, budget, report)
+    search.wanted = wanted
     complete = False
     try:
         if not search.start():
@@ -148,7 +156,7 @@ class _Search:
         self.best_attempt = Attempt()
         self._origin = origin
         self._went_wrong: tuple[Violation, ...] = ()
-        self._wanted = ""
+        self.wanted = ""
         self._cores = Cores()
         self.attempts = 0
         self._budget = budget
@@ -171,11 +179,10 @@ class _Search:
         """Run the plan as it is."""
         self._doing = "as it was"
         first = attempt(self.best)
-        if not first.violations:
-            return False
-        self._went_wrong = first.violations
-        self._wanted = first.violations[0].what
-        return self._accept(self.best, first)
+        if not self.wanted and first.violations:
+            self.wanted = first.violations[0].what
+        self._went_wrong = tuple(one for one in first.violations if one.what == self.wanted)
+        return self._accept(self.best, first) if self._went_wrong else False
 
     def _try(self, candidate: Plan, *, grow: bool = False) -> bool:
         """Whether the candidate fails too; then it is the best one from now on, its end cut off.
@@ -192,7 +199,7 @@ class _Search:
         self._tried.add(digest)
         if self.attempts % COLLECT_EVERY == 0:
             gc.collect()  # each run leaves circles behind, which the loop keeps from being found
-        result = attempt(candidate, wanted=self._wanted)
+        result = attempt(candidate, wanted=self.wanted)
         if self._first_wanted(result) is not None:
             return self._accept(candidate, result)
         self.attempts += 1
@@ -203,7 +210,7 @@ class _Search:
         return False
 
     def _first_wanted(self, result: Attempt) -> Violation | None:
-        return next((violation for violation in result.violations if violation.what == self._wanted), None)
+        return next((violation for violation in result.violations if violation.what == self.wanted), None)
 
     def _accept(self, candidate: Plan, result: Attempt) -> bool:
         self.attempts += 1

@@ -81,6 +81,17 @@ def test_a_workload_is_valid_under_the_whole_nemesis(tmp_path, workload):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_lease_that_cut_off_nodes_ended_by_themselves_is_missed_when_one_of_them_leads(tmp_path, seed):
+    config = Config(
+        workload="lease", bug="lease-expired-locally", time_limit_s=8.0,
+        faults=("partition-minority", "kill-leader"),
+    )  # fmt: skip
+    execution = execute(plans.draw(config, seed), tmp_path, QuietProgress())
+    assert {check.name: check.valid for check in execution.checks}["lease"] == "invalid"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [14, 15])
 def test_membership_finds_that_one_majority_of_a_joint_configuration_decides(tmp_path, seed):
     config = Config(

@@ -1,5 +1,6 @@
 """`--cluster ssh` against containers of our own that run sshd."""
 
+import asyncio
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ import pytest
 
 from harness.clusters import docker_box, images, ssh
 from harness.clusters.docker_box import Box
-from harness.clusters.ssh_pool import CommandError, Pool, parse_host
+from harness.clusters.ssh_pool import CommandError, Pool, parse_host, pool_for
+from harness.clusters.ssh_site import Site
 from harness.errors import SetupError
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -74,7 +76,9 @@ def command(store, hosts, *options, known_hosts=None):
 def left_on(hosts):
     """Directories, nodes and rules of ours on all hosts."""
     script = (
-        "ls -d /tmp/splitbrain-* 2>/dev/null; ps ax 2>/dev/null | grep -e '[p]ython3 -m raft' -e '[p]ython3 -Sc'; "
+        "find /tmp/splitbrain-* -ls 2>/dev/null; "
+        "for process in /proc/[0-9]*; do tr '\\0' ' ' <$process/cmdline 2>/dev/null; echo; done "
+        "| grep -e '^python3 -m [r]aft' -e '^python3 -[S]c' -e '[n]emesis'; "
         "sudo env PATH=/usr/sbin:/sbin:/bin:/usr/bin sh -c '"
         "tc qdisc show dev eth0 | grep 5b:; iptables -w -t mangle -S | grep SPLITBRAIN'; true"
     )
@@ -123,7 +127,7 @@ def test_members_disks_and_crash_points_too_and_what_reacts(hosts, tmp_path):
     assert any("got to its crash point" in line for event in proved for line in event["evidence"])
     assert any(event.get("set_off") for event in events), "logs are followed while they are written"
     assert any("joint" in event["caused"] for event in events)
-    assert left_on(hosts) == {}
+    assert eventually(lambda: left_on(hosts) == {}), left_on(hosts)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -142,6 +146,21 @@ def test_hosts_clean_up_by_themselves(hosts, tmp_path, number):
         process.communicate(timeout=60)
     assert process.returncode == (2 if number == signal.SIGINT else -signal.SIGKILL)
     assert eventually(lambda: left_on(hosts) == {}), left_on(hosts)
+
+
+def test_what_was_being_started_while_the_run_ended_goes_too(hosts):
+    """A node that was started by a change of membership made its directory again after it was removed."""
+    names, (key, known), _ = hosts
+    site = Site(pool_for(NODES, list(names.values()), key, known))
+
+    async def main():
+        await site.open()
+        again = f"while :; do mkdir -p {site.directory}/data; sleep 0.01; done"
+        await site.pool.call(site.pool.run, "n1", f"setsid sh -c '{again}' </dev/null >/dev/null 2>&1 &")
+        await site.close()
+
+    asyncio.run(main())
+    assert left_on(hosts) == {}
 
 
 def test_an_unknown_host_key_is_refused(hosts, tmp_path):

@@ -97,6 +97,18 @@ def test_what_is_wrong_stays_what_was_wrong_first(monkeypatch, first):
     assert len(shrunk.plan.ops) + len(shrunk.plan.faults) == (2 if first == "etcd-register" else 1)
 
 
+def test_a_plan_that_fails_in_another_way_only_is_not_shrunk(monkeypatch):
+    monkeypatch.setattr(shrinker, "attempt", Pretended())
+    assert shrink(drawn(None, 3), Budget(attempts=1), wanted=LIVENESS) is None
+
+
+def test_the_failure_to_keep_can_be_another_one_than_the_first(monkeypatch):
+    monkeypatch.setattr(shrinker, "attempt", Pretended())
+    monkeypatch.setattr(shrinker._Search, "_cut_off_end", lambda _: None)
+    shrunk = shrink(drawn(None, 3), Budget(seconds=240.0, attempts=2000), wanted="invariant Log Matching")
+    assert len(shrunk.plan.ops) + len(shrunk.plan.faults) == 1
+
+
 def test_a_spent_budget_gives_the_best_so_far(stale):
     plan, _ = stale
     shrunk = shrink(plan, Budget(attempts=3))
