@@ -7,6 +7,17 @@ Rules of this module
     2. Importing it imports numba; see `checkers.fast`.
     3. Deep first and level by level take turns as in `checkers.search`, with growing shares, and each goes on where
        it was. The clock is read between turns only.
+    4. Where deep first got stuck, the *window* of the last levels before that is searched level by level from all
+       states there could be. A no of the window is a no of the history.
+
+Theory of operation
+    Whatever the operations before a level did, it left one of the model's states and some of the pending operations
+    in. So each configuration that can reach the level is covered by one of these: any state, everything pure that is
+    pending in (it has nothing left to ask for), all else that is pending optional (it may have gone in, or may go in),
+    no info operation used up. If none of these passes a later level then nothing does. Most violations are within
+    some completions of each other, so that a window costs nearly nothing where the frontier of the whole history
+    is large. The window must fail at the very level that deep first did not pass: then it is the first that cannot
+    be passed, as a no of the whole search says.
 """
 
 from __future__ import annotations
@@ -48,6 +59,9 @@ _CAUSES = {
     kernels.OUT_OF_TRAIL: "bytes",
 }
 _NAMES = {"dfs": "wgl-dfs-numba", "bfs": "jit-bfs-numba"}
+_WINDOW_NAME = "window-numba"
+#: How many levels before the one that deep first does not pass, with how many configurations at most for each window.
+_WINDOW_LEVELS, _WINDOW_CONFIGURATIONS, _WINDOW_STATES_MAX = (16, 128), 4_000, 256
 _PARTS = {"dfs": "deep", "bfs": "levelwise"}
 #: Rows that one level may have, whatever the bytes: so many are a second or two of work between looks at the clock.
 _LEVEL_ROWS_MAX = 1 << 21
@@ -126,13 +140,14 @@ class Race:
         table: the state after each kind in each state, for kinds whose code is `kernels.BY_TABLE`.
         code: see `kernels.after`, by kind.
         initial: number of the initial state.
+        states: how many states there are, all those below that number.
 
     Raises:
         TooLarge: where too many info operations are equal.
     """
 
     def __init__(
-        self, call: Any, ret: Any, kind: Any, effect: Any, table: Any, code: Any, initial: int
+        self, call: Any, ret: Any, kind: Any, effect: Any, table: Any, code: Any, initial: int, states: int
     ) -> None:
         rets = np.argsort(ret, kind="stable")[: int((ret < NEVER).sum())]
         slot, slots, start, pending = kernels.levels(call, ret, rets)
@@ -143,6 +158,7 @@ class Race:
             raise TooLarge(f"more than {_INFOS_PER_KIND_MAX} equal info operations")
         info_start = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         self.initial = initial
+        self.call, self.state_count = call, states
         self.returns = len(rets)
         self.words = max(1, slots + 63 >> 6)
         self.width = 1 + 2 * self.words + (len(kinds) + 3 >> 2)
@@ -191,9 +207,9 @@ class Race:
         return kernel_replay.choices(int(last), state.trail_before, state.trail_op)
 
     def recent(self, order: str, level: int) -> dict[int, tuple[int, ...]]:
-        """For a no: states in which the last levels could be reached."""
+        """For a no: states in which the last levels could be reached; for a window's, and perhaps others."""
         state = self.states[order]
-        if order == "bfs":
+        if order != "dfs":
             rows = state.recent
         else:
             visited = state.visited[: int(state.at[2])]
@@ -207,6 +223,7 @@ class Race:
     def run(self, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> tuple[str, Outcome]:
         """Turns until one order is sure or the meter runs out; which one it was, and what it found."""
         share = _FIRST_SHARE
+        stuck = -1
         best: tuple[str, Outcome] | None = None
         going = list(orders)
         pace = _Pace(meter)
@@ -216,6 +233,10 @@ class Race:
                 outcome = self.turn(order, meter, min(turn, meter.left, pace.left()))
                 if outcome.valid is not None:
                     return order, outcome
+                if order == "dfs" and len(orders) > 1 and outcome.level != stuck:
+                    stuck = outcome.level
+                    if self.window_fails(stuck, meter):
+                        return "window", Outcome(False, stuck, meter.used, _WINDOW_NAME)
                 if best is None or outcome.level >= best[1].level:
                     best = order, outcome
                 if outcome.cause == "bytes":
@@ -225,6 +246,41 @@ class Race:
             if meter.left <= 0 or not going:
                 return best  # type: ignore[return-value]  # set by the first turn
             share = min(2 * share, _SHARE_MAX)
+
+    def window_fails(self, level: int, meter: Meter) -> bool:
+        """Whether no configuration at all passes the level, as far as the levels just before it tell (rule 4)."""
+        if self.state_count > _WINDOW_STATES_MAX:
+            return False
+        fast.prepare(_PARTS["bfs"])
+        task = self.task._replace(rets=self.task.rets[: level + 1])
+        for size in _WINDOW_LEVELS:
+            if level - size <= 0 or meter.left <= 0:
+                break
+            share = min(_WINDOW_CONFIGURATIONS, meter.left)
+            start = self._anything(level - size)
+            answer, state = kernel_orders.bfs(
+                task, start, self.words, self.width, share, _LEVEL_ROWS_MAX, 1 << 20
+            )
+            meter.left -= min(int(state.counters[0]), meter.left)
+            meter.used += int(state.counters[0])
+            if answer == kernels.NO and state.at[0] == level:
+                self.states["window"] = state
+                return True
+        return False
+
+    def _anything(self, level: int) -> Any:
+        """Level by level, at a level that was reached in all ways at once: see the theory of operation."""
+        task = self.task
+        rows = np.zeros((max(64, self.state_count), self.width + 1), np.uint64)
+        rows[: self.state_count, 0] = np.arange(self.state_count, dtype=np.uint64)
+        for place in task.pending[task.start[level] : task.start[level + 1]]:
+            if self.call[place] > task.ret[task.rets[level - 1]]:
+                continue
+            word, bit = 1 + (task.slot[place] >> 6), np.uint64(1 << int(task.slot[place] & 63))
+            rows[:, word if task.effect[task.kind[place]] == PURE else word + self.words] |= bit
+        start = kernel_orders.bfs_start(self.initial, self.width)
+        at = np.array([level, self.state_count, 0, max(64, 4 * self.state_count)], np.int64)
+        return start._replace(rows=rows, at=at)
 
 
 class _Pace:
@@ -259,7 +315,8 @@ class CompiledSearcher:
         self.problem = problem
         table, code, effect = _transitions(problem, until_s)
         call, ret, kind = (np.array(column, np.int64) for column in (problem.call, problem.ret, problem.kind))
-        self.race = Race(call, ret, kind, effect, table, code, problem.initial)
+        states = len(problem.states)
+        self.race = Race(call, ret, kind, effect, table, code, problem.initial, states)
 
     def run(self, order: str, meter: Meter, configurations: int) -> Outcome:
         """One search, ``dfs`` or ``bfs``, with that share of the meter."""
@@ -305,7 +362,7 @@ def tiny_race() -> Race:
     call, ret = np.array([0, 2], np.int64), np.array([1, NEVER], np.int64)
     code = np.array([[kernels.WRITES, 1, _NO_VALUE], [kernels.WRITES, 2, _NO_VALUE]], np.int64)
     table, effect = np.zeros((1, 1), np.int32), np.array([OVERWRITE, OVERWRITE], np.int64)
-    return Race(call, ret, np.array([0, 1], np.int64), effect, table, code, 0)
+    return Race(call, ret, np.array([0, 1], np.int64), effect, table, code, 0, 3)
 
 
 def expand_tiny() -> None:

@@ -211,17 +211,19 @@ def stale_words(seen: Operation, writer: Operation | None, shown: Operation | No
     """Why a value was not there any more, or not yet, when it was seen; see `checkers.intervals`."""
     value = seen.argument[0] if _is_cas(seen) else seen.result  # type: ignore[index]  # a pair
     name, what = f"[{seen.invoke_index}]", show(value, _VALUE_CHARS)
+    first = f"{name} cannot have seen {what}: "
     if shown is None:
-        return f"when {name} returned, nobody had asked to write {what}, and it was not the initial value"
-    between = (
-        f"before [{shown.invoke_index}] was invoked, at which another value was there, and that returned before "
-        f"{name} was invoked"
-    )
+        return f"{first}when it returned, nobody had asked to write {what}, and that is not the initial value"
+    other = f"[{shown.invoke_index}]"
+    after = f"at {other} another value was there, and {other} returned before {name} was invoked"
     if writer is None:
         return (
-            f"{what} is the initial value, nobody had asked to write it when {name} returned, and {between}"
+            f"{first}it is the initial value, nobody had asked to write it when {name} returned, and {after}"
         )
-    return f"all that write {what} and were invoked before {name} returned had returned {between}"
+    return (
+        f"{first}everybody who wrote it and was invoked before {name} returned had returned before {other} was "
+        f"invoked; {after}"
+    )
 
 
 def failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:

@@ -47,7 +47,9 @@ class RegisterSearch:
     def _race(self) -> Race:
         f, a, b = self.f, self.a, self.b
         two = (f == CAS) | (f == DIFFERS)
-        asked = np.unique(np.append(a[(f != WRITE) & (a >= 0)], self.initial))
+        asked, _ = _distinct(
+            np.append(a[(f != WRITE) & (a >= 0)], self.initial), 1 + int(a.max(initial=self.initial))
+        )
         # Values that nobody asks for are one: the number after those that somebody does.
         other = len(asked)
         first = _numbered(asked, a, other)
@@ -57,7 +59,7 @@ class RegisterSearch:
         # A read that says nothing is possible in every state: it differs from what is no state.
         form = np.where(silent, DIFFERS, f)
         size = other + 4
-        codes, kind = np.unique((form * size + (first + 3)) * size + second, return_inverse=True)
+        codes, kind = _distinct((form * size + (first + 3)) * size + second, 4 * size * size)
         code = np.stack((_FORMS[codes // (size * size)], codes // size % size - 3, codes % size), axis=1)
         return Race(
             np.ascontiguousarray(self.call),
@@ -67,6 +69,7 @@ class RegisterSearch:
             np.zeros((1, 1), np.int32),
             np.ascontiguousarray(code, np.int64),
             int(np.searchsorted(asked, self.initial)),
+            other + 1,
         )
 
     def run(self, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
@@ -87,13 +90,10 @@ class RegisterSearch:
         )
         if count < 0:
             raise OrderError(f"operation {-1 - count} has no place in the order that was found")
-        put = found[:count]
+        # Turns were given while the count grew: who comes later in turn has no earlier spot.
         inserted = np.flatnonzero(rank)
-        places = np.concatenate((put, inserted))
-        spots = np.concatenate((np.arange(count), spot[inserted]))
-        chosen = np.concatenate((np.ones(count, np.int64), np.zeros(len(inserted), np.int64)))
-        turns = np.concatenate((np.zeros(count, np.int64), rank[inserted]))
-        return np.ascontiguousarray(places[np.lexsort((turns, chosen, spots))])
+        inserted = inserted[np.argsort(rank[inserted])]
+        return np.insert(found[:count], spot[inserted], inserted)
 
     def _verify(self, order: Any) -> None:
         zero, n = np.zeros(1, np.int64), len(self.f)
@@ -103,6 +103,16 @@ class RegisterSearch:
         )  # fmt: skip
         if bad < 0:
             raise OrderError(f"operation {-1 - bad} does not fit into the order that was found")
+
+
+def _distinct(numbers: Any, bound: int) -> tuple[Any, Any]:
+    """The distinct numbers, all from 0 to below the bound, in order, and the place of each among them."""
+    if bound > 8 * len(numbers):
+        found, places = np.unique(numbers, return_inverse=True)
+        return found, places
+    there = np.zeros(bound, np.bool_)
+    there[numbers] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[numbers]
 
 
 def _numbered(asked: Any, values: Any, other: int) -> Any:

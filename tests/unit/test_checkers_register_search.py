@@ -2,6 +2,7 @@
 
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not fast.installed(), reason="numpy and numba are not installed (extra 'fast')"),
 ]
+
+
+_TWICE = ("invoke", "invoke", "ok", "ok")
 
 
 def random_lines(rng, count, clients, values):
@@ -45,14 +49,73 @@ def random_lines(rng, count, clients, values):
     return lines
 
 
-def columns_search(history, model, orders):
+def column_search(history, model):
     from checkers.columns import places_by_key, register_columns  # noqa: PLC0415
     from checkers.register_search import RegisterSearch  # noqa: PLC0415
 
     columns = register_columns(history, model)
     places = places_by_key(columns)[None]
-    searched = RegisterSearch(columns, places, int(columns.initial_value[0]))
+    return RegisterSearch(columns, places, int(columns.initial_value[0]))
+
+
+def columns_search(history, model, orders):
+    searched = column_search(history, model)
     return searched.run(Meter(10**6, 1 << 28, time.monotonic() + 1000), orders).valid
+
+
+def test_what_fails_from_all_states_fails(monkeypatch):
+    """A window that no state can pass: then no order exists; through columns and through a table."""
+    from checkers import compiled_search  # noqa: PLC0415  (imports numba)
+    from checkers.problem import compile_exact  # noqa: PLC0415
+
+    monkeypatch.setattr(compiled_search, "_WINDOW_LEVELS", (1, 2, 4))
+    failed, passed = 0, 0
+    for seed in range(1_500):
+        rng = random.Random(f"window {seed}")
+        model = model_by_name(rng.choice(("cas-register", "etcd-register")), 0)
+        history = History.of(random_lines(rng, rng.randint(6, 11), rng.randint(2, 5), rng.randint(2, 4)))
+        linearizable = is_linearizable(history.operations, model)
+        kept = [operation for operation in history.operations if operation.status != "mismatch"]
+        operations = history.operations if model.name == "etcd-register" else kept
+        table = compiled_search.CompiledSearcher(compile_exact(operations, model)).race
+        for race in (column_search(history, model).race, table):
+            meter = Meter(10**6, 1 << 28, time.monotonic() + 1000)
+            fails = any(race.window_fails(level, meter) for level in range(race.returns))
+            assert not (fails and linearizable), seed
+            failed += fails
+            passed += not fails and not linearizable
+    assert failed > passed
+
+
+def test_a_window_decides_a_long_history_and_is_told(monkeypatch):
+    """Two values are seen in two orders at the end; deep first is stopped where it got stuck."""
+    from checkers import compiled_search  # noqa: PLC0415  (imports numba)
+
+    lines = []
+    for n in range(300):
+        lines += [
+            Op(4 * n + at, 4 * n + at, at % 2, kind, "write", None, n % 5) for at, kind in enumerate(_TWICE)
+        ]
+    rows = [(0, "invoke", "write", 8), (1, "invoke", "write", 9)]
+    for first, second in ((8, 9), (9, 8)):
+        rows += [(2, "invoke", "read", None), (3, "invoke", "read", None)]
+        rows += [(2, "ok", "read", first), (3, "ok", "read", second)]
+    rows += [(0, "ok", "write", 8), (1, "ok", "write", 9)]
+    for who, kind, f, value in rows:
+        lines.append(Op(len(lines), len(lines), who, kind, f, None, value))
+    history, model = History.of(lines), model_by_name("cas-register", 0)
+    turn = compiled_search.Race.turn
+    monkeypatch.setattr(
+        compiled_search.Race,
+        "turn",
+        lambda *arguments: replace(turn(*arguments), valid=None, cause="configurations"),
+    )
+    for name in ("_COLUMNS_LINES_COLD", "_COLUMNS_LINES_WARM"):
+        monkeypatch.setattr(linear, name, 10)
+    verdict = check_linearizable(history, model)
+    assert (verdict.valid, verdict.algorithm) == ("invalid", "window-numba")
+    assert sum("read -> " in line and ".." in line for line in verdict.evidence) == 4, verdict.evidence
+    assert not any("write 3" in line for line in verdict.evidence)
 
 
 def test_it_agrees_with_brute_force():
