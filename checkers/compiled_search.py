@@ -6,7 +6,8 @@ Rules of this module
        search that asks the model as it goes.
     2. Importing it imports numba; see `checkers.fast`.
     3. Deep first and level by level take turns as in `checkers.search`, with growing shares, and each goes on where
-       it was. The clock is read between turns only.
+       it was. The clock is read between turns, and another thread stops what goes on beyond the last moment; after
+       that there is no answer any more.
     4. Where deep first got stuck, the *window* of the last levels before that is searched level by level from all
        states there could be. A no of the window is a no of the history.
 
@@ -22,9 +23,11 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,8 @@ _LAST_SHARE = 5_000
 _SHARE_MAX = 200_000
 #: Level by level gets longer turns: what deep first does not find soon is mostly not there, and only the other can say.
 _LEVELWISE_SHARE = 3
+#: So many completions may hold a level that takes long; a thread for each short history would cost more.
+_STOPPED_FROM = 200
 _INFOS_PER_KIND_MAX = 0x7FFF
 _RECENT_LEVELS = 256
 _NO_VALUE = -2
@@ -163,8 +168,9 @@ class Race:
         self.words = max(1, slots + 63 >> 6)
         self.width = 1 + 2 * self.words + (len(kinds) + 3 >> 2)
         self.task = kernels.Task(
-            rets, slot, start, pending, ret, kind, effect, table, code, kinds, info_start, call[lost], lost
-        )
+            rets, slot, start, pending, ret, kind, effect, table, code, kinds, info_start, call[lost], lost,
+            np.zeros(1, np.int64),
+        )  # fmt: skip
         self.states: dict[str, Any] = {}
         self.answers: dict[str, int] = {}
 
@@ -220,8 +226,25 @@ class Race:
             found.setdefault(at, {}).setdefault(value)
         return {at: tuple(values) for at, values in found.items()}
 
+    @contextlib.contextmanager
+    def _stopped_in_time(self, deadline_s: float) -> Iterator[None]:
+        left_s = min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX)
+        timer = threading.Timer(left_s, self.task.stop.fill, (1,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def run(self, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> tuple[str, Outcome]:
         """Turns until one order is sure or the meter runs out; which one it was, and what it found."""
+        if self.returns < _STOPPED_FROM:
+            return self._turns(meter, orders)
+        with self._stopped_in_time(meter.deadline_s):
+            return self._turns(meter, orders)
+
+    def _turns(self, meter: Meter, orders: Sequence[str]) -> tuple[str, Outcome]:
         share = _FIRST_SHARE
         stuck = -1
         best: tuple[str, Outcome] | None = None

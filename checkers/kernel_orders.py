@@ -120,6 +120,9 @@ def bfs(
                     break
                 rows = larger(rows, held, 4 * len(rows))
                 out = new_nodes(len(rows), width)
+            elif count == OUT_OF_CONFIGURATIONS:
+                answer = OUT_OF_CONFIGURATIONS
+                break
             else:
                 if 4 * len(trail_op) > trail_max:
                     answer = OUT_OF_TRAIL
@@ -342,6 +345,9 @@ def dfs(
                     answer = OUT_OF_ROWS
                     break
                 pool = larger(pool, row + 1, 2 * len(pool))
+            elif made == OUT_OF_CONFIGURATIONS:
+                answer = OUT_OF_CONFIGURATIONS
+                break
             else:
                 if 4 * len(trail_op) > trail_max:
                     answer = OUT_OF_TRAIL
@@ -362,5 +368,7 @@ def dfs(
         first[level] = row + 1
         last[level] = made
         deepest = max(deepest, level)
+    if answer == NO and task.stop[0] != 0:
+        answer = OUT_OF_CONFIGURATIONS  # a row that was being expanded then, in this turn or before, is lost
     at[0], at[1], at[2], at[3] = level, deepest, count, node_size
     return answer, Deep(pool, first, last, visited, table, chain, at, work.counters, trail_before, trail_op)

@@ -44,7 +44,10 @@ _Array = Any
 
 
 class Task(NamedTuple):
-    """One problem as the kernels see it; `levels` makes the first five, `checkers.compiled_search` the rest."""
+    """One problem as the kernels see it; `levels` makes the first five, `checkers.compiled_search` the rest.
+
+    Whoever sets ``stop[0]``, from another thread, ends what runs: a level can take longer than all the time there is.
+    """
 
     rets: _Array
     slot: _Array
@@ -59,6 +62,7 @@ class Task(NamedTuple):
     info_start: _Array
     info_call: _Array
     info_place: _Array
+    stop: _Array
 
 
 class Work(NamedTuple):
@@ -269,6 +273,7 @@ def expand(
         info_start,
         info_call,
         info_place,
+        stop,
     ) = task
     out, _, out_table, out_chain, out_dead = into
     nodes, flags, node_table, node_chain, node_dead = nodes_
@@ -305,6 +310,8 @@ def expand(
     at = -1
     while at + 1 < n:
         at += 1
+        if stop[0] != 0:
+            return OUT_OF_CONFIGURATIONS
         if node_dead[at] != 0:
             continue
         done = nodes[at, sw] & rbit != 0

@@ -3,6 +3,7 @@
 import random
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,12 +111,49 @@ def test_a_window_decides_a_long_history_and_is_told(monkeypatch):
         "turn",
         lambda *arguments: replace(turn(*arguments), valid=None, cause="configurations"),
     )
-    for name in ("_COLUMNS_LINES_COLD", "_COLUMNS_LINES_WARM"):
+    for name in ("_COLUMNS_LINES_COLD", "_COLUMNS_LINES_WARM", "_COLUMNS_LINES_LOADED"):
         monkeypatch.setattr(linear, name, 10)
     verdict = check_linearizable(history, model)
     assert (verdict.valid, verdict.algorithm) == ("invalid", "window-numba")
     assert sum("read -> " in line and ".." in line for line in verdict.evidence) == 4, verdict.evidence
     assert not any("write 3" in line for line in verdict.evidence)
+
+
+class AtOnce:
+    """A timer whose moment has come."""
+
+    def __init__(self, _after_s, act, arguments):
+        self.start = lambda: act(*arguments)
+
+    def cancel(self):
+        pass
+
+
+@pytest.mark.parametrize("order", ["dfs", "bfs"])
+def test_what_was_stopped_answers_nothing(order):
+    """A level that takes too long is given up in the middle; whatever is left of it refutes nothing."""
+    for seed in range(200):
+        rng = random.Random(f"stopped {seed}")
+        model = model_by_name("cas-register", 0)
+        history = History.of(random_lines(rng, rng.randint(4, 11), rng.randint(2, 5), 3))
+        race = column_search(history, model).race
+        meter = Meter(10**6, 1 << 28, time.monotonic() + 1000)
+        if race.turn(order, meter, rng.randint(0, 5)).valid is None:
+            race.task.stop[0] = 1
+            for _ in range(50):  # as many turns as there may be rows left
+                stopped = race.turn(order, meter, 1000)
+                assert (stopped.valid, stopped.cause) == (None, "configurations"), seed
+
+
+def test_a_race_is_stopped_at_its_last_moment(monkeypatch):
+    from checkers import compiled_search  # noqa: PLC0415
+
+    monkeypatch.setattr(compiled_search, "_STOPPED_FROM", 0)
+    monkeypatch.setattr(compiled_search, "threading", SimpleNamespace(Timer=AtOnce, TIMEOUT_MAX=1.0))
+    history = History.of(random_lines(random.Random(1), 11, 5, 3))
+    searched = column_search(history, model_by_name("cas-register", 0))
+    outcome = searched.run(Meter(10**6, 1 << 28, time.monotonic() - 1))
+    assert (outcome.valid, outcome.cause) == (None, "seconds")
 
 
 def test_it_agrees_with_brute_force():
