@@ -6,6 +6,9 @@ import fcntl
 import os
 from pathlib import Path
 
+#: Room is made where so many times its size are free.
+_FREE_FACTOR = 64
+
 
 class DirectoryInUse(Exception):
     """Another process has the directory open."""
@@ -52,10 +55,16 @@ class FileDisk:
         self._ends[name] = self._write(self._handle(name), self._ends[name], data)
 
     def reserve(self, name: str, size: int) -> bool:
-        """Makes a file so long, with zeros: room that is merely allocated is written down as used at the next sync."""
+        """Makes a file so long, with zeros: room that is merely allocated is written down as used at the next sync.
+
+        Not where the disk is nearly full: then what there is belongs to what must be written.
+        """
         handle = self._handle(name)
         now = os.fstat(handle).st_size
         if size > now:
+            disk = os.fstatvfs(handle)
+            if disk.f_bavail * disk.f_frsize < _FREE_FACTOR * (size - now):
+                return False
             self._write(handle, now, bytes(size - now))
         return True
 

@@ -1,6 +1,7 @@
 """The write-ahead log: what survives which damage, and what is refused."""
 
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -329,3 +330,15 @@ def test_a_directory_serves_one_process(tmp_path):
         FileDisk(tmp_path)
     disk.close()
     FileDisk(tmp_path).close()
+
+
+@pytest.mark.parametrize(("free", "made"), [(10_000_000, True), (100_000, False)])
+def test_no_room_is_made_on_a_disk_that_is_nearly_full(tmp_path, monkeypatch, free, made):
+    monkeypatch.setattr(
+        "raft.disk.os.fstatvfs", lambda _: SimpleNamespace(f_bavail=free // 1000, f_frsize=1000)
+    )
+    disk = FileDisk(tmp_path)
+    disk.append("log", b"abc")
+    assert disk.reserve("log", 4096) is made
+    assert (tmp_path / "log").stat().st_size == (4096 if made else 3)
+    disk.close()
