@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -158,23 +159,8 @@ def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path):
     assert len(leaders) > 1, "the leader changed under load, and nothing that was acknowledged was lost"
 
 
-def test_members_disks_and_crash_points_too_and_what_reacts(engine, tmp_path):
-    kinds = ("membership", "crash", "isolate-new-leader", "bit-flip")
-    options = [option for kind in kinds for option in ("--fault", kind)]
-    options += ["--time-limit", "25", "--rate", "40", "--seed", "5", "--fault-interval", "3", "--json"]
-    done = subprocess.run(
-        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
-    )
-    assert done.returncode in (0, 2), "a damaged disk may leave nobody who can go on; " + done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary["valid"] in (True, "unknown"), done.stdout
-    events = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["fault_events"]
-    proved = [event for event in events if event["proof"] == "proved"]
-    assert not [event for event in events if event["proof"] == "refuted"]
-    assert any("of byte" in line for event in proved for line in event["evidence"]), "bits were flipped"
-    assert any("got to its crash point" in line for event in proved for line in event["evidence"])
-    assert any(event.get("set_off") for event in events), "logs are followed while they are written"
-    assert any("joint" in event["caused"] for event in events)
+def test_members_disks_and_crash_points_too_and_what_reacts(engine, tmp_path, run_with_faults_from_inside):
+    run_with_faults_from_inside(partial(command, tmp_path), "5")
 
 
 def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(engine, tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,24 +111,9 @@ def test_faults_bite_and_the_verdict_is_valid(hosts, tmp_path):
     assert left_on(hosts) == {}
 
 
-def test_members_disks_and_crash_points_too_and_what_reacts(hosts, tmp_path):
-    kinds = ("membership", "crash", "isolate-new-leader", "bit-flip")
-    options = [option for kind in kinds for option in ("--fault", kind)]
+def test_members_disks_and_crash_points_too_and_what_reacts(hosts, tmp_path, run_with_faults_from_inside):
     # A seed that damages one node only: with two damaged of three nobody is left to lead, and crash points not got to.
-    options += ["--time-limit", "25", "--rate", "40", "--seed", "6", "--fault-interval", "3", "--json"]
-    done = subprocess.run(
-        command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=200
-    )
-    assert done.returncode in (0, 2), "a damaged disk may leave nobody who can go on; " + done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary["valid"] in (True, "unknown"), done.stdout
-    events = json.loads((Path(summary["run_dir"]) / "results.json").read_text())["fault_events"]
-    proved = [event for event in events if event["proof"] == "proved"]
-    assert not [event for event in events if event["proof"] == "refuted"]
-    assert any("of byte" in line for event in proved for line in event["evidence"]), "bits were flipped"
-    assert any("got to its crash point" in line for event in proved for line in event["evidence"])
-    assert any(event.get("set_off") for event in events), "logs are followed while they are written"
-    assert any("joint" in event["caused"] for event in events)
+    done = run_with_faults_from_inside(partial(command, tmp_path, hosts), "6")
     assert "interrupted" not in done.stderr
     assert left_on(hosts) == {}
 

@@ -149,14 +149,8 @@ def test_a_process_dies_at_its_point_and_only_once(writer, data, file, point):
     assert file.read_bytes()[16:20] == bytes(4), "it would die again as soon as it is started"
 
 
-def test_a_sync_that_lies_is_not_noted_and_the_power_takes_what_it_promised(tmp_path, data, file):
-    script = (
-        "import os, sys\n"
-        "end = os.open(sys.argv[1] + '/wal', os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
-        "os.write(end, b'first'), os.fsync(end)\n"
-        "print(flush=True), sys.stdin.readline()\n"
-        "os.write(end, b', second'), os.fsync(end)\n"
-    )
+def wrote_under_a_lie(script, tmp_path, data, file):
+    """Runs a program whose syncs lie from the moment at which it waits for a line; where is noted what was synced."""
     synced = tmp_path / "synced"
     environment = shim.preload([shim.build("disk", tmp_path)]) | disk.environment(file, data)
     with subprocess.Popen(
@@ -168,6 +162,18 @@ def test_a_sync_that_lies_is_not_noted_and_the_power_takes_what_it_promised(tmp_
         process.stdout.readline()
         disk.write_rule(file, DiskRule(lying_sync=1.0))
         process.communicate(b"\n", 10)
+    return synced
+
+
+def test_a_sync_that_lies_is_not_noted_and_the_power_takes_what_it_promised(tmp_path, data, file):
+    script = (
+        "import os, sys\n"
+        "end = os.open(sys.argv[1] + '/wal', os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
+        "os.write(end, b'first'), os.fsync(end)\n"
+        "print(flush=True), sys.stdin.readline()\n"
+        "os.write(end, b', second'), os.fsync(end)\n"
+    )
+    synced = wrote_under_a_lie(script, tmp_path, data, file)
     assert (data / "wal").read_bytes() == b"first, second"
     assert disk.read_struck(file) == {"lying_sync": 1}
     assert power.lose(data, synced, torn=False) == {"wal": 8}
@@ -184,17 +190,7 @@ def test_the_power_takes_what_was_written_into_room_and_leaves_the_room(tmp_path
         "print(flush=True), sys.stdin.readline()\n"
         "os.pwrite(end, b', second', 8), os.fdatasync(end)\n"
     )
-    synced = tmp_path / "synced"
-    environment = shim.preload([shim.build("disk", tmp_path)]) | disk.environment(file, data)
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(data)],
-        env=os.environ | environment | power.environment(synced),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        process.stdout.readline()
-        disk.write_rule(file, DiskRule(lying_sync=1.0))
-        process.communicate(b"\n", 10)
+    synced = wrote_under_a_lie(script, tmp_path, data, file)
     left = b"first" + bytes(3)
     if torn:
         left += b", "
