@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from checkers.kernel_rows import Nodes, at_most, core_hash, larger, longer, mixed, new_nodes
+from checkers.kernel_rows import Nodes, at_most, core_hash, larger, lend, longer, mixed, new_nodes
 from checkers.kernels import (
     NO,
     OUT_OF_CONFIGURATIONS,
@@ -93,6 +93,7 @@ def bfs(
     work = new_work(task, words, state.counters)
     work.counters[2] = 0
     work.counters[3] = 0
+    lent_task, lent_work = lend(task), lend(work)
     nodes = new_nodes(node_size, width)
     out = new_nodes(len(rows), width)
     answer = YES
@@ -103,9 +104,11 @@ def bfs(
         note_states(recent, level, rows, held)
         stamp += 1
         spent, trail = work.counters[0], work.counters[1]
+        source, before, op = lend((rows, trail_before, trail_op))
         count = expand(
-            task, level, rows, 0, held, out, 0, stamp, nodes, work, trail_before, trail_op, words, width
-        )
+            lent_task, level, source, 0, held, lend(out), 0, stamp, lend(nodes), lent_work, before, op, words,
+            width,
+        )  # fmt: skip
         if count < 0:
             work.counters[0], work.counters[1] = spent, trail
             if count == OUT_OF_NODES:
@@ -284,6 +287,7 @@ def dfs(
     work = new_work(task, words, state.counters)
     work.counters[2] = 0
     work.counters[3] = 0
+    lent_task, lent_work = lend(task), lend(work)
     nodes = new_nodes(node_size, width)
     none = new_nodes(1, width)
     observer = observers(task)
@@ -308,29 +312,19 @@ def dfs(
                 chain = longer(chain)
             table = rehash(visited, count, chain, core, width, 4 * len(visited))
         last[level] = row
-        if not remember(pool, row, level, visited, count, table, chain, core, width):
+        source, known, places, links = lend((pool, visited, table, chain))
+        if not remember(source, row, level, known, count, places, links, core, width):
             continue
         count += 1
         made = np.int64(-1)
         while made < 0:
             spent, trail = work.counters[0], work.counters[1]
-            out = Nodes(pool, none.flags, none.table, none.chain, none.dead)
+            out = lend(Nodes(pool, none.flags, none.table, none.chain, none.dead))
+            before, op = lend((trail_before, trail_op))
             made = expand(
-                task,
-                level,
-                pool,
-                row,
-                row + 1,
-                out,
-                row + 1,
-                0,
-                nodes,
-                work,
-                trail_before,
-                trail_op,
-                words,
-                width,
-            )
+                lent_task, level, out.rows, row, row + 1, out, row + 1, 0, lend(nodes), lent_work, before, op,
+                words, width,
+            )  # fmt: skip
             if made >= 0:
                 break
             work.counters[0], work.counters[1] = spent, trail
@@ -363,7 +357,7 @@ def dfs(
                 pool[0, w] = pool[row + 1, w]
             deepest = total
             break
-        promising_last(task, observer[level + 1], pool, row + 1, made, width)
+        promising_last(lent_task, observer[level + 1], pool, row + 1, made, width)
         level += 1
         first[level] = row + 1
         last[level] = made

@@ -2,6 +2,9 @@
 
 Rules of this module
     1. Those of `checkers.kernels`.
+    2. Arrays that a loop hands to kernels again and again are lent (`lend`): numba counts the references to whatever is
+       passed, locked, and a level of a search takes thirty arrays. What is lent does not live on its own: whoever lends
+       holds the owner by a variable that is read later, too, or is its caller's.
 """
 
 # ruff: noqa: FBT001, PLR0913, PLR0917, SIM110
@@ -13,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 SIGNS = np.uint64(0x8000800080008000)
 
@@ -30,6 +35,23 @@ class Nodes(NamedTuple):
     table: _Array
     chain: _Array
     dead: _Array
+
+
+@intrinsic
+def lend(_typing: Any, arrays: Any) -> Any:
+    """The same tuple of arrays, without a share in who keeps them alive (rule 2)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.return_type
+        found = []
+        for place, one in enumerate(kind.types):
+            array = context.make_array(one)(context, builder, value=builder.extract_value(args[0], place))
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            array.parent = cgutils.get_null_value(array.parent.type)
+            found.append(array._getvalue())
+        return context.make_tuple(builder, kind, found)
+
+    return arrays(arrays), generate
 
 
 @njit(cache=True, nogil=True)
