@@ -27,13 +27,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from checkers.kernel_rows import dominated, insert, longer
+from checkers.kernel_rows import dominated, insert, longer, lowest
 
 PURE, OVERWRITE = 0, 1
 NEVER = 1 << 62
 ONE = np.uint64(1)
 
 YES, NO, OUT_OF_CONFIGURATIONS, OUT_OF_ROWS, OUT_OF_TRAIL, OUT_OF_NODES = 1, 0, -1, -2, -3, -4
+
+#: The rows of the masks of what is pending.
+PURES, OVERWRITES, ALL = 0, 1, 2
 
 #: What a kind does: the table says it, or it is a register's.
 BY_TABLE, READS, WRITES, CAS, DIFFERS = 0, 1, 2, 3, 4
@@ -75,7 +78,8 @@ class Work(NamedTuple):
     best: _Array
     stamps: _Array
     watched: _Array
-    pure: _Array
+    masks: _Array
+    holder: _Array
     counters: _Array
 
 
@@ -87,7 +91,8 @@ def new_work(task: Any, words: int, counters: _Array) -> Any:
         np.full((len(task.effect), 2), -1, np.int64),
         np.zeros(len(task.effect), np.int64),
         np.zeros(len(task.effect), np.int64),
-        np.zeros(words, np.uint64),
+        np.zeros((3, words), np.uint64),
+        np.zeros(64 * words, np.int64),
         counters.copy(),
     )
 
@@ -154,41 +159,58 @@ def after(table: _Array, code: _Array, kind: Any, state: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def window(
+    masks: _Array, holder: _Array, words: int, pending: _Array, p0: int, p1: int, slot: _Array, kind: _Array,
+    effect: _Array,
+) -> None:  # fmt: skip
+    """The slots of what is pending: of pure operations, of overwrites, of all; and the kind in each of them."""
+    for w in range(words):
+        masks[PURES, w] = 0
+        masks[OVERWRITES, w] = 0
+        masks[ALL, w] = 0
+    for p in range(p0, p1):
+        x = pending[p]
+        bit = ONE << np.uint64(slot[x] & 63)
+        masks[ALL, slot[x] >> 6] |= bit
+        if effect[kind[x]] == PURE:
+            masks[PURES, slot[x] >> 6] |= bit
+        elif effect[kind[x]] == OVERWRITE:
+            masks[OVERWRITES, slot[x] >> 6] |= bit
+        holder[slot[x]] = x
+
+
+@njit(cache=True, nogil=True)
 def settle(
-    rows: _Array, row: int, words: int, pending: _Array, p0: int, p1: int, slot: _Array, kind: _Array,
-    effect: _Array, table: _Array, code: _Array,
+    rows: _Array, row: int, words: int, masks: _Array, holder: _Array, kind: _Array, table: _Array, code: _Array,
 ) -> bool:  # fmt: skip
     """R1 and R4; whether a pure operation went in."""
     state = np.int64(rows[row, 0])
     observed = False
-    for p in range(p0, p1):
-        x = pending[p]
-        w = 1 + (slot[x] >> 6)
-        bit = ONE << np.uint64(slot[x] & 63)
-        if rows[row, w] & bit == 0 and after(table, code, kind[x], state) == state:
-            if effect[kind[x]] == PURE:
-                rows[row, w] |= bit
-                observed = True
-            else:
-                rows[row, w + words] |= bit
+    for w in range(words):
+        opt = rows[row, 1 + words + w]
+        left = masks[ALL, w] & ~rows[row, 1 + w] & ~(opt & masks[OVERWRITES, w])
+        while left != 0:
+            place = lowest(left)
+            bit = ONE << place
+            left ^= bit
+            if after(table, code, kind[holder[64 * w + np.int64(place)]], state) == state:
+                if masks[PURES, w] & bit != 0:
+                    rows[row, 1 + w] |= bit
+                    observed = True
+                else:
+                    rows[row, 1 + words + w] |= bit
     return observed
 
 
 @njit(cache=True, nogil=True)
-def absorb(
-    rows: _Array, row: int, words: int, pending: _Array, p0: int, p1: int, slot: _Array, kind: _Array,
-    effect: _Array,
-) -> bool:  # fmt: skip
+def absorb(rows: _Array, row: int, words: int, masks: _Array) -> bool:
     """R3; whether something became optional."""
     changed = False
-    for p in range(p0, p1):
-        x = pending[p]
-        if effect[kind[x]] == OVERWRITE:
-            w = 1 + (slot[x] >> 6)
-            bit = ONE << np.uint64(slot[x] & 63)
-            if (rows[row, w] | rows[row, w + words]) & bit == 0:
-                rows[row, w + words] |= bit
-                changed = True
+    for w in range(words):
+        fresh = masks[OVERWRITES, w] & ~(rows[row, 1 + w] | rows[row, 1 + words + w])
+        if fresh != 0:
+            rows[row, 1 + words + w] |= fresh
+            changed = True
     return changed
 
 
@@ -220,8 +242,8 @@ def emit(
 
 @njit(cache=True, nogil=True)
 def candidates(
-    rows: _Array, row: int, words: int, pending: _Array, p0: int, p1: int, slot: _Array, ret: _Array,
-    kind: _Array, effect: _Array, scratch: _Array, best: _Array, stamps: _Array, watched: _Array, mark: int,
+    rows: _Array, row: int, words: int, masks: _Array, holder: _Array, ret: _Array, kind: _Array, effect: _Array,
+    scratch: _Array, best: _Array, stamps: _Array, watched: _Array, mark: int,
 ) -> int:  # fmt: skip
     """R2 and R5: the best operation of each kind, and the kinds that wait to see something; how many these are.
 
@@ -229,26 +251,27 @@ def candidates(
     the mark.
     """
     watching = 0
-    for p in range(p0, p1):
-        x = pending[p]
-        w = 1 + (slot[x] >> 6)
-        bit = ONE << np.uint64(slot[x] & 63)
-        if rows[row, w] & bit != 0:
-            continue
-        k = kind[x]
-        if effect[k] != OVERWRITE and watched[k] != mark:
-            watched[k] = mark
-            scratch[watching] = k
-            watching += 1
-        if effect[k] == PURE:
-            continue
-        o = 1 if effect[k] != OVERWRITE and rows[row, w + words] & bit != 0 else 0
-        if stamps[k] != mark:
-            stamps[k] = mark
-            best[k, 0] = -1
-            best[k, 1] = -1
-        if best[k, o] < 0 or ret[x] < ret[best[k, o]]:
-            best[k, o] = x
+    for w in range(words):
+        left = masks[ALL, w] & ~rows[row, 1 + w]
+        while left != 0:
+            place = lowest(left)
+            bit = ONE << place
+            left ^= bit
+            x = holder[64 * w + np.int64(place)]
+            k = kind[x]
+            if effect[k] != OVERWRITE and watched[k] != mark:
+                watched[k] = mark
+                scratch[watching] = k
+                watching += 1
+            if masks[PURES, w] & bit != 0:
+                continue
+            o = 1 if effect[k] != OVERWRITE and rows[row, 1 + words + w] & bit != 0 else 0
+            if stamps[k] != mark:
+                stamps[k] = mark
+                best[k, 0] = -1
+                best[k, 1] = -1
+            if best[k, o] < 0 or ret[x] < ret[best[k, o]]:
+                best[k, o] = x
     return watching
 
 
@@ -277,7 +300,8 @@ def expand(
     ) = task
     out, _, out_table, out_chain, out_dead = into
     nodes, flags, node_table, node_chain, node_dead = nodes_
-    scratch, best, stamps, watched, pure, counters = work
+    scratch, best, stamps, watched, masks, holder, counters = work
+    pure = masks[PURES]
     core = 1 + 2 * words
     returning = rets[level]
     horizon = ret[returning]
@@ -288,11 +312,7 @@ def expand(
     out_room = len(out) - 2
     if out_stamp != 0:
         out_room = min(out_room, len(out_table) // 2 - 2)
-    for w in range(words):
-        pure[w] = 0
-    for p in range(p0, p1):
-        if effect[kind[pending[p]]] == PURE:
-            pure[slot[pending[p]] >> 6] |= ONE << np.uint64(slot[pending[p]] & 63)
+    window(masks, holder, words, pending, p0, p1, slot, kind, effect)
     counters[2] += 1
     stamp = counters[2]
     count = first
@@ -303,7 +323,7 @@ def expand(
         for w in range(width + 1):
             nodes[n, w] = source[row, w]
         if source[row, sw] & rbit == 0:
-            settle(nodes, n, words, pending, p0, p1, slot, kind, effect, table, code)
+            settle(nodes, n, words, masks, holder, kind, table, code)
         if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
             flags[n] = 2
             n += 1
@@ -330,7 +350,7 @@ def expand(
         counters[3] += 1
         mark = counters[3]
         watching = candidates(
-            nodes, at, words, pending, p0, p1, slot, ret, kind, effect, scratch, best, stamps, watched, mark
+            nodes, at, words, masks, holder, ret, kind, effect, scratch, best, stamps, watched, mark
         )
         for i in range(len(info_kind)):
             k = info_kind[i]
@@ -377,7 +397,7 @@ def expand(
             if m < p1:
                 nodes[n, w] |= bit
                 nodes[n, w + words] &= ~bit
-            absorbed = wrote and absorb(nodes, n, words, pending, p0, p1, slot, kind, effect)
+            absorbed = wrote and absorb(nodes, n, words, masks)
             if waits and then == state and not absorbed:
                 continue
             if m >= p1:
@@ -389,9 +409,7 @@ def expand(
             nodes[n, width] = np.uint64(counters[1])
             counters[1] += 1
             # With the returning operation in, it only waits to be passed on.
-            observed = x != returning and settle(
-                nodes, n, words, pending, p0, p1, slot, kind, effect, table, code
-            )
+            observed = x != returning and settle(nodes, n, words, masks, holder, kind, table, code)
             if insert(nodes, n, node_table, stamp, core, width, node_chain, node_dead):
                 flags[n] = 1 if wrote and not observed else 0
                 n += 1
