@@ -18,7 +18,16 @@ from harness.clusters import docker, docker_box
 from harness.clusters.real_nemesis import RefusedError
 from harness.errors import SetupError
 from harness.systems.raft_service import RaftService
-from nemesis.target import HEALTHY, Damage, LinkRule, Ruleset
+from nemesis.target import (
+    BYTES_LOST,
+    HEALTHY,
+    HEALTHY_DISK,
+    POWER_LOSSES,
+    Damage,
+    DiskRule,
+    LinkRule,
+    Ruleset,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -244,6 +253,40 @@ def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(
     cluster.run(main)
     assert cluster.deaths() == []
     assert left_by(engine, os.getpid()) == []
+
+
+WRITE = """
+import os
+end = os.open("/data/file", os.O_CREAT | os.O_WRONLY)
+os.write(end, b"synced"), os.fsync(end), os.pwrite(end, b"ABCD", 4)
+"""
+
+
+@pytest.mark.parametrize("way", ["nsenter", "docker exec"])
+@pytest.mark.parametrize("torn", [0.0, 1.0])
+def test_the_power_takes_what_was_not_synced(engine, tmp_path, way, torn):
+    asked = {"cluster": "docker", "nodes": 1, "faults": ["power-loss"], "time_limit_s": 5.0}
+    cluster = docker.DockerCluster(plan.draw(config.load(None, asked), 1), RaftService(), tmp_path)
+    box = cluster._box
+    if way == "docker exec":
+        box._is_here = False
+
+    async def main():
+        await cluster.open()
+        code, said = box._containers["n1"].exec_run(["python3", "-c", WRITE])
+        assert code == 0, said
+        await cluster.set_disk("n1", DiskRule(lose_unsynced=True, torn_write=torn))
+        await cluster.kill("n1")
+        assert box.run("n1", "cat /data/file") == ("syncAB" if torn else "synced")
+        troubles = await cluster.probe_troubles("n1")
+        assert (troubles[POWER_LOSSES], troubles[BYTES_LOST]) == (1, 2 if torn else 4)
+        await cluster.set_disk("n1", HEALTHY_DISK)
+        await cluster.start("n1")
+        await cluster._wait_until_ready()
+        await cluster.close()
+
+    cluster.run(main)
+    assert cluster.deaths() == []
 
 
 CONNECT = """

@@ -126,6 +126,20 @@ def test_members_disks_and_crash_points_too_and_what_reacts(hosts, tmp_path, run
     assert left_on(hosts) == {}
 
 
+def test_hosts_lose_power_with_what_was_not_synced(hosts, tmp_path):
+    options = ["--fault", "mix(lying-disk,power-loss)", "--fault-interval", "2"]
+    options += ["--time-limit", "15", "--rate", "60", "--seed", "3", "--json"]
+    done = subprocess.run(
+        command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode in (0, 1, 2), "a disk that lies breaks what Raft promises; " + done.stderr
+    events = json.loads((tmp_path / "latest" / "results.json").read_text())["fault_events"]
+    lines = [line for event in events for line in event["evidence"]]
+    assert any("bytes lost" in line for line in lines), lines
+    assert any("lost power" in line for line in lines), lines
+    assert left_on(hosts) == {}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_hosts_clean_up_by_themselves(hosts, tmp_path, number):
     options = ("--fault", "pause", "--fault", "partition", "--time-limit", "60", "--rate", "20")
