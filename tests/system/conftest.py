@@ -40,7 +40,7 @@ def run_with_faults_from_inside(until_all_was_seen):
         kinds = ("membership", "crash", "isolate-new-leader", "bit-flip")
         options = [option for kind in kinds for option in ("--fault", kind)]
         options += ["--time-limit", "25", "--rate", "40", "--seed", seed, "--fault-interval", "3", "--json"]
-        done = subprocess.run(command(*options), capture_output=True, text=True, check=False, timeout=200)
+        done = subprocess.run(command(*options), capture_output=True, text=True, check=False, timeout=280)
         assert done.returncode in (0, 2), "a damaged disk may leave nobody who can go on; " + done.stderr
         summary = json.loads(done.stdout.splitlines()[-1])
         assert summary["valid"] in (True, "unknown"), done.stdout

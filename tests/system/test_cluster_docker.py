@@ -29,7 +29,7 @@ from nemesis.target import (
     Ruleset,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path, until_all_was_se
         with subprocess.Popen(
             command(tmp_path, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
-            said, errors = process.communicate(timeout=200)
+            said, errors = process.communicate(timeout=280)
         summary = json.loads(said.splitlines()[-1])
         assert (process.returncode, summary["valid"]) == (0, True), errors
         assert left_by(engine, process.pid) == []
@@ -96,7 +96,7 @@ def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path, until_all_was_se
     assert all((run_dir / "nodes" / f"n{number}.log").stat().st_size for number in (1, 2, 3))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_votes_that_are_forgotten_are_found_by_what_nodes_say_of_themselves(
     engine, tmp_path, until_all_was_seen
 ):
@@ -104,7 +104,7 @@ def test_votes_that_are_forgotten_are_found_by_what_nodes_say_of_themselves(
     options = ["--bug", "vote-not-persisted", "--time-limit", "90", "--rate", "50", "--seed", "1", "--json"]
     options += ["--fault", "kill", "--fault", "partition", "--fault-interval", "3"]
     done = subprocess.run(
-        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=280
     )
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, summary["valid"]) == (1, False), done.stdout
@@ -127,7 +127,7 @@ def test_without_root_and_nsenter_everything_goes_by_docker_exec(engine, tmp_pat
     argv[1:3] = ["-c", BY_EXEC]
 
     def once():
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=280)
         summary = json.loads(done.stdout.splitlines()[-1])
         assert (done.returncode, summary["valid"]) == (0, True), done.stderr
         results = results_of(summary)
@@ -179,7 +179,7 @@ def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path, 
 
     def once():
         done = subprocess.run(
-            command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
+            command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=280
         )
         summary = json.loads(done.stdout.splitlines()[-1])
         assert (done.returncode, summary["valid"]) == (0, True), done.stderr

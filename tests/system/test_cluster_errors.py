@@ -15,7 +15,7 @@ from harness.clusters import docker, docker_box, images, local
 from harness.errors import SetupError
 from harness.systems.raft_service import RaftService
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(400)]
 
 RUN = [sys.executable, "-m", "harness.cli", "run", "--nodes", "3", "--time-limit", "30", "--rate", "100"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from nemesis.netns import Netns, NetnsError
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LABEL = b"SPLITBRAIN_OWNER="
 
@@ -34,7 +34,7 @@ def command(store, *options):
 def run(store, *options):
     """Exit code, the JSON summary, and what was said."""
     done = subprocess.run(
-        command(store, "--json", *options), capture_output=True, text=True, check=False, timeout=200
+        command(store, "--json", *options), capture_output=True, text=True, check=False, timeout=280
     )
     lines = done.stdout.splitlines()
     return done.returncode, json.loads(lines[-1]) if lines else None, done.stderr
@@ -141,7 +141,7 @@ def test_two_runs_at_once_one_of_them_in_a_user_namespace_behind_a_load_balancer
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for argv in argvs
     ]
     for process in runs:
-        said, errors = process.communicate(timeout=200)
+        said, errors = process.communicate(timeout=280)
         summary = json.loads(said.splitlines()[-1])
         assert (process.returncode, summary["valid"]) == (0, True), errors
         assert results_of(summary)["facts"]["packets_met_by_faults"] > 0

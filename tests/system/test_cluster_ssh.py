@@ -18,7 +18,7 @@ from harness.clusters.ssh_pool import CommandError, Pool, parse_host, pool_for
 from harness.clusters.ssh_site import Site
 from harness.errors import SetupError
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 pytest.importorskip("paramiko", reason="no paramiko; pip install 'splitbrain[ssh]'")
 
 IMAGE = "splitbrain-test-sshd"
@@ -100,7 +100,7 @@ def test_faults_bite_and_the_verdict_is_valid(hosts, tmp_path, until_all_was_see
 
     def once():
         done = subprocess.run(
-            command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=200
+            command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=280
         )
         summary = json.loads(done.stdout.splitlines()[-1])
         assert (done.returncode, summary["valid"]) == (0, True), done.stderr
@@ -130,7 +130,7 @@ def test_hosts_lose_power_with_what_was_not_synced(hosts, tmp_path):
     options = ["--fault", "mix(lying-disk,power-loss)", "--fault-interval", "2"]
     options += ["--time-limit", "15", "--rate", "60", "--seed", "3", "--json"]
     done = subprocess.run(
-        command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=200
+        command(tmp_path, hosts, *options), capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode in (0, 1, 2), "a disk that lies breaks what Raft promises; " + done.stderr
     events = json.loads((tmp_path / "latest" / "results.json").read_text())["fault_events"]

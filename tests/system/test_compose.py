@@ -14,7 +14,7 @@ import pytest
 from harness.clusters import docker_box, images
 from harness.errors import SetupError
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 MARK = "<!-- tests/system/test_compose.py performs this and compares -->"

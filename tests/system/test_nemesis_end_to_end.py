@@ -18,7 +18,7 @@ from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network
 from nemesis.target import HEALTHY_DISK
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(400)]
 
 NODES = ("n1", "n2", "n3")
 SECONDS = 12

@@ -24,7 +24,7 @@ from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network, NetworkError
 from nemesis.target import HEALTHY, LinkRule, Ruleset
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 NODES = ("n1", "n2", "n3")
 GIVE_UP_S = 0.7

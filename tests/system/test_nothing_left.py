@@ -15,7 +15,7 @@ import pytest
 
 from nemesis.netns import Netns, NetnsError
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MOMENTS = 10
 LABEL = b"SPLITBRAIN_OWNER="
