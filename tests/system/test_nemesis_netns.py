@@ -22,7 +22,8 @@ import os, signal, subprocess, sys, time
 from nemesis.netns import Netns
 net = Netns(["n1", "n2"], rootless=sys.argv[1] == "rootless")
 guest = subprocess.Popen(net.command("n1", ["sleep", "300"]))
-time.sleep(0.3)
+while open(f"/proc/{guest.pid}/comm").read() != "sleep\\n":
+    time.sleep(0.01)
 os.kill(guest.pid, signal.SIGSTOP)
 print(net._holder.pid, guest.pid, net._directory, flush=True)
 time.sleep(300)
