@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from harness import clusters, report, store, systems, workloads
+from harness import clusters, plot, report, store, systems, workloads
 from harness import config as configs
 from harness import plan as plans
 from harness.errors import EXIT_CODES, ConfigError
@@ -204,14 +204,16 @@ def _headline(plan: Plan) -> str:
 
 
 def run_with_progress(plan: Plan, run_dir: Path, console: Console) -> Execution:
-    """Execute with a live display on a terminal, with plain lines elsewhere."""
+    """Execute with a live display on a terminal, with plain lines elsewhere, and draw what came of it."""
     with contextlib.ExitStack() as stack:
         progress = (
             stack.enter_context(LiveProgress(console, plan))
             if console.is_terminal
             else PlainProgress(console, plan)
         )
-        return execute(plan, run_dir, progress)
+        execution = execute(plan, run_dir, progress)
+    plot.save(run_dir, execution.result, run_dir / store.PLOT)
+    return execution
 
 
 def print_summary(execution: Execution, console: Console) -> None:

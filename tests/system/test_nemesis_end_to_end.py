@@ -175,7 +175,8 @@ def test_a_plan_bites_and_heals(tmp_path):
             assert await nemesis.heal_all() == ()
             assert await cluster.network.evidence() == {}
             for node in NODES:
-                assert abs(cluster.ask(node) - time.time()) < 1, "runs, on time, and can write"
+                before_s = time.time()
+                assert before_s - 0.01 <= cluster.ask(node) <= time.time(), "runs, on time, and can write"
             assert sum(cluster.bitten.values()) > 500, "heartbeats that met a sick link"
             assert set(cluster.bitten) == {(a, b) for a in NODES for b in NODES if a != b}
             assert sum(cluster.times_started.values()) > 6

@@ -69,7 +69,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from harness.shrink.attempt import attempt
 from harness.strategies import plans
 
-@settings(max_examples=100, deadline=None, phases=set(Phase) - {Phase.explain}, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, phases=set(Phase) - {Phase.explain}, suppress_health_check=list(HealthCheck))
 @given(plans(bug="ack-before-majority", nodes=3, concurrency=3, faults=("partition-leader", "kill-leader")))
 def test_my_system(plan):
     run = attempt(plan)
