@@ -90,6 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"an operation without an answer by then is info (default {d.op_timeout_ms})",
     )  # fmt: skip
     add(
+        "--session-ttl", type=int, metavar="MS", dest="session_ttl_ms",
+        help="clients write in sessions that end after so long without a write (default: in sessions without an end)",
+    )  # fmt: skip
+    add(
         "--liveness", action="store_true", default=None,
         help="after the load a majority is healed and must make progress in time; other nodes stay broken",
     )  # fmt: skip
@@ -101,6 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--online", action="store_true", default=None,
         help="check a register while it is recorded, and end the run with the first violation; needs --unique-values "
         "and, of the workload register, --option cas=false; the whole history is checked at the end as ever",
+    )  # fmt: skip
+    add(
+        "--stop-when-broken", action="store_true", default=None,
+        help="end the run at the moment at which nodes break an invariant of their protocol (default: go on, and see "
+        "what clients see of it); on sim",
     )  # fmt: skip
     add(
         "--with-log", action="store_true", default=None,
