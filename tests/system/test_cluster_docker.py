@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from harness import config, plan
-from harness.clusters import docker, docker_box
+from harness.clusters import docker, docker_box, images
 from harness.clusters.real_nemesis import RefusedError
 from harness.errors import SetupError
 from harness.systems.raft_service import RaftService
@@ -253,6 +253,39 @@ def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(
     cluster.run(main)
     assert cluster.deaths() == []
     assert left_by(engine, os.getpid()) == []
+
+
+def test_from_a_wheel_far_from_any_checkout(engine, tmp_path):
+    """Builds the wheel, installs it aside, and lets it build its images and run by them."""
+    root, site = Path(__file__).parents[2], tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "--quiet", "install", "--no-deps", "--target", str(site), str(root)]
+    built = subprocess.run(pip, capture_output=True, text=True, check=False, timeout=120)
+    if "No matching distribution found for setuptools" in built.stderr:
+        pytest.skip("building a wheel takes setuptools from a package index, and none can be reached")
+    assert built.returncode == 0, built.stderr
+
+    def splitbrain(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)},
+            capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+
+    done = splitbrain("images", "build")
+    assert done.returncode == 0, done.stderr
+    tag = done.stdout.split()[1]
+    try:
+        done = splitbrain(
+            "run", "--cluster", "docker", "--nodes", "3", "--time-limit", "8", "--seed", "1", "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert (summary["valid"], Path(summary["run_dir"]).parent) == (True, Path("store"))
+        assert summary["ok"] > 50
+    finally:
+        if tag != images.node_image():
+            engine.images.remove(tag)
+            subprocess.run([sys.executable, "-m", "harness.cli", "images", "build"], check=True, timeout=200)
 
 
 WRITE = """

@@ -20,7 +20,9 @@ SMALL = ("--time-limit", "4", "--rate", "40", "--json")
 
 
 def start(*args, cwd):
+    """The scheduler, too, keeps files, which would stay in the machine's own directory for them."""
     env = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
+    env["DASK_TEMPORARY_DIRECTORY"] = str(cwd)
     return subprocess.Popen(
         [sys.executable, "-m", "distributed.cli." + args[0], *map(str, args[1:])],
         cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -43,6 +45,7 @@ def cluster(tmp_path):
             for number in (1, 2)
         ]  # fmt: skip
         wait_for_workers(address, 2)
+        assert list(tmp_path.glob("dask-scratch-space/scheduler-*")), "where the scheduler keeps its files"
         yield address, started[1:]
     finally:
         for process in started:
