@@ -38,6 +38,7 @@ NEEDS = {
     "joint-one-majority": {"workload": "membership", "faults": ("partition-in-joint",), "fault_intensity": 3.0},
     "lease-expired-locally": {"workload": "lease", "faults": ("partition-minority", "kill-leader")},
     "keep-alive-not-replicated": {"workload": "lease"},
+    "session-expiry-not-replicated": {"session_ttl_ms": 500},
     "session-not-in-snapshot": {"nodes": 3, "faults": ("kill", "partition", "latency")},
     "watch-gap": {"workload": "watch"},
     "guards-unchecked": {"workload": "bank"},

@@ -35,6 +35,7 @@ _KERNEL_FILES = (
     "zones.py",
     "intervals.py",
     "kernels.py",
+    "kernel_rows.py",
     "kernel_orders.py",
     "kernel_replay.py",
     "kernel_lines.py",

@@ -47,11 +47,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keys: how many keys are in use at a time.
         ops_per_key: after so many operations a key is retired and a new one taken.
         unique_values: each written value is written once in the whole run.
-        op_timeout_ms, attempt_timeout_ms: see `harness.systems.base.ClientOptions`.
+        op_timeout_ms, attempt_timeout_ms, session_ttl_ms: see `harness.systems.base.ClientOptions`.
         recovery_s: pause between healing everything and the final reads.
         liveness: whether a healed majority must show progress after the load, see `harness.liveness`.
         liveness_bound_s: within what time it must.
         online: a register's history is checked while it is recorded, and the run ends with the first violation.
+        stop_when_broken: the run ends at the very moment at which nodes break an invariant of their protocol; without,
+            it goes on, to show what clients see of it.
         with_log: the committed log is stored, and a second verdict trusts it (`checkers.committed`).
         via: how clients find the leader: `nodes` (each is bound to a node, and goes where that one sends it), `leader`
             (each keeps to whoever answered last) or `lb` (all ask the load balancer).
@@ -82,10 +84,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unique_values: bool = False
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
+    session_ttl_ms: int = 0
     recovery_s: float = 3.0
     liveness: bool = False
     liveness_bound_s: float = 10.0
     online: bool = False
+    stop_when_broken: bool = False
     with_log: bool = False
     via: str = "nodes"
     node_cpus: float | None = None
@@ -107,6 +111,7 @@ _LIMITS: tuple[tuple[str, str, float, float, str], ...] = (
     ("ops_per_key", "ops per key", 1, 1_000_000, "a whole number from 1 to 1000000"),
     ("op_timeout_ms", "operation timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
     ("attempt_timeout_ms", "attempt timeout", 1, 3_600_000, "milliseconds from 1 to 3600000"),
+    ("session_ttl_ms", "session ttl", 0, 3_600_000, "milliseconds from 1 to 3600000, or 0 for none"),
     ("node_cpus", "node cpus", 0.01, 1024, "a number of CPUs from 0.01 to 1024"),
     ("node_memory_mb", "node memory", 16, 1 << 20, "megabytes from 16 to 1048576"),
     ("recovery_s", "recovery", 0, 3_600, "seconds from 0 to 3600"),
@@ -172,6 +177,11 @@ def _validate_checks(config: Config) -> None:
     """What is to be checked must be there."""
     if config.online and not config.unique_values:
         raise ConfigError("online needs values that are written once; add --unique-values")
+    if config.stop_when_broken and config.cluster != "sim":
+        raise ConfigError(
+            f"stop when broken needs nodes that can be looked into, and cluster {config.cluster!r} has none; "
+            "leave it out"
+        )
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

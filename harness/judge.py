@@ -139,7 +139,10 @@ def check_invariants(record: RunRecord) -> tuple[Check, ...]:
     """Did the nodes keep the invariants of their protocol? Nothing where nobody could look."""
     if record.violations is None:
         return ()
-    return (Check("invariants", "invalid" if record.violations else "valid", tuple(record.violations)),)
+    lines = [*record.violations]
+    if record.stopped:
+        lines.append(f"  the run was stopped there, {record.end_ns / 1e9:.3f} s after its begin")
+    return (Check("invariants", "invalid" if record.violations else "valid", tuple(lines)),)
 
 
 def check_operations(ops: Sequence[Op]) -> Check:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness import workloads
-from harness.clusters.base import LOAD_BALANCER, Cluster, LogExporter
+from harness.clusters.base import LOAD_BALANCER, Cluster, Insight, LogExporter
 from harness.errors import Interrupted
 from harness.generators.base import Event, Kind
 from harness.generators.simulate import GeneratorError
@@ -52,6 +52,7 @@ class RunRecord:
         skipped: operations that were planned but not started before the time limit.
         performed: what a live generator has asked for, as operations of a plan.
         interrupted: the user ended the run early.
+        stopped: a broken invariant did, as was asked for.
         end_ns: time of the run at its end.
         violations: invariants of the system that its nodes broke; None where nobody could look.
         facts: the cluster's own counts.
@@ -65,6 +66,7 @@ class RunRecord:
     skipped: int = 0
     performed: list[PlannedOp] = field(default_factory=list)
     interrupted: bool = False
+    stopped: bool = False
     end_ns: int = 0
     violations: Sequence[str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -96,10 +98,13 @@ def run(
     """
     runner = _Runner(plan, cluster, system, recorder, progress)
     runner.live = live
+    if plan.config.stop_when_broken and isinstance(cluster, Insight):
+        cluster.end_when_violated()
     try:
         cluster.run(runner.main)
     except Interrupted:
-        runner.result.interrupted = True
+        runner.result.stopped = plan.config.stop_when_broken and bool(cluster.violations())
+        runner.result.interrupted = not runner.result.stopped
     runner.injector.close()
     runner.result.problems += runner.injector.problems
     runner.result.problems += cluster.deaths()
@@ -261,6 +266,7 @@ class _Worker:
         self._options = ClientOptions(
             op_timeout_ms=plan.config.op_timeout_ms,
             attempt_timeout_ms=plan.config.attempt_timeout_ms,
+            session_ttl_ms=plan.config.session_ttl_ms,
             follows_leader=plan.config.via == "leader",
             workload=plan.config.workload,
             settings=runner.settings,

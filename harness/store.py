@@ -6,6 +6,7 @@ STORE/20260102T030405-raft-register-seed7/
     log.jsonl       the system's committed log    (with --with-log, after the run)
     results.json    the verdict and all figures   (written after the check)
     report.txt      the same, for people
+    plot.svg        latencies, rates and faults over time
 STORE/latest        a link to the newest run
 """
 
@@ -30,6 +31,7 @@ HISTORY = "history.jsonl"
 LOG = "log.jsonl"
 RESULTS = "results.json"
 REPORT = "report.txt"
+PLOT = "plot.svg"
 SAME_SECOND_MAX = 1000
 
 

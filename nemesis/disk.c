@@ -6,15 +6,20 @@
  * that fails with ENOSPC has written nothing. While the disk stands still, calls begin and do not end. Counts of what
  * struck follow the rule in the same file.
  *
- * Where SPLITBRAIN_DISK_SYNCED names a file, each sync that was done adds a line to it: the file's inode, its size, and
- * where in it the zeros at its end begin, which are room that was made ahead. All of it now outlives the machine. A sync that lies says that it is done, does nothing and adds no line.
+ * Where SPLITBRAIN_DISK_SYNCED names a file, all that is needed to let the disk forget what was not synced is noted there, a
+ * line each, of files by their inode:
+ *   c INODE                     it was made
+ *   w INODE PLACE LENGTH OLD    so much was written there, over these bytes: in hex, or zN for N zeros; LENGTH 0 where
+ *                               these bytes were cut off
+ *   s INODE SIZE                it was synced, and is so long: what is above outlives the machine
+ * A sync that lies says that it is done, does nothing and adds no line.
  *
  * The process dies (SIGKILL), once, before a sync, after one, or when it renames a file below the directory, which is
  * how programs finish a snapshot that they have written aside.
  *
  * Limits: programs that do not call the C library for these (static binaries, Go, io_uring) and memory-mapped
- * files see a healthy disk. Data that were never synced are not lost here when the process dies, since the
- * kernel outlives it; for that, use the simulator.
+ * files see a healthy disk. Data that were never synced are not lost when the process dies, since the kernel outlives it:
+ * nemesis/power.py takes them away then, by what is noted. Names are not forgotten.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,6 +27,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,35 +145,104 @@ static int sync_trouble(int descriptor) {
   return EIO;
 }
 
-/* Where the zeros at the end of a file of this size begin; the descriptor itself may be for writing only. */
-static long long used(int descriptor, long long size) {
-  char link[32], block[16384];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-  int reader = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC);
-  if (reader < 0) return size;
-  while (size > 0) {
-    size_t part = size < (long long)sizeof block ? (size_t)size : sizeof block;
-    if (pread(reader, block, part, size - (long long)part) != (ssize_t)part) break;
-    while (part > 0 && block[part - 1] == 0) part--, size--;
-    if (part > 0) break;
+/* Adds a line to the notes, past our own stand-in; one that cannot be written makes the disk forget less. */
+static void note(const char *line, size_t size) {
+  if (syscall(SYS_write, synced_log, line, size) < 0) return;
+}
+
+static int is_noted(int descriptor) { return synced_log >= 0 && is_concerned(descriptor); }
+
+/* Notes that `length` bytes are about to be written at a place, and what of the old ones, up to `end`, that replaces. */
+static void note_change(int descriptor, const struct stat *file, off_t place, size_t length, off_t end) {
+  size_t size = end > place ? (size_t)(end - place) : 0, got = 0;
+  char *line = malloc(2 * size + 96), *old = malloc(size + 1), link[32];
+  if (line != NULL && old != NULL) {
+    if (size > 0) {
+      /* The descriptor itself may be for writing only. */
+      snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+      int reader = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC);
+      ssize_t part = 1;
+      while (reader >= 0 && got < size && (part = pread(reader, old + got, size - got, place + (off_t)got)) > 0)
+        got += (size_t)part;
+      if (reader >= 0) close(reader);
+    }
+    size_t zeros = 0;
+    while (zeros < got && old[zeros] == 0) zeros++;
+    int head = snprintf(line, 90, "w %llu %lld %zu ", (unsigned long long)file->st_ino, (long long)place, length);
+    if (zeros == got) {
+      head += snprintf(line + head, 24, "z%zu", got);
+    } else {
+      for (size_t i = 0; i < got; i++, head += 2) {
+        line[head] = "0123456789abcdef"[(unsigned char)old[i] >> 4];
+        line[head + 1] = "0123456789abcdef"[old[i] & 15];
+      }
+    }
+    line[head++] = '\n';
+    note(line, (size_t)head);
   }
-  close(reader);
-  return size;
+  free(line);
+  free(old);
+}
+
+/* Before a write; a place below 0 is where the descriptor stands. */
+static void note_write(int descriptor, off_t place, size_t length) {
+  struct stat file;
+  if (length == 0 || !is_noted(descriptor) || fstat(descriptor, &file) != 0 || !S_ISREG(file.st_mode)) return;
+  if (place < 0) {
+    int flags = fcntl(descriptor, F_GETFL);
+    place = flags >= 0 && (flags & O_APPEND) ? file.st_size : lseek(descriptor, 0, SEEK_CUR);
+    if (place < 0) return;
+  }
+  off_t end = place + (off_t)length;
+  note_change(descriptor, &file, place, length, end < file.st_size ? end : file.st_size);
+}
+
+/* Before a file is cut to a size. */
+static void note_cut(int descriptor, off_t size) {
+  struct stat file;
+  if (!is_noted(descriptor) || fstat(descriptor, &file) != 0 || size >= file.st_size) return;
+  note_change(descriptor, &file, size, 0, file.st_size);
+}
+
+static size_t total(const struct iovec *parts, int count) {
+  size_t length = 0;
+  for (int i = 0; i < count; i++) length += parts[i].iov_len;
+  return length;
 }
 
 /* What a sync came to, for whoever is still there to hear it. */
 static int synced(int descriptor, int result) {
   struct stat file;
-  if (synced_log >= 0 && result == 0 && is_concerned(descriptor) && fstat(descriptor, &file) == 0) {
+  if (result == 0 && is_noted(descriptor) && fstat(descriptor, &file) == 0) {
     char line[72];
-    long long bytes = (long long)file.st_size;
-    int size = snprintf(line, sizeof line, "%llu %lld %lld\n", (unsigned long long)file.st_ino, bytes,
-                        used(descriptor, bytes));
-    /* Past our own stand-in; a line that cannot be written makes the disk forget more, not less. */
-    if (syscall(SYS_write, synced_log, line, (size_t)size) < 0) return result;
+    int size = snprintf(line, sizeof line, "s %llu %lld\n", (unsigned long long)file.st_ino, (long long)file.st_size);
+    note(line, (size_t)size);
   }
   if (rule->crash == AFTER_SYNC && result == 0 && is_concerned(descriptor)) crash_at(AFTER_SYNC);
   return result;
+}
+
+/* Opens, for a program that may make a file by that, or empty one. */
+static int open_noted(int directory_fd, const char *path, int flags, mode_t mode) {
+  int was_there = synced_log < 0 || syscall(SYS_faccessat, directory_fd, path, F_OK) == 0;
+  int cuts = synced_log >= 0 && was_there && (flags & O_TRUNC) && (flags & O_ACCMODE) != O_RDONLY;
+  int descriptor = (int)syscall(SYS_openat, directory_fd, path, cuts ? flags & ~O_TRUNC : flags, mode);
+  struct stat file;
+  if (descriptor < 0) return descriptor;
+  if (cuts) {
+    note_cut(descriptor, 0);
+    if (syscall(SYS_ftruncate, descriptor, 0) != 0 && errno != EINVAL) {
+      int error = errno;
+      close(descriptor);
+      errno = error;
+      return -1;
+    }
+  }
+  if (!was_there && is_noted(descriptor) && fstat(descriptor, &file) == 0) {
+    char line[48];
+    note(line, (size_t)snprintf(line, sizeof line, "c %llu\n", (unsigned long long)file.st_ino));
+  }
+  return descriptor;
 }
 
 static int write_trouble(int descriptor) {
@@ -195,10 +270,11 @@ static void renaming(const char *path) {
   static __typeof__(&name) real_##name;                                       \
   if (!real_##name) real_##name = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
-#define STAND_IN(name, trouble, ...)                                          \
+#define WRITE_STAND_IN(name, fd, place, length, ...)                          \
   FIND(name);                                                                 \
-  int error = (trouble);                                                      \
+  int error = write_trouble(fd);                                              \
   if (error != 0) { errno = error; return -1; }                               \
+  if (synced_log >= 0) note_write(fd, place, length);                         \
   return real_##name(__VA_ARGS__)
 
 #define SYNC_STAND_IN(name, fd)                                               \
@@ -224,24 +300,57 @@ int renameat(int from_directory, const char *from, int to_directory, const char 
   return real_renameat(from_directory, from, to_directory, to);
 }
 
-ssize_t write(int fd, const void *data, size_t size) { STAND_IN(write, write_trouble(fd), fd, data, size); }
+ssize_t write(int fd, const void *data, size_t size) { WRITE_STAND_IN(write, fd, -1, size, fd, data, size); }
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
-  STAND_IN(writev, write_trouble(fd), fd, parts, count);
+  WRITE_STAND_IN(writev, fd, -1, total(parts, count), fd, parts, count);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t place) {
-  STAND_IN(pwrite, write_trouble(fd), fd, data, size, place);
+  WRITE_STAND_IN(pwrite, fd, place, size, fd, data, size, place);
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t place) {
-  STAND_IN(pwrite64, write_trouble(fd), fd, data, size, place);
+  WRITE_STAND_IN(pwrite64, fd, place, size, fd, data, size, place);
 }
 
 ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t place) {
-  STAND_IN(pwritev, write_trouble(fd), fd, parts, count, place);
+  WRITE_STAND_IN(pwritev, fd, place, total(parts, count), fd, parts, count, place);
 }
 
 ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t place) {
-  STAND_IN(pwritev64, write_trouble(fd), fd, parts, count, place);
+  WRITE_STAND_IN(pwritev64, fd, place, total(parts, count), fd, parts, count, place);
+}
+
+int ftruncate(int fd, off_t size) {
+  FIND(ftruncate);
+  note_cut(fd, size);
+  return real_ftruncate(fd, size);
+}
+
+int ftruncate64(int fd, off64_t size) {
+  FIND(ftruncate64);
+  note_cut(fd, size);
+  return real_ftruncate64(fd, size);
+}
+
+/* The mode is there only where a file may be made. */
+#define OPEN_STAND_IN(directory_fd, path, flags, large)                       \
+  mode_t mode = 0;                                                            \
+  if (((flags) & O_CREAT) || ((flags) & O_TMPFILE) == O_TMPFILE) {            \
+    va_list rest;                                                             \
+    va_start(rest, flags);                                                    \
+    mode = (mode_t)va_arg(rest, int);                                         \
+    va_end(rest);                                                             \
+  }                                                                           \
+  return open_noted(directory_fd, path, (flags) | (large), mode)
+
+int open(const char *path, int flags, ...) { OPEN_STAND_IN(AT_FDCWD, path, flags, 0); }
+
+int open64(const char *path, int flags, ...) { OPEN_STAND_IN(AT_FDCWD, path, flags, O_LARGEFILE); }
+
+int openat(int directory_fd, const char *path, int flags, ...) { OPEN_STAND_IN(directory_fd, path, flags, 0); }
+
+int openat64(int directory_fd, const char *path, int flags, ...) {
+  OPEN_STAND_IN(directory_fd, path, flags, O_LARGEFILE);
 }

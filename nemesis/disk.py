@@ -2,8 +2,8 @@
 
 Rules of this module
     1. Only files below one directory are concerned, the data of a node; all else of the process is healthy.
-    2. `disk.c` says what exactly fails, and what it cannot reach. Losing what was not synced needs a disk that knows
-       (`nemesis.power`, the simulator): here the kernel outlives the process and keeps it.
+    2. `disk.c` says what exactly fails, and what it cannot reach. What was not synced is lost by `nemesis.power`: the
+       kernel outlives the process and keeps it.
 
 Theory of operation
     Start the process with `shim.preload([shim.build("disk", directory)])` and `environment(file, data)`,

@@ -14,6 +14,7 @@ Rules of this module
 
 from __future__ import annotations
 
+import colorsys
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -65,14 +66,17 @@ from nemesis.variants import (
 )
 
 Category = Literal["network", "process", "clock", "disk", "membership"]
-# How the time in force of each is shaded in a plot.
-SHADES: Mapping[Category, str] = {
-    "network": "#c7d8f0",
-    "process": "#f3c6c0",
-    "clock": "#e6d3ee",
-    "disk": "#f5e0b3",
-    "membership": "#cfe8cf",
+# How the times in force of each are shaded in a plot: its kinds are spread over these hues, in degrees.
+HUES: Mapping[Category, tuple[float, float]] = {
+    "network": (185.0, 245.0),
+    "process": (345.0, 380.0),
+    "clock": (265.0, 320.0),
+    "disk": (32.0, 62.0),
+    "membership": (95.0, 150.0),
 }
+# Neighbours in the list, which go together in a run, lie apart in the range.
+GOLDEN = 0.618034
+LIGHTNESSES, SATURATION = (0.78, 0.68, 0.85), 0.62
 
 
 class Series(NamedTuple):
@@ -128,8 +132,17 @@ class FaultKind:
 
     @property
     def shade(self) -> str:
-        """The colour of its times in a plot."""
-        return SHADES[self.category]
+        """The colour of its times in a plot: one of its own, near those of the kinds of its category.
+
+        >>> FAULTS["partition"].shade, FAULTS["kill"].shade
+        ('#a4e4ea', '#eaa4b6')
+        """
+        mine = [one.name for one in FAULTS.values() if one.category == self.category]
+        first, last = HUES[self.category]
+        hue = first + (last - first) * (mine.index(self.name) * GOLDEN % 1)
+        lightness = LIGHTNESSES[mine.index(self.name) % len(LIGHTNESSES)]
+        red, green, blue = colorsys.hls_to_rgb(hue / 360 % 1, lightness, SATURATION)
+        return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
 def kind(name: str) -> FaultKind:

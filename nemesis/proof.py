@@ -26,6 +26,9 @@ from nemesis import aspects
 from nemesis.effects import Effect
 from nemesis.nemesis import Nemesis
 from nemesis.target import (
+    BYTES_LOST,
+    HEALTHY_DISK,
+    POWER_LOSSES,
     ClockRule,
     Link,
     LinkProbe,
@@ -43,7 +46,7 @@ PROBES_OF_DELAY = 3
 DELAY_SHARE_MIN = 0.9
 CLOCK_TOLERANCE_MS = 50.0
 LAST_LOOK_S_MAX = 0.6
-STATE_LOOKS_MAX, STATE_PAUSE_S = 10, 0.02
+STATE_LOOKS_MAX, STATE_PAUSE_S = 40, 0.02  # a sync on a busy disk takes that long
 PACKETS_PER_PROBE = 3  # one on each way, and one more that was sent again
 CLOCK_SAMPLES_MAX = 20
 LINES_MAX = 8
@@ -153,6 +156,8 @@ class Prover:
             begun.met = await probes.probe_met()
         for link in _some(tuple(effect.rules.links)):
             begun.found.append(await self._safely(functools.partial(self._link, link=link, begun=begun)))
+        for node in _losing(effect):
+            begun.found.append(_lost(node, begun.troubles[node]))
         for asked, nodes in (("down", effect.killed), ("paused", effect.paused)):
             for node in nodes:
                 begun.found.append(
@@ -226,6 +231,8 @@ class Prover:
             for asked, nodes in (("down", effect.killed), ("paused", effect.paused)):
                 for node in nodes[:1]:
                     yield functools.partial(self._process, node=node, asked=asked)
+            for node in _losing(effect)[:1]:
+                yield functools.partial(_look_at_loss, node)
         for node in effect.crash_points:
             yield functools.partial(_crashed, node)
         for node, rule in effect.clocks.items():
@@ -265,6 +272,23 @@ async def _crashed(node: str, probes: ProbeTarget) -> Evidence:
     if await probes.probe_process(node) == "down":
         return Evidence("proved", (f"{node} is down: it got to its crash point, or died before",))
     return Evidence("unproved", (f"{node} did not get to its crash point",))
+
+
+def _losing(effect: Effect) -> list[str]:
+    """Nodes that lose power by it."""
+    return [node for node in effect.killed if effect.disks.get(node, HEALTHY_DISK).lose_unsynced]
+
+
+async def _look_at_loss(node: str, probes: ProbeTarget) -> Evidence:
+    return _lost(node, await probes.probe_troubles(node))
+
+
+def _lost(node: str, troubles: Mapping[str, int]) -> Evidence:
+    """What is known of what went with the power; the fault is proved by the process that is gone."""
+    if not troubles.get(POWER_LOSSES):
+        return NOTHING
+    line = f"{node} lost power {troubles[POWER_LOSSES]} times so far, and {troubles[BYTES_LOST]} unsynced bytes with it"
+    return Evidence("unproved", (line,))
 
 
 async def _troubled(node: str, before: Mapping[str, int], probes: ProbeTarget) -> Evidence:

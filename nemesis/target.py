@@ -99,6 +99,8 @@ class DiskRule:
 
 
 HEALTHY_DISK = DiskRule()
+# Of troubles: how often a machine lost power, and how much that was not synced went with it, where that is counted.
+POWER_LOSSES, BYTES_LOST = "power losses", "bytes lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from nemesis import abilities
 SIGNALS = ("kill", "pause", "slow")
 BY_CLOCK_LIBRARY = ("clock", "clock-drift", "clock-strobe")
 BY_DISK_LIBRARY = ("disk", "disk-stalled", "crash-before-sync", "crash-after-sync", "crash-snapshot")
+BY_LIBRARY_AND_FILES = ("disk-lying-sync", "disk-lose-unsynced", "disk-torn-write")
 
 SIM: Mapping[str, str] = dict.fromkeys(abilities.ALL, "simulation")
 # The program at full depth has no way in for an operator yet.
@@ -24,12 +25,11 @@ _REAL: dict[str, str] = (
     | dict.fromkeys(BY_DISK_LIBRARY, "library")
     | {"membership": "requests", "crash-membership": "log and signal", "wipe": "files"}
     | dict.fromkeys(abilities.DAMAGE, "files")
+    | dict.fromkeys(BY_LIBRARY_AND_FILES, "library and files")
 )
 DOCKER: Mapping[str, str] = _REAL
 SSH: Mapping[str, str] = _REAL
-LOCAL: Mapping[str, str] = _REAL | dict.fromkeys(
-    ("disk-lying-sync", "disk-lose-unsynced", "disk-torn-write"), "library and files"
-)
+LOCAL: Mapping[str, str] = _REAL
 
 OF_CLUSTER: Mapping[str, Mapping[str, str]] = {"sim": SIM, "local": LOCAL, "docker": DOCKER, "ssh": SSH}
 
@@ -38,5 +38,4 @@ def library_of(ability: str) -> str | None:
     """The library in front of a node's C library that does it, if one does."""
     if ability in BY_CLOCK_LIBRARY:
         return "clock"
-    is_disk = ability in BY_DISK_LIBRARY or LOCAL.get(ability) == "library and files"
-    return "disk" if is_disk else None
+    return "disk" if ability in (*BY_DISK_LIBRARY, *BY_LIBRARY_AND_FILES) else None

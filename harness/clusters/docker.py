@@ -40,6 +40,7 @@ from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
 from nemesis import damage as damages
+from nemesis import power
 from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
@@ -123,7 +124,6 @@ class DockerCluster(RealCluster):
         super().__init__(plan, service, directory, backends.choose(probe()))
         self._client = engine()
         self._box = Box(self._client)
-        self._kinds = shims.needed(plan)
         self._scratch: Path | None = None
         self._is_direct = False
         self._made: set[str] = set()  # nodes whose container was started once
@@ -159,7 +159,9 @@ class DockerCluster(RealCluster):
             ),
             address=self._addresses[node],
             port=self._service.client_port,
-            environment=shims.environment(self._kinds, libraries, SHIM_FILES, node, DATA),
+            environment=shims.environment(
+                self._kinds, libraries, SHIM_FILES, node, DATA, notes_synced=self._notes_synced
+            ),
             mounts={self._scratch: SHIM_FILES},
             limits=Limits(self._plan.config.node_cpus, self._plan.config.node_memory_mb),
         )
@@ -231,6 +233,18 @@ class DockerCluster(RealCluster):
 
     async def _kill(self, node: str) -> None:
         await self._call(f"{node} was not killed", lambda: docker_node.kill(self._box, node))
+
+    async def _lose(self, node: str, *, torn: bool) -> int:
+        """From here where the container's files can be seen from here, which takes milliseconds."""
+        box = self._box
+        if box.is_here:
+            assert self._shims is not None, "the cluster is open"
+            data = Path(f"/proc/{box.pid(node)}/root{DATA}")
+            lost = await asyncio.to_thread(power.lose, data, self._shims.synced(node), torn=torn)
+            return sum(lost.values())
+        synced = Path(SHIM_FILES / shims.file_of(node, shims.SYNCED))
+        script = shlex.join(power.argv(DATA, synced, torn=torn))
+        return power.lost_bytes(await self._call(f"no loss on {node}", lambda: box.run(node, script)))
 
     async def _start(self, node: str) -> None:
         if node in self._made and await asyncio.to_thread(self._box.is_running, node):

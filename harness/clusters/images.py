@@ -36,6 +36,7 @@ BASE, REGISTRY_BASE = "splitbrain-base", "python:3.11-slim"
 ROOT = PurePosixPath("/opt/splitbrain")
 IMAGE_PYTHON = "3.11"
 BASE_TIMEOUT_S = 900
+IN_DATA = "share/splitbrain/docker"  # beside the packages only after `pip install --target`
 
 Say = Callable[[str], None]
 
@@ -46,8 +47,9 @@ def recipes() -> Path:
     Raises:
         SetupError: it is in neither place.
     """
-    in_checkout = Path(harness.__file__).parent.parent / "docker"
-    for place in (in_checkout, *_installed()):
+    packages = Path(harness.__file__).parent.parent
+    in_checkout = packages / "docker"
+    for place in (in_checkout, packages / IN_DATA, *_installed()):
         if (place / "Dockerfile").exists():
             return place
     raise SetupError(

@@ -27,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from random import Random
 from typing import BinaryIO
 
 from harness.clusters import abilities, balancer, scratch, shims
@@ -47,7 +46,7 @@ from nemesis.damage import inflict
 from nemesis.faults import FaultError
 from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network
-from nemesis.target import HEALTHY_DISK, Damage, DiskRule, ProcessState
+from nemesis.target import Damage, ProcessState
 
 KILL_TIMEOUT_S = 10.0
 CLOCK_TIMEOUT_S = 5.0
@@ -111,11 +110,6 @@ class LocalCluster(RealCluster):
         self._net: Netns | None = None
         self._scratch: Path | None = None
         self._groups: Groups | None = None
-        self._kinds = shims.needed(plan)
-        needed = {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
-        self._can_lose_power = "disk-lose-unsynced" in needed
-        self._disks: dict[str, DiskRule] = {}
-        self._lost_bytes: dict[str, int] = {}
         self._libraries: Mapping[str, PurePosixPath] = {}
 
     # -- opening and closing ------------------------------------------------------------------------------------
@@ -176,11 +170,11 @@ class LocalCluster(RealCluster):
     async def _kill(self, node: str) -> None:
         self._processes[node].kill()
         await asyncio.to_thread(self._processes[node].wait, KILL_TIMEOUT_S)
-        rule = self._disks.get(node, HEALTHY_DISK)
-        if rule.lose_unsynced:
-            torn = Random(f"{self._plan.seed}/{node}/{self._starts}").random() < rule.torn_write
-            lost = await asyncio.to_thread(power.lose, self._data_of(node), self._synced(node), torn=torn)
-            self._lost_bytes[node] = self._lost_bytes.get(node, 0) + sum(lost.values())
+
+    async def _lose(self, node: str, *, torn: bool) -> int:
+        assert self._shims is not None, "the cluster is open"
+        lost = await asyncio.to_thread(power.lose, self._data_of(node), self._shims.synced(node), torn=torn)
+        return sum(lost.values())
 
     async def _start(self, node: str) -> None:
         assert self._net is not None, "the cluster is open"
@@ -208,14 +202,10 @@ class LocalCluster(RealCluster):
 
     def _environment(self, node: str, data: Path) -> dict[str, str]:
         files = PurePosixPath(str(self._scratch))
-        variables = shims.environment(self._kinds, self._libraries, files, node, data)
-        if self._can_lose_power:
-            variables |= power.environment(self._synced(node))
+        variables = shims.environment(
+            self._kinds, self._libraries, files, node, data, notes_synced=self._notes_synced
+        )
         return dict(os.environ) | variables
-
-    def _synced(self, node: str) -> Path:
-        assert self._scratch is not None, "the cluster is open"
-        return self._scratch / f"{node}.synced"
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
         self._processes[node].send_signal(number)
@@ -239,18 +229,6 @@ class LocalCluster(RealCluster):
         )  # fmt: skip
         said, _ = await asyncio.wait_for(process.communicate(), CLOCK_TIMEOUT_S)
         return (float(said) - (time.time() - time.monotonic())) * 1000
-
-    async def set_disk(self, node: str, rule: DiskRule) -> None:
-        """Make the node's disk exactly this; a disk that lied may have left what no node can start from."""
-        self._disks[node] = rule
-        if rule.lying_sync:
-            self._excused.add(node)
-        await super().set_disk(node, rule)
-
-    async def probe_troubles(self, node: str) -> Mapping[str, int]:
-        """And how many bytes were lost with the power."""
-        lost = {"bytes lost": self._lost_bytes[node]} if self._lost_bytes.get(node) else {}
-        return dict(await super().probe_troubles(node)) | lost
 
     async def damage_disk(self, node: str, damage: Damage) -> str:
         """Damage a file of a node that is down; that it may not start again is no surprise."""

@@ -26,11 +26,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import msgspec
 
-from harness.clusters import events
+from harness.clusters import events, shims
 from harness.clusters.http import Connection, HttpTransport, fetch
 from harness.clusters.log_follower import LogFollower, LoggedService
 from harness.clusters.real_nemesis import RealNemesisSide
@@ -40,7 +41,7 @@ from harness.plan import Plan
 from harness.systems.base import Call, CommittedRequests, Service
 from nemesis.backend import Backend
 from nemesis.network import Network, NetworkError
-from nemesis.target import ClockRule, DiskRule, Link, Ruleset
+from nemesis.target import HEALTHY_DISK, ClockRule, DiskRule, Link, Ruleset
 
 T = TypeVar("T")
 
@@ -88,6 +89,11 @@ class RealCluster(RealNemesisSide, ABC):
         self._sick_disks: set[str] = set()
         self._excused: set[str] = set()  # whose end is no surprise: a crash point, a damaged disk
         self._met_sick_disk: set[str] = set()  # since they were started
+        self._kinds = shims.needed(plan)
+        self._notes_synced = shims.loses_power(plan)
+        self._disks: dict[str, DiskRule] = {}
+        self._unlost: set[str] = set()  # died by themselves while their disk was to lose what was not synced
+        self._lost_bytes: dict[str, list[int]] = {}
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -294,6 +300,8 @@ class RealCluster(RealNemesisSide, ABC):
         if how is None:
             return True
         self._up.discard(node)
+        if self._disks.get(node, HEALTHY_DISK).lose_unsynced:
+            self._unlost.add(node)
         if node in self._excused:
             self._stopped_by_fault += 1
         elif node in self._met_sick_disk:
@@ -336,12 +344,20 @@ class RealCluster(RealNemesisSide, ABC):
         return await call()
 
     async def kill(self, node: str) -> None:
-        """SIGKILL; what was written and not synced survives in the kernel, unlike in the simulator."""
+        """SIGKILL; what was written and not synced survives in the kernel, unless the disk is one that loses it."""
         if not await self._is_up(node):
             return
         self._up.discard(node)
         self._paused.discard(node)
         await self._kill(node)
+        if self._disks.get(node, HEALTHY_DISK).lose_unsynced:
+            await self._lose_unsynced(node)
+
+    async def _lose_unsynced(self, node: str) -> None:
+        rule = self._disks.get(node, HEALTHY_DISK)
+        torn = Random(f"{self._plan.seed}/{node}/{self._starts}").random() < rule.torn_write
+        self._unlost.discard(node)
+        self._lost_bytes.setdefault(node, []).append(await self._lose(node, torn=torn))
 
     async def start(self, node: str) -> None:
         """Start the node again on its data, unless it runs."""
@@ -349,6 +365,8 @@ class RealCluster(RealNemesisSide, ABC):
             await self._launch(node)
 
     async def _launch(self, node: str) -> None:
+        if node in self._unlost:
+            await self._lose_unsynced(node)
         self._met_sick_disk.discard(node)
         if node in self._sick_disks:
             self._met_sick_disk.add(node)
@@ -374,9 +392,12 @@ class RealCluster(RealNemesisSide, ABC):
             await self._shims.set_clock(node, rule)
 
     async def set_disk(self, node: str, rule: DiskRule) -> None:
-        """Make the node's disk exactly this."""
+        """Make the node's disk exactly this; a disk that lied may have left what no node can start from."""
         if self._shims is None:
             return
+        self._disks[node] = rule
+        if rule.lying_sync:
+            self._excused.add(node)
         if rule.sync_error or rule.write_error:
             self._sick_disks.add(node)
             self._met_sick_disk.add(node)
@@ -405,6 +426,10 @@ class RealCluster(RealNemesisSide, ABC):
     @abstractmethod
     async def _kill(self, node: str) -> None:
         """SIGKILL, and wait for the end."""
+
+    @abstractmethod
+    async def _lose(self, node: str, *, torn: bool) -> int:
+        """Let the files of a node that is down forget what was not synced; how many bytes that were."""
 
     @abstractmethod
     async def _start(self, node: str) -> None:

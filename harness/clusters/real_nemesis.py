@@ -22,6 +22,8 @@ from harness.clusters.shims import ShimFiles
 from harness.systems.base import Call, Service
 from nemesis.network import Network
 from nemesis.target import (
+    BYTES_LOST,
+    POWER_LOSSES,
     ClusterEvent,
     CrashPoint,
     EventKind,
@@ -113,6 +115,7 @@ class RealNemesisSide:
     _up: set[str]
     _met: dict[Link, int]
     _excused: set[str]  # whose end is no surprise
+    _lost_bytes: dict[str, list[int]]  # that were not synced, each time the power went
 
     def __init__(self) -> None:
         self._pacers: dict[str, asyncio.Task[None]] = {}
@@ -270,8 +273,11 @@ class RealNemesisSide:
         return await self._wall_ahead_ms(node)
 
     async def probe_troubles(self, node: str) -> Mapping[str, int]:
-        """What the library in front of the disk counted, and how often a slow process was held."""
+        """What the library in front of the disk counted, what went with the power, how often a process was held."""
         struck = dict(self._shims.struck(node)) if self._shims is not None else {}
+        lost = self._lost_bytes.get(node, [])
+        if lost:
+            struck |= {POWER_LOSSES: len(lost), BYTES_LOST: sum(lost)}
         return struck | ({"slow": self._held[node]} if node in self._held else {})
 
     async def probe_met(self) -> Mapping[Link, int]:

@@ -12,18 +12,29 @@ from pathlib import Path, PurePosixPath
 
 from harness.plan import Plan
 from nemesis import backend as backends
-from nemesis import clock, disk
+from nemesis import clock, disk, power
 from nemesis.target import HEALTHY_DISK, ClockRule, CrashPoint, DiskRule
 
 KINDS = ("clock", "disk")
 # Of the names of what faults need (`nemesis.abilities`).
 PREFIXES: Mapping[str, tuple[str, ...]] = {"clock": ("clock",), "disk": ("disk", "crash-")}
+LOSING = "disk-lose-unsynced"
+SYNCED = "synced"  # a file in which the library notes what was synced
+
+
+def _wanted(plan: Plan) -> set[str]:
+    return {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
 
 
 def needed(plan: Plan) -> tuple[str, ...]:
     """The kinds that the plan's faults need."""
-    wanted = {name for event in plan.faults for name in backends.needs(event.fault, plan.nodes)}
+    wanted = _wanted(plan)
     return tuple(kind for kind in KINDS if any(name.startswith(PREFIXES[kind]) for name in wanted))
+
+
+def loses_power(plan: Plan) -> bool:
+    """Whether machines lose power in the plan, so that it must be known what was synced."""
+    return LOSING in _wanted(plan)
 
 
 def file_of(node: str, kind: str) -> str:
@@ -51,6 +62,12 @@ class ShimFiles:
             disk.write_rule(directory / file_of(node, "disk"), HEALTHY_DISK)
             # The library counts in it what it does, as whatever user the node runs.
             (directory / file_of(node, "disk")).chmod(0o666)
+            self.synced(node).touch()
+            self.synced(node).chmod(0o666)
+
+    def synced(self, node: str) -> Path:
+        """Where is noted what the node synced, if it is noted here."""
+        return self.directory / file_of(node, SYNCED)
 
     async def set_clock(self, node: str, rule: ClockRule) -> None:
         """Make the node's clocks exactly this."""
@@ -80,9 +97,24 @@ class ShimFiles:
 
 
 def environment(
-    kinds: Sequence[str], libraries: Mapping[str, PurePosixPath], files: PurePosixPath, node: str, data: Path
+    kinds: Sequence[str],
+    libraries: Mapping[str, PurePosixPath],
+    files: PurePosixPath,
+    node: str,
+    data: Path,
+    *,
+    notes_synced: bool = False,
 ) -> dict[str, str]:
-    """What a node is started with, so that it follows its files; paths are those on its own machine."""
+    """What a node is started with, so that it follows its files; paths are those on its own machine.
+
+    Args:
+        kinds: of library.
+        libraries: where they are.
+        files: where the node's files are.
+        node: its name.
+        data: what its disk is.
+        notes_synced: whether it must be known what was synced.
+    """
     if not kinds:
         return {}
     variables = {"LD_PRELOAD": ":".join(str(libraries[kind]) for kind in kinds)}
@@ -90,4 +122,6 @@ def environment(
         variables |= clock.environment(Path(files / file_of(node, "clock")))
     if "disk" in kinds:
         variables |= disk.environment(Path(files / file_of(node, "disk")), data)
+    if notes_synced:
+        variables |= power.environment(Path(files / file_of(node, SYNCED)))
     return variables

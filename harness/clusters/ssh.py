@@ -19,7 +19,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from harness.clusters import abilities, balancer, scratch, shims
@@ -36,7 +36,7 @@ from harness.plan import Plan
 from harness.systems.base import Service
 from nemesis import backend as backends
 from nemesis import damage as damages
-from nemesis import disk
+from nemesis import disk, power
 from nemesis.backend import Abilities
 from nemesis.faults import FaultError
 from nemesis.network import Network, NetworkError
@@ -115,7 +115,6 @@ class SshCluster(RealCluster):
         super().__init__(plan, service, directory, backends.choose(probe(*_of(plan.config))))
         hosts, key, known_hosts = _of(plan.config)
         self._site = Site(pool_for(self._nodes, hosts, key, known_hosts))
-        self._kinds = shims.needed(plan)
         self._scratch: Path | None = None
         self._balancer: subprocess.Popen[bytes] | None = None
         self._balancer_port = 0
@@ -168,7 +167,8 @@ class SshCluster(RealCluster):
         file = shims.file_of(node, "disk")
         if file in self._published and self._scratch is not None:
             there = self._scratch / f"{file}.there"
-            await self._site.pool.call(self._site.pool.get, node, self._site.directory / file, there)
+            pool = self._site.pool
+            there.write_bytes(await pool.call(pool.read, node, self._site.directory / file))
             return {**await super().probe_troubles(node), **disk.read_struck(there)}
         return await super().probe_troubles(node)
 
@@ -208,6 +208,10 @@ class SshCluster(RealCluster):
     async def _kill(self, node: str) -> None:
         await self._site.pool.call(self._site.kill, node)
 
+    async def _lose(self, node: str, *, torn: bool) -> int:
+        synced = Path(self._site.directory / shims.file_of(node, shims.SYNCED))
+        return power.lost_bytes(await self._beside(node, power.argv(self._data, synced, torn=torn)))
+
     async def _start(self, node: str) -> None:
         site = self._site
         argv = self._service.argv("python3", node, self._addresses, self._data, self._plan.config.bug)
@@ -222,7 +226,10 @@ class SshCluster(RealCluster):
     def _environment(self, node: str) -> dict[str, str]:
         site = self._site
         libraries = {kind: site.library(kind) for kind in self._kinds}
-        return shims.environment(self._kinds, libraries, PurePosixPath(site.directory), node, self._data)
+        files = PurePosixPath(site.directory)
+        return shims.environment(
+            self._kinds, libraries, files, node, self._data, notes_synced=self._notes_synced
+        )
 
     @property
     def _data(self) -> Path:
@@ -243,10 +250,13 @@ class SshCluster(RealCluster):
     async def damage_disk(self, node: str, damage: Damage) -> str:
         """Damage a file of a node that is down; that it may not start again is no surprise."""
         self._excused.add(node)
+        return (await self._beside(node, damages.argv(self._data, damage))).strip()
+
+    async def _beside(self, node: str, argv: Sequence[str]) -> str:
+        """Run something of ours where the node is."""
         code = {"PYTHONPATH": f"{self._site.directory}/code"}
-        script = shlex.join(damages.argv(self._data, damage))
-        said: str = await self._site.pool.call(self._site.run_beside, node, script, code)
-        return said.strip()
+        said: str = await self._site.pool.call(self._site.run_beside, node, shlex.join(argv), code)
+        return said
 
     async def wipe(self, node: str) -> None:
         """Forget the node's files; it comes back as one that joins."""

@@ -3,7 +3,8 @@
 Rules of this module
     1. Host keys are checked against known_hosts, and an unknown one is refused: whoever answers in a host's place
        would be given root by `sudo`.
-    2. At most `CHANNELS_MAX` commands run on a host at a time: sshd refuses more than ten sessions of one connection.
+    2. At most `CHANNELS_MAX` commands run on a host at a time: sshd refuses more than ten sessions of one connection,
+       four are in use all the while, and two shells wait for the next command (`ssh_shell`).
     3. A connection that broke is opened again, once, by whoever needs it next.
     4. Every wait has an end. The library waits in threads, of which there is a bounded number.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import getpass
 import importlib
 import threading
@@ -20,13 +22,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
+from harness.clusters.ssh_shell import Shells
 from harness.errors import ConfigError, SetupError
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 30.0
-CHANNELS_MAX = 8
+CHANNELS_MAX = 4
 THREADS_MAX = 64
 PORT = 22
 
@@ -86,6 +89,7 @@ class Pool:
         self._clients: dict[str, Any] = {}
         self._locks = {node: threading.Lock() for node in hosts}
         self._channels = {node: threading.BoundedSemaphore(CHANNELS_MAX) for node in hosts}
+        self._shells: dict[tuple[str, str], Shells] = {}
         self._threads = ThreadPoolExecutor(
             min(THREADS_MAX, CHANNELS_MAX * len(hosts)), thread_name_prefix="ssh"
         )
@@ -184,6 +188,33 @@ class Pool:
             raise CommandError(f"{command[:80]!r} on {node} failed: {error.decode(errors='replace').strip()}")
         return out
 
+    def ask(self, node: str, command: str, stdin: str = "", *, sudo: str = "") -> bytes:
+        """The same by a shell that stays, which takes one round trip; for text.
+
+        Raises:
+            CommandError: it failed, or took too long.
+            SetupError: there is no connection.
+        """
+        with self._locks[node]:
+            shells = self._shells.setdefault(
+                (node, sudo), Shells(functools.partial(self.open_channel, node, f"{sudo} sh".strip()))
+            )
+        with self._channels[node]:
+            try:
+                with shells.borrow() as shell:
+                    answer = shell.ask(command, stdin)
+            except (OSError, EOFError) as error:
+                why = (
+                    f"took more than {COMMAND_TIMEOUT_S:g} s"
+                    if isinstance(error, TimeoutError)
+                    else str(error)
+                )
+                raise CommandError(f"{command[:80]!r} on {node}: {why}") from None
+        if answer.code:
+            said = answer.error.decode(errors="replace").strip()
+            raise CommandError(f"{command[:80]!r} on {node} failed: {said}")
+        return answer.out
+
     # -- files --------------------------------------------------------------------------------------------------
 
     def put(self, node: str, path: PurePosixPath, data: bytes) -> None:
@@ -198,11 +229,13 @@ class Pool:
         places = [number for number, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1]]
         if not places:
             return
-        with self._channels[node], self.connect(node).open_sftp() as sftp:
-            sftp.get_channel().settimeout(COMMAND_TIMEOUT_S)
-            with sftp.open(str(path), "r+") as file:
-                file.seek(places[0])
-                file.write(new[places[0] : places[-1] + 1])
+        part = "".join(f"\\{byte:03o}" for byte in new[places[0] : places[-1] + 1])
+        write = f"dd of={path} bs=1 seek={places[0]} conv=notrunc"
+        self.ask(node, f"printf '{part}' | {write} 2>/dev/null")
+
+    def read(self, node: str, path: PurePosixPath) -> bytes:
+        """A small file of a host."""
+        return bytes.fromhex(self.ask(node, f"od -An -v -tx1 {path}").decode())
 
     def get(self, node: str, path: PurePosixPath, here: Path) -> None:
         """Copy a file of a host to here."""

@@ -207,19 +207,19 @@ class Site:
         )
         if "'" in command:
             raise SetupError(f"cluster 'ssh': the command line of {node} needs quotes: {command}")
-        self.pool.run(node, _START.format(directory=self.directory, command=command))
+        self.pool.ask(node, _START.format(directory=self.directory, command=command))
 
     def kill(self, node: str) -> None:
         """SIGKILL, and wait for the end."""
-        self.pool.run(node, _KILL.format(directory=self.directory))
+        self.pool.ask(node, _KILL.format(directory=self.directory))
 
     def signal(self, node: str, number: signal.Signals) -> None:
         """Send a signal."""
-        self.pool.run(node, f"kill -{int(number)} $(cat {self.directory}/pid)")
+        self.pool.ask(node, f"kill -{int(number)} $(cat {self.directory}/pid)")
 
     def ended(self, node: str) -> str | None:
         """How it ended; None while it runs."""
-        code = self.pool.run(node, f"cat {self.directory}/exit 2>/dev/null || true").decode().strip()
+        code = self.pool.ask(node, f"cat {self.directory}/exit 2>/dev/null || true").decode().strip()
         if not code:
             return None
         number = int(code) - 128
@@ -229,19 +229,19 @@ class Site:
 
     def stat(self, node: str) -> str:
         """`/proc/PID/stat` of the node; empty where it is gone."""
-        return self.pool.run(node, f"cat /proc/$(cat {self.directory}/pid)/stat 2>/dev/null || true").decode()
+        return self.pool.ask(node, f"cat /proc/$(cat {self.directory}/pid)/stat 2>/dev/null || true").decode()
 
     def run_beside(self, node: str, script: str, environment: Mapping[str, str]) -> str:
         """Run a script of the shell in the environment of a node."""
         variables = [f"{name}={value}" for name, value in environment.items()]
-        return self.pool.run(node, shlex.join(["env", *variables, "sh", "-c", script])).decode()
+        return self.pool.ask(node, shlex.join(["env", *variables, "sh", "-c", script])).decode()
 
     def ahead_ns(self, node: str) -> int:
         """How far the host's monotonic clock is ahead of ours; the best of a few tries, to half a round trip."""
         best = (1 << 62, 0)
         for _ in range(CLOCK_TRIES):
             sent_ns = time.monotonic_ns()
-            theirs_ns = int(self.pool.run(node, "python3 -SEc 'import time; print(time.monotonic_ns())'"))
+            theirs_ns = int(self.pool.ask(node, "python3 -SEc 'import time; print(time.monotonic_ns())'"))
             took_ns = time.monotonic_ns() - sent_ns
             best = min(best, (took_ns, theirs_ns - sent_ns - took_ns // 2))
         return best[1]
@@ -262,23 +262,24 @@ class Site:
 
     # -- for the network ----------------------------------------------------------------------------------------
 
-    def _as_root(self, node: str, argv: Sequence[str]) -> str:
-        path = f"PYTHONPATH={self.directory}/code"
-        return f"{SBIN} {self.facts[node].sudo} env {path} {shlex.join(argv)}"
+    def _for_root(self, argv: Sequence[str]) -> str:
+        return f"{SBIN} PYTHONPATH={self.directory}/code {shlex.join(argv)}"
+
+    def _ask_root(self, node: str, argv: Sequence[str], stdin: str) -> str:
+        return self.pool.ask(node, self._for_root(argv), stdin, sudo=self.facts[node].sudo).decode()
 
     async def run(self, node: str, argv: Sequence[str], stdin: str = "") -> str:
         """As `nemesis.network.Reach` has it."""
         try:
-            return (
-                await self.pool.call(self.pool.run, node, self._as_root(node, argv), stdin.encode())
-            ).decode()
+            return await self.pool.call(self._ask_root, node, argv, stdin)
         except (CommandError, SetupError, OSError) as error:
             raise NetworkError(str(error)) from None
 
     async def talk(self, node: str, argv: Sequence[str]) -> Conversation:
         """As `nemesis.network.Reach` has it."""
         try:
-            channel = await self.pool.call(self.pool.open_channel, node, self._as_root(node, argv))
+            script = f"{self.facts[node].sudo} sh -c {shlex.quote(self._for_root(argv))}"
+            channel = await self.pool.call(self.pool.open_channel, node, script.strip())
         except (SetupError, OSError) as error:
             raise NetworkError(str(error)) from None
         conversation = _Conversation(self.pool, channel)

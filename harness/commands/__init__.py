@@ -11,7 +11,7 @@ import importlib
 from typing import Protocol, cast
 
 NAMES = (
-    "run", "sweep", "check", "replay", "shrink", "sim", "bugs", "workloads", "warmup", "doctor", "images",
+    "run", "sweep", "check", "replay", "plot", "shrink", "sim", "bugs", "workloads", "warmup", "doctor", "images",
 )  # fmt: skip
 
 

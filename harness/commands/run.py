@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from harness import clusters, report, store, systems, workloads
+from harness import clusters, plot, report, store, systems, workloads
 from harness import config as configs
 from harness import plan as plans
 from harness.errors import EXIT_CODES, ConfigError
@@ -90,6 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"an operation without an answer by then is info (default {d.op_timeout_ms})",
     )  # fmt: skip
     add(
+        "--session-ttl", type=int, metavar="MS", dest="session_ttl_ms",
+        help="clients write in sessions that end after so long without a write (default: in sessions without an end)",
+    )  # fmt: skip
+    add(
         "--liveness", action="store_true", default=None,
         help="after the load a majority is healed and must make progress in time; other nodes stay broken",
     )  # fmt: skip
@@ -101,6 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--online", action="store_true", default=None,
         help="check a register while it is recorded, and end the run with the first violation; needs --unique-values "
         "and, of the workload register, --option cas=false; the whole history is checked at the end as ever",
+    )  # fmt: skip
+    add(
+        "--stop-when-broken", action="store_true", default=None,
+        help="end the run at the moment at which nodes break an invariant of their protocol (default: go on, and see "
+        "what clients see of it); on sim",
     )  # fmt: skip
     add(
         "--with-log", action="store_true", default=None,
@@ -195,14 +204,16 @@ def _headline(plan: Plan) -> str:
 
 
 def run_with_progress(plan: Plan, run_dir: Path, console: Console) -> Execution:
-    """Execute with a live display on a terminal, with plain lines elsewhere."""
+    """Execute with a live display on a terminal, with plain lines elsewhere, and draw what came of it."""
     with contextlib.ExitStack() as stack:
         progress = (
             stack.enter_context(LiveProgress(console, plan))
             if console.is_terminal
             else PlainProgress(console, plan)
         )
-        return execute(plan, run_dir, progress)
+        execution = execute(plan, run_dir, progress)
+    plot.save(run_dir, execution.result, run_dir / store.PLOT)
+    return execution
 
 
 def print_summary(execution: Execution, console: Console) -> None:

@@ -61,6 +61,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
         op_timeout_ms: after this an operation is over.
         attempt_timeout_ms: after this an attempt is given up and, where that is safe, made again elsewhere.
         backoff_ms: pause before asking again when no leader is known.
+        session_ttl_ms: open a session that ends after so long without a write, if the system has such; 0 for none.
         follows_leader: ask first whoever answered last, not always the node that the client is bound to.
         workload: which of the system's contracts the client keeps to.
         settings: the workload's options.
@@ -69,6 +70,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     op_timeout_ms: int = 1000
     attempt_timeout_ms: int = 350
     backoff_ms: int = 25
+    session_ttl_ms: int = 0
     follows_leader: bool = False
     workload: str = "register"
     settings: dict[str, Any] = {}

@@ -2,8 +2,10 @@
 
 The client keeps to the outcome rule of `harness.systems.base`. Each command of an operation is one request with the
 session's next sequence number; every attempt of it carries the same one, so that the store applies it once
-however often it arrives (Raft thesis, section 6.3). That makes it safe to try again after an unknown outcome. Which
-commands an operation takes is the contract of the workload (`harness.systems.raft_contracts`).
+however often it arrives (Raft thesis, section 6.3). That makes it safe to try again after an unknown outcome. The
+session is one that nobody opens and that does not end, or with `session_ttl_ms` one with a life time: a client opens it
+before it writes, and another one when it learns that the last has ended. Which commands an operation takes is the
+contract of the workload (`harness.systems.raft_contracts`).
 
 Each operation is first tried on the node that the client is bound to, as Jepsen binds clients to nodes: a client
 of a deposed leader then keeps asking the deposed leader, which is where stale reads are seen.
@@ -20,6 +22,7 @@ from harness.systems import raft_sim
 from harness.systems.base import ClientOptions, Machine, Outcome, Service
 from harness.systems.raft_contracts import CONTRACTS, contract_of
 from harness.systems.raft_service import RaftService
+from harness.systems.raft_session import did_nothing
 from harness.systems.raft_watch import InvariantWatch
 from harness.systems.raft_whole import WholeServer
 from harness.transport import Lost, NotSent, Transport
@@ -75,6 +78,7 @@ class RaftClient:
         self._home = nodes.index(home)
         self.client_id = client_id
         self._options = options
+        self._session = "" if options.session_ttl_ms else client_id  # none is open yet
         self._seq = 0
         self.logged: list[tuple[str, int]] = []
 
@@ -86,10 +90,22 @@ class RaftClient:
 
     async def ask(self, command: api.Command) -> Outcome:
         """One command of the operation: try until the system answers or the operation's time runs out."""
+        is_logged = not isinstance(command, UNLOGGED)
+        if is_logged and not self._session:
+            opened = await self._try(self.client_id, api.OpenSession(self._options.session_ttl_ms))
+            if opened.type != "ok":
+                return did_nothing(opened)
+            self._session = opened.value["session"]
+        outcome = await self._try(self._session or self.client_id, command)
+        if outcome.error == "expired" and self._options.session_ttl_ms:
+            self._session = ""
+        return outcome
+
+    async def _try(self, client: str, command: api.Command) -> Outcome:
         self._seq += 1
-        request = api.Request(self.client_id, self._seq, command)
+        request = api.Request(client, self._seq, command)
         if not isinstance(command, UNLOGGED):
-            self.logged.append((self.client_id, self._seq))
+            self.logged.append((client, self._seq))
         attempts = _Attempts(self._nodes, self._home)
         loop = asyncio.get_running_loop()
         while (left_s := self._deadline_s - loop.time()) > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
@@ -16,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+_PLACES = 64
 
 
 class Reply(NamedTuple):
@@ -35,11 +38,13 @@ def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody uses now.
 
     They are none of those that systems give to outgoing connections: one of these may be gone by the time a server
-    listens, or after it was killed and before it is started again.
+    listens, or after it was killed and before it is started again. And processes that look at the same time, as tests
+    that run side by side, look at different ones: their numbers differ by little.
     """
     found: list[int] = []
     with ExitStack() as stack:
-        for port in random.sample(range(10_000, 32_768), 1_000):
+        mine = range(10_000 + os.getpid() % _PLACES, 32_768, _PLACES)
+        for port in random.sample(mine, len(mine)):
             one = stack.enter_context(socket.socket())
             with suppress(OSError):
                 one.bind(("127.0.0.1", port))

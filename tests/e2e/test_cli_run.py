@@ -47,6 +47,7 @@ def test_a_run_of_the_correct_system_is_valid_and_stored(capsys, tmp_path):
     assert sorted(p.name for p in run_dir.iterdir()) == [
         "history.jsonl",
         "plan.json",
+        "plot.svg",
         "report.txt",
         "results.json",
     ]

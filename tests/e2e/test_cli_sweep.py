@@ -13,7 +13,7 @@ import pytest
 
 def splitbrain(*args, cwd):
     command = [sys.executable, "-m", "harness.cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=540, check=False)
 
 
 def last_json(result):

@@ -14,13 +14,22 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from harness import config, plan
-from harness.clusters import docker, docker_box
+from harness.clusters import docker, docker_box, images
 from harness.clusters.real_nemesis import RefusedError
 from harness.errors import SetupError
 from harness.systems.raft_service import RaftService
-from nemesis.target import HEALTHY, Damage, LinkRule, Ruleset
+from nemesis.target import (
+    BYTES_LOST,
+    HEALTHY,
+    HEALTHY_DISK,
+    POWER_LOSSES,
+    Damage,
+    DiskRule,
+    LinkRule,
+    Ruleset,
+)
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +66,45 @@ def left_by(engine, pid):
     return [name for name, found in labels if found[docker_box.OWNER_LABEL].startswith(f"{pid}:")]
 
 
-def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path):
+def results_of(summary):
+    return json.loads((Path(summary["run_dir"]) / "results.json").read_text())
+
+
+def test_faults_bite_and_the_verdict_is_valid(engine, tmp_path, until_all_was_seen):
     options = ["--nodes", "3", "--time-limit", "15", "--rate", "60", "--seed", "5", "--json"]
     options += [option for name in ("partition", "latency", "kill", "pause") for option in ("--fault", name)]
-    with subprocess.Popen(
-        command(tmp_path, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        said, errors = process.communicate(timeout=200)
-    summary = json.loads(said.splitlines()[-1])
-    assert (process.returncode, summary["valid"]) == (0, True), errors
-    assert left_by(engine, process.pid) == []
-    run_dir = Path(summary["run_dir"])
-    facts = json.loads((run_dir / "results.json").read_text())["facts"]
-    assert summary["ok"] > 50
-    assert facts["packets_met_by_faults"] > 0
-    assert facts["processes_started"] > 3
+
+    def once():
+        with subprocess.Popen(
+            command(tmp_path, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            said, errors = process.communicate(timeout=280)
+        summary = json.loads(said.splitlines()[-1])
+        assert (process.returncode, summary["valid"]) == (0, True), errors
+        assert left_by(engine, process.pid) == []
+        assert summary["ok"] > 50
+        return summary
+
+    def seen(summary):
+        facts = results_of(summary)["facts"]
+        return {
+            "packets met": facts["packets_met_by_faults"] > 0,
+            "nodes started again": facts["processes_started"] > 3,
+        }
+
+    run_dir = Path(until_all_was_seen(once, seen)["run_dir"])
     assert all((run_dir / "nodes" / f"n{number}.log").stat().st_size for number in (1, 2, 3))
 
 
-def test_votes_that_are_forgotten_are_found_by_what_nodes_say_of_themselves(engine, tmp_path):
+@pytest.mark.timeout(900)
+def test_votes_that_are_forgotten_are_found_by_what_nodes_say_of_themselves(
+    engine, tmp_path, until_all_was_seen
+):
     """Clients seldom see two leaders of one term, but each says that it leads."""
     options = ["--bug", "vote-not-persisted", "--time-limit", "90", "--rate", "50", "--seed", "1", "--json"]
     options += ["--fault", "kill", "--fault", "partition", "--fault-interval", "3"]
     done = subprocess.run(
-        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
+        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=280
     )
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, summary["valid"]) == (1, False), done.stdout
@@ -96,20 +120,29 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_without_root_and_nsenter_everything_goes_by_docker_exec(engine, tmp_path):
+def test_without_root_and_nsenter_everything_goes_by_docker_exec(engine, tmp_path, until_all_was_seen):
     options = ["--nodes", "3", "--time-limit", "12", "--rate", "60", "--seed", "5", "--json"]
     options += [option for name in ("partition", "latency", "kill", "pause") for option in ("--fault", name)]
     argv = command(tmp_path, *options)
     argv[1:3] = ["-c", BY_EXEC]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert (done.returncode, summary["valid"]) == (0, True), done.stderr
-    results = json.loads((Path(summary["run_dir"]) / "results.json").read_text())
-    assert results["facts"]["network_reached_by"] == "docker exec"
-    assert results["facts"]["packets_met_by_faults"] > 0
-    proofs = [event["proof"] for event in results["fault_events"]]
-    assert "refuted" not in proofs
-    assert proofs.count("proved") >= 4, results["fault_events"]
+
+    def once():
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=280)
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert (done.returncode, summary["valid"]) == (0, True), done.stderr
+        results = results_of(summary)
+        assert results["facts"]["network_reached_by"] == "docker exec"
+        assert "refuted" not in [event["proof"] for event in results["fault_events"]]
+        return results
+
+    def seen(results):
+        proofs = [event["proof"] for event in results["fault_events"]]
+        return {
+            "packets met": results["facts"]["packets_met_by_faults"] > 0,
+            "four proved": proofs.count("proved") >= 4,
+        }
+
+    until_all_was_seen(once, seen)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM])
@@ -129,7 +162,7 @@ def test_nothing_is_left_when_it_is_stopped(engine, tmp_path, number):
     with subprocess.Popen(
         command(tmp_path, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not list(tmp_path.glob("latest/nodes/status.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(2)
@@ -140,23 +173,30 @@ def test_nothing_is_left_when_it_is_stopped(engine, tmp_path, number):
     assert left_by(engine, process.pid) == []
 
 
-def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path):
+def test_clocks_and_disks_are_broken_behind_the_load_balancer(engine, tmp_path, until_all_was_seen):
     options = ["--nodes", "3", "--time-limit", "12", "--rate", "50", "--seed", "4", "--json", "--via", "lb"]
     options += [option for name in ("clock", "disk", "kill") for option in ("--fault", name)]
-    done = subprocess.run(
-        command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=200
-    )
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert (done.returncode, summary["valid"]) == (0, True), done.stderr
-    assert summary["ok"] > 30
-    nodes = Path(summary["run_dir"]) / "nodes"
-    assert "is UP" in (nodes / "lb.log").read_text()
-    leaders = {
-        (sample["node"], sample["status"]["term"])
-        for sample in map(json.loads, (nodes / "status.jsonl").read_text().splitlines())
-        if sample["status"] and sample["status"]["role"] == "leader"
-    }
-    assert len(leaders) > 1, "the leader changed under load, and nothing that was acknowledged was lost"
+
+    def once():
+        done = subprocess.run(
+            command(tmp_path, *options), capture_output=True, text=True, check=False, timeout=280
+        )
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert (done.returncode, summary["valid"]) == (0, True), done.stderr
+        assert summary["ok"] > 30
+        nodes = Path(summary["run_dir"]) / "nodes"
+        assert "is UP" in (nodes / "lb.log").read_text()
+        return nodes
+
+    def seen(nodes):
+        leaders = {
+            (sample["node"], sample["status"]["term"])
+            for sample in map(json.loads, (nodes / "status.jsonl").read_text().splitlines())
+            if sample["status"] and sample["status"]["role"] == "leader"
+        }
+        return {"the leader changed under load, and nothing that was acknowledged was lost": len(leaders) > 1}
+
+    until_all_was_seen(once, seen)
 
 
 def test_members_disks_and_crash_points_too_and_what_reacts(engine, tmp_path, run_with_faults_from_inside):
@@ -168,7 +208,7 @@ def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(
     cluster = docker.DockerCluster(plan.draw(config.load(None, asked), 1), RaftService(), tmp_path)
 
     async def until(look):
-        for _ in range(100):
+        for _ in range(600):
             if (found := await look()) is not None:
                 return found
             await asyncio.sleep(0.1)
@@ -215,14 +255,81 @@ def test_a_node_forgets_its_disk_and_joins_again_and_another_dies_in_the_change(
     assert left_by(engine, os.getpid()) == []
 
 
+def test_from_a_wheel_far_from_any_checkout(engine, tmp_path):
+    """Builds the wheel, installs it aside, and lets it build its images and run by them."""
+    root, site = Path(__file__).parents[2], tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "--quiet", "install", "--no-deps", "--target", str(site), str(root)]
+    built = subprocess.run(pip, capture_output=True, text=True, check=False, timeout=120)
+    if "No matching distribution found for setuptools" in built.stderr:
+        pytest.skip("building a wheel takes setuptools from a package index, and none can be reached")
+    assert built.returncode == 0, built.stderr
+
+    def splitbrain(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)},
+            capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+
+    done = splitbrain("images", "build")
+    assert done.returncode == 0, done.stderr
+    tag = done.stdout.split()[1]
+    try:
+        done = splitbrain(
+            "run", "--cluster", "docker", "--nodes", "3", "--time-limit", "8", "--seed", "1", "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert (summary["valid"], Path(summary["run_dir"]).parent) == (True, Path("store"))
+        assert summary["ok"] > 50
+    finally:
+        if tag != images.node_image():
+            engine.images.remove(tag)
+            subprocess.run([sys.executable, "-m", "harness.cli", "images", "build"], check=True, timeout=200)
+
+
+WRITE = """
+import os
+end = os.open("/data/file", os.O_CREAT | os.O_WRONLY)
+os.write(end, b"synced"), os.fsync(end), os.pwrite(end, b"ABCD", 4)
+"""
+
+
+@pytest.mark.parametrize("way", ["nsenter", "docker exec"])
+@pytest.mark.parametrize("torn", [0.0, 1.0])
+def test_the_power_takes_what_was_not_synced(engine, tmp_path, way, torn):
+    asked = {"cluster": "docker", "nodes": 1, "faults": ["power-loss"], "time_limit_s": 5.0}
+    cluster = docker.DockerCluster(plan.draw(config.load(None, asked), 1), RaftService(), tmp_path)
+    box = cluster._box
+    if way == "docker exec":
+        box._is_here = False
+
+    async def main():
+        await cluster.open()
+        code, said = box._containers["n1"].exec_run(["python3", "-c", WRITE])
+        assert code == 0, said
+        await cluster.set_disk("n1", DiskRule(lose_unsynced=True, torn_write=torn))
+        await cluster.kill("n1")
+        assert box.run("n1", "cat /data/file") == ("syncAB" if torn else "synced")
+        troubles = await cluster.probe_troubles("n1")
+        assert (troubles[POWER_LOSSES], troubles[BYTES_LOST]) == (1, 2 if torn else 4)
+        await cluster.set_disk("n1", HEALTHY_DISK)
+        await cluster.start("n1")
+        await cluster._wait_until_ready()
+        await cluster.close()
+
+    cluster.run(main)
+    assert cluster.deaths() == []
+
+
 CONNECT = """
 import socket, sys, time
 took = []
-for _ in range(15):
+while len(took) < 15 or (min(took) > float(sys.argv[2]) and len(took) < 200):
     began = time.perf_counter()
-    socket.create_connection((sys.argv[1], 8000), 3).close()
+    socket.create_connection((sys.argv[1], 8000), 20).close()
     took.append(1000 * (time.perf_counter() - began))
-print(sorted(took)[2])
+print(min(took))
 """
 
 
@@ -238,8 +345,10 @@ def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_aga
     elif not box.is_here and box._is_here is False:
         pytest.skip("no nsenter, or not root")
 
-    async def connect_ms(src, dst):
-        return float(await reach.run(src, [box.python, "-c", CONNECT, cluster._addresses[dst]]))
+    async def least_ms(src, dst, below_ms):
+        """The least disturbed of some connections, of more on a machine so busy that none is below the bound."""
+        argv = [box.python, "-c", CONNECT, cluster._addresses[dst], str(below_ms)]
+        return float(await reach.run(src, argv))
 
     async def client_ms(node):
         began = time.perf_counter()
@@ -251,17 +360,17 @@ def test_latency_is_what_was_asked_and_a_container_that_ended_gets_its_rules_aga
         await cluster.set_network(
             Ruleset({("n1", "n2"): LinkRule(delay_ms=50), ("n1", "n3"): LinkRule(blocked=True)})
         )
-        assert 50 <= await connect_ms("n1", "n2") < 52
-        assert await connect_ms("n2", "n3") < 5
-        assert min([await client_ms("n1") for _ in range(5)]) < 5, "the clients' path is unaffected"
+        assert 50 <= await least_ms("n1", "n2", 52) < 52
+        assert await least_ms("n2", "n3", 5) < 5
+        assert min([await client_ms("n1") for _ in range(50)]) < 5, "the clients' path is unaffected"
         first = box.pid("n1")
         box._containers["n1"].kill()
         await cluster.start("n1")
         assert box.pid("n1") != first, "it is another process in another namespace"
         assert "blackhole" in await reach.run("n1", ["tc", "qdisc", "show"])
-        assert 50 <= await connect_ms("n1", "n2") < 52
+        assert 50 <= await least_ms("n1", "n2", 52) < 52
         await cluster.set_network(HEALTHY)
-        assert await connect_ms("n1", "n3") < 5
+        assert await least_ms("n1", "n3", 5) < 5
         assert box.get("n1", PurePosixPath("/etc/hostname")), "files can be fetched"
         box.put("n1", PurePosixPath("/tmp/there"), b"said")
         assert b"said" in box.get("n1", PurePosixPath("/tmp/there"))

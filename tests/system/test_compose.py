@@ -14,7 +14,7 @@ import pytest
 from harness.clusters import docker_box, images
 from harness.errors import SetupError
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 MARK = "<!-- tests/system/test_compose.py performs this and compares -->"
@@ -59,13 +59,12 @@ def environment():
     )  # fmt: skip
 
 
-def test_the_transcript_of_the_readme(environment):
-    steps = transcript()
-    assert [command.split()[0] for command, _ in steps].count("curl") == 3
+def performed(steps, environment):
+    """What was printed otherwise than it stands there, with its command; and who led."""
+    differences, leaders = [], []
     with subprocess.Popen(
         ["bash"], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as shell:
-        leaders = []
         for command, expected in steps:
             if command.startswith("splitbrain images build"):
                 continue  # they are there: the fixture has looked
@@ -77,6 +76,22 @@ def test_the_transcript_of_the_readme(environment):
                 said += [line.strip()] if line.strip() else []
             leaders += [line for line in said if re.fullmatch("n[1-5]", line)]
             unnamed = [[re.sub(r"^n[1-5]$", "nX", line) for line in lines] for lines in (said, expected)]
-            if expected:
-                assert unnamed[0] == unnamed[1], command
-    assert len(set(leaders)) == 2, "another one leads after the first was killed"
+            if expected and unnamed[0] != unnamed[1]:
+                differences.append((command, said))
+    return differences, leaders
+
+
+def test_the_transcript_of_the_readme(environment, until_all_was_seen):
+    """On a busy machine nobody may lead just when it is asked; then it is performed once more."""
+    steps = transcript()
+    assert [command.split()[0] for command, _ in steps].count("curl") == 3
+
+    def seen(outcome):
+        differences, leaders = outcome
+        print(differences)
+        return {
+            "as it stands there": not differences,
+            "another one leads after the first was killed": len(set(leaders)) == 2,
+        }
+
+    until_all_was_seen(lambda: performed(steps, environment), seen)

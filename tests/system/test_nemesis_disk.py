@@ -37,6 +37,9 @@ for line in sys.stdin:
 """
 
 
+TRIES = 40  # of what may take long only because somebody else uses the disk
+
+
 class Writer:
     def __init__(self, process):
         self.process = process
@@ -46,6 +49,16 @@ class Writer:
         self.process.stdin.flush()
         slowest_s, *answers = self.process.stdout.readline().split()
         return float(slowest_s), answers
+
+    def least_s(self, path, below_s):
+        """The quickest of some writes that succeed, up to the first that takes less than the bound."""
+        least_s = float("inf")
+        for _ in range(TRIES):
+            took_s, answers = self.write(path)
+            assert answers == ["ok"]
+            if (least_s := min(least_s, took_s)) < below_s:
+                break
+        return least_s
 
 
 @pytest.fixture
@@ -84,11 +97,9 @@ def test_a_healthy_disk_does_all(writer, data):
 
 def test_syncs_get_slow_and_fast_again(writer, data, file):
     disk.write_rule(file, DiskRule(sync_delay_ms=150))
-    slow_s, answers = writer.write(data / "log")
-    assert 0.3 <= slow_s < 3
-    assert answers == ["ok"]
+    assert 0.3 <= writer.least_s(data / "log", 1) < 1
     disk.write_rule(file, HEALTHY_DISK)
-    assert writer.write(data / "log")[0] < 0.25
+    assert writer.least_s(data / "log", 0.25) < 0.25
 
 
 def test_syncs_fail_by_chance(writer, data, file):
@@ -112,9 +123,8 @@ def test_a_full_disk_takes_nothing(writer, data, file):
 def test_only_the_data_of_the_node_are_concerned(writer, data, file, tmp_path):
     disk.write_rule(file, DiskRule(sync_delay_ms=500, sync_error=1.0, write_error=1.0))
     beside = tmp_path / "data-of-somebody-else"
-    took_s, answers = writer.write(beside, 3)
-    assert answers == ["ok"] * 3
-    assert took_s < 0.5
+    assert writer.least_s(beside, 0.5) < 0.5
+    assert writer.write(beside, 3)[1] == ["ok"] * 3
     (tmp_path / "link").symlink_to(data)
     assert writer.write(tmp_path / "link" / "log")[1] == ["ENOSPC"], "links are followed"
 
@@ -130,12 +140,20 @@ def test_the_rule_is_written_in_place(file):
 
 def test_a_disk_that_stands_still_goes_on(writer, data, file):
     disk.write_rule(file, DiskRule(stalled=True))
-    timer = threading.Timer(0.3, disk.write_rule, (file, HEALTHY_DISK))
-    start = time.monotonic()
-    timer.start()
+    healed_s = []
+
+    def heal_what_was_struck():
+        while not disk.read_struck(file).get("stalled"):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        healed_s.append(time.monotonic())
+        disk.write_rule(file, HEALTHY_DISK)
+
+    healer = threading.Thread(target=heal_what_was_struck, daemon=True)
+    healer.start()
     assert writer.write(data / "a")[1] == ["ok"]
-    assert time.monotonic() - start >= 0.25
-    assert disk.read_struck(file)["stalled"] >= 1
+    assert time.monotonic() >= healed_s[0]
+    healer.join()
 
 
 @pytest.mark.parametrize("point", ["before-sync", "after-sync"])
@@ -144,7 +162,7 @@ def test_a_process_dies_at_its_point_and_only_once(writer, data, file, point):
     assert writer.write(data.parent / "elsewhere")[1] == ["ok"]
     writer.process.stdin.write(f"{data / 'a'} 1\n")
     writer.process.stdin.flush()
-    assert writer.process.wait(10) == -signal.SIGKILL
+    assert writer.process.wait(60) == -signal.SIGKILL
     assert disk.read_struck(file) == {"crash": 1}
     assert file.read_bytes()[16:20] == bytes(4), "it would die again as soon as it is started"
 
@@ -161,7 +179,7 @@ def wrote_under_a_lie(script, tmp_path, data, file):
     ) as process:
         process.stdout.readline()
         disk.write_rule(file, DiskRule(lying_sync=1.0))
-        process.communicate(b"\n", 10)
+        process.communicate(b"\n", 60)
     return synced
 
 
@@ -193,7 +211,60 @@ def test_the_power_takes_what_was_written_into_room_and_leaves_the_room(tmp_path
     synced = wrote_under_a_lie(script, tmp_path, data, file)
     left = b"first" + bytes(3)
     if torn:
-        left += b", "
-    assert power.lose(data, synced, torn=torn) == {"wal": 6 if torn else 11}
+        left += b", se"
+    assert power.lose(data, synced, torn=torn) == {"wal": 4 if torn else 8}
     assert (data / "wal").read_bytes() == left.ljust(100_000, b"\0")
-    assert power.lose(data, synced, torn=False) == ({"wal": 5} if torn else {})
+    assert power.lose(data, synced, torn=False) == {}, "what is left is on the disk"
+
+
+CHANGES = {
+    "written over": "end = os.open(path, os.O_RDWR); os.pwrite(end, b'XY', 1); os.pwrite(end, b'Z', 2)",
+    "cut": "end = os.open(path, os.O_WRONLY); os.ftruncate(end, 3); os.lseek(end, 0, 2); os.write(end, b'!')",
+    "emptied": "end = os.open(path, os.O_WRONLY | os.O_TRUNC); os.writev(end, [b'an', b'other'])",
+    "by the io module": "end = open(path, 'r+b'); end.seek(2); end.write(b'---------'); end.flush()",
+    "appended and cut": "end = os.open(path, os.O_WRONLY | os.O_APPEND); os.write(end, b'??'); os.ftruncate(end, 9)",
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_file_becomes_what_it_was_when_it_was_synced(tmp_path, data, file, what):
+    script = (
+        "import os, sys\n"
+        "path = sys.argv[1] + '/file'\n"
+        "end = os.open(path, os.O_CREAT | os.O_WRONLY); os.write(end, b'all\\0 synced\\0'); os.fsync(end)\n"
+        "print(flush=True), sys.stdin.readline()\n"
+        f"{CHANGES[what]}\n"
+    )
+    synced = wrote_under_a_lie(script, tmp_path, data, file)
+    changed = (data / "file").read_bytes()
+    assert changed != b"all\0 synced\0"
+    assert power.lose(data, synced, torn=False)["file"] > 0
+    assert (data / "file").read_bytes() == b"all\0 synced\0"
+
+
+def test_what_was_made_and_never_synced_is_gone_and_what_nobody_knows_of_stays(tmp_path, data, file):
+    """Also where the new file got the inode of an old one that was synced."""
+    (data / "old").write_bytes(b"from before")
+    script = (
+        "import os, sys\n"
+        "path = sys.argv[1] + '/'\n"
+        "for name in 'ab': end = os.open(path + name, os.O_CREAT | os.O_WRONLY); os.write(end, b'12'); os.fsync(end)\n"
+        "os.close(end), os.remove(path + 'b'), os.rename(path + 'a', path + 'c')\n"
+        "print(flush=True), sys.stdin.readline()\n"
+        "end = os.open(path + 'd', os.O_CREAT | os.O_WRONLY); os.write(end, b'345')\n"
+    )
+    synced = wrote_under_a_lie(script, tmp_path, data, file)
+    assert power.lose(data, synced, torn=False) == {"d": 3}
+    assert {left.name: left.read_bytes() for left in data.iterdir()} == {"old": b"from before", "c": b"12"}
+
+
+def test_a_write_over_synced_bytes_tears_in_the_middle(tmp_path, data, file):
+    script = (
+        "import os, sys\n"
+        "end = os.open(sys.argv[1] + '/file', os.O_CREAT | os.O_RDWR); os.write(end, b'abcdefgh'); os.fsync(end)\n"
+        "print(flush=True), sys.stdin.readline()\n"
+        "os.pwrite(end, b'ABCD', 2), os.pwrite(end, b'__', 0), os.fsync(end)\n"
+    )
+    synced = wrote_under_a_lie(script, tmp_path, data, file)
+    assert power.lose(data, synced, torn=True) == {"file": 4}
+    assert (data / "file").read_bytes() == b"abABefgh"

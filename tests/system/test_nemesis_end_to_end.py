@@ -18,7 +18,7 @@ from nemesis.netns import Netns, NetnsError
 from nemesis.network import CommandReach, Network
 from nemesis.target import HEALTHY_DISK
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(400)]
 
 NODES = ("n1", "n2", "n3")
 SECONDS = 12
@@ -175,7 +175,9 @@ def test_a_plan_bites_and_heals(tmp_path):
             assert await nemesis.heal_all() == ()
             assert await cluster.network.evidence() == {}
             for node in NODES:
-                assert abs(cluster.ask(node) - time.time()) < 1, "runs, on time, and can write"
+                before_s = time.time()
+                assert before_s - 0.01 <= cluster.ask(node) <= time.time(), "runs, on time, and can write"
+            print(f"{sum(cluster.bitten.values())} met, {cluster.times_started}")
             assert sum(cluster.bitten.values()) > 500, "heartbeats that met a sick link"
             assert set(cluster.bitten) == {(a, b) for a in NODES for b in NODES if a != b}
             assert sum(cluster.times_started.values()) > 6

@@ -14,7 +14,7 @@ from nemesis import netns
 from nemesis.faults import FaultError
 from nemesis.netns import Netns, NetnsError
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 # Opens a network, starts a process in it, stops it (SIGSTOP), and waits to be killed.
 OWNER = """
@@ -22,7 +22,8 @@ import os, signal, subprocess, sys, time
 from nemesis.netns import Netns
 net = Netns(["n1", "n2"], rootless=sys.argv[1] == "rootless")
 guest = subprocess.Popen(net.command("n1", ["sleep", "300"]))
-time.sleep(0.3)
+while open(f"/proc/{guest.pid}/comm").read() != "sleep\\n":
+    time.sleep(0.01)
 os.kill(guest.pid, signal.SIGSTOP)
 print(net._holder.pid, guest.pid, net._directory, flush=True)
 time.sleep(300)
@@ -53,7 +54,7 @@ def is_running(pid):
 
 
 def wait_until(condition):
-    for _ in range(100):
+    for _ in range(400):
         if condition():
             return True
         time.sleep(0.05)
@@ -81,7 +82,7 @@ def test_the_process_started_is_the_program_itself(rootless):
     with Netns(["n1"], rootless=rootless) as net:
         guest = subprocess.Popen(net.command("n1", ["sleep", "300"]))
         assert wait_until(lambda: Path(f"/proc/{guest.pid}/comm").read_text() == "sleep\n")
-    assert guest.wait(5) == -signal.SIGKILL, "closing ends who lives inside"
+    assert guest.wait(30) == -signal.SIGKILL, "closing ends who lives inside"
 
 
 def test_closing_twice_is_closing_once(rootless):
@@ -99,12 +100,12 @@ def test_this_process_gets_sockets_of_the_clients_side(rootless):
         )
         assert server.stdout.readline() == "up\n"
         with net.socket() as one, net.socket() as other:
-            one.settimeout(5)
+            one.settimeout(30)
             one.connect((net.addresses["n1"], 7000))
             assert one.recv(100).decode() == net.client_address
             with pytest.raises(OSError, match="refused"):
                 other.connect((net.addresses["n1"], 7001))
-        server.wait(5)
+        server.wait(30)
         server.stdout.close()
 
 

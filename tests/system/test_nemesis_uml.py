@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 REPOSITORY = Path(__file__).parents[2]
 MODULES = Path("/usr/lib/uml/modules")
@@ -32,7 +32,7 @@ def guest():
     return kernel
 
 
-def run_in_guest(kernel, directory, *arguments, timeout_s=500):
+def run_in_guest(kernel, directory, *arguments, timeout_s=1000):
     """Runs pytest in the guest with these arguments; returns what the console showed."""
     assert not any(" " in argument or "," in argument for argument in arguments), "init.sh splits at commas"
     done = subprocess.run(

@@ -15,7 +15,7 @@ import pytest
 
 from nemesis.netns import Netns, NetnsError
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MOMENTS = 10
 LABEL = b"SPLITBRAIN_OWNER="
@@ -67,11 +67,19 @@ def processes_of(owner):
     for entry in Path("/proc").iterdir():
         try:
             environ = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
-        except OSError:
+            if LABEL + f"{owner}:".encode() in environ:
+                found.append(f"{entry.name} {(entry / 'comm').read_text().strip()}")
+        except OSError:  # it has ended meanwhile
             continue
-        if LABEL + f"{owner}:".encode() in environ:
-            found.append(f"{entry.name} {(entry / 'comm').read_text().strip()}")
     return found
+
+
+def soon(found, owner):
+    """What is found once nothing is any more, or after a while: what was killed takes a moment to go."""
+    until_s = time.monotonic() + 20
+    while found(owner) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    return found(owner)
 
 
 def engine_is_there():
@@ -124,6 +132,13 @@ def killed_run(cluster, store, after_s, seed, *, in_load):
     return process.pid
 
 
+def heal():
+    """What a user types then, and what it says that it has removed."""
+    argv = [sys.executable, "-m", "harness.cli", "doctor", "--heal", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=240)
+    return json.loads(done.stdout)["healed"]
+
+
 @pytest.mark.parametrize("cluster", ["local", "docker"])
 def test_nothing_is_left_and_nothing_else_is_touched(cluster, tmp_path, bystander):
     if cluster == "docker" and not engine_is_there():
@@ -133,20 +148,15 @@ def test_nothing_is_left_and_nothing_else_is_touched(cluster, tmp_path, bystande
     for number in range(MOMENTS):
         after_s, in_load = moments.uniform(0.1, 4.0), number % 2 == 0
         owner = killed_run(cluster, tmp_path / str(number), after_s, number, in_load=in_load)
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.cli", "doctor", "--heal", "--json"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        healed = json.loads(done.stdout)["healed"]
+        healed = heal()
+        if containers_of(owner):  # which the engine was still making when the run was killed
+            healed += heal()
         print(
             f"killed {after_s:.1f} s after its {'first operation' if in_load else 'start'}; healed: {healed}"
         )
         assert healed or not in_load, "a directory at least"
-        assert processes_of(owner) == []
-        assert containers_of(owner) == []
+        assert soon(processes_of, owner) == []
+        assert soon(containers_of, owner) == []
         assert owner not in directories()
         assert traces() <= before
         # Whoever lives keeps what it has; what it removes itself meanwhile is not ours to say.

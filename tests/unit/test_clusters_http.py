@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from harness.clusters.http import Connection, HttpTransport, fetch
+from harness.clusters.http import CONNECT_TIMEOUT_S, Connection, HttpTransport, fetch
 from harness.systems.base import Call
 from harness.transport import Lost, NotSent
 
@@ -74,8 +74,15 @@ async def serving(reply):
         listener.close()
 
 
-def transport(dial):
-    return HttpTransport(dial, Echo(), lambda _: None)
+def transport(dial, connect_timeout_s=30):
+    """Patient by default: what a busy machine delays is not what is tested."""
+    return HttpTransport(dial, Echo(), lambda _: None, connect_timeout_s)
+
+
+async def until_it_arrives():
+    """Lets the loop take in what is there already: so many rounds, however long each takes."""
+    for _ in range(20):
+        await asyncio.sleep(0.0025)
 
 
 def test_one_connection_carries_all_requests_of_a_process():
@@ -95,13 +102,13 @@ def test_one_connection_carries_all_requests_of_a_process():
 def test_a_refused_connection_was_not_sent():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = probe.getsockname()[1]  # nobody else gets it while it is bound, and nobody listens
 
-    async def dial(_node):
-        return Connection(*await asyncio.open_connection("127.0.0.1", port))
+        async def dial(_node):
+            return Connection(*await asyncio.open_connection("127.0.0.1", port))
 
-    with pytest.raises(NotSent, match="n1"):
-        asyncio.run(transport(dial).request("n1", 1))
+        with pytest.raises(NotSent, match="n1"):
+            asyncio.run(transport(dial).request("n1", 1))
 
 
 def test_a_connection_that_does_not_come_about_was_not_sent():
@@ -109,7 +116,7 @@ def test_a_connection_that_does_not_come_about_was_not_sent():
         await asyncio.sleep(30)
 
     with pytest.raises(NotSent, match="n1: no connection in time"):
-        asyncio.run(transport(dial).request("n1", 1))
+        asyncio.run(transport(dial, CONNECT_TIMEOUT_S).request("n1", 1))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +164,7 @@ def test_a_connection_closed_in_between_is_replaced_before_anything_is_sent():
             client = transport(dial)
             for number in range(3):
                 assert await client.request("n1", number) == (200, number)
-                await asyncio.sleep(0.05)  # the end of the connection arrives
+                await until_it_arrives()  # the end of the connection
             assert server.requests == [0, 1, 2], "each exactly once"
             assert server.connections == 3
             await client.close()
@@ -197,7 +204,7 @@ def test_what_nobody_asked_for_ends_a_kept_connection():
             client = transport(dial)
             for number in range(3):
                 assert await client.request("n1", number) == (200, number)
-                await asyncio.sleep(0.02)
+                await until_it_arrives()
             await client.close()
 
     asyncio.run(main())
@@ -206,7 +213,7 @@ def test_what_nobody_asked_for_ends_a_kept_connection():
 def test_two_hundred_clients():
     async def main():
         async with serving(echo) as (server, dial):
-            clients = [HttpTransport(dial, Echo(), lambda _: None, 30) for _ in range(200)]
+            clients = [transport(dial) for _ in range(200)]
 
             async def work(number):
                 for turn in range(5):
@@ -227,7 +234,7 @@ def test_fetch_answers_or_gives_none():
 
     async def main():
         async with serving(echo) as (server, dial):
-            assert (await fetch(dial, "n1", "/status", 5)).status == 200
+            assert (await fetch(dial, "n1", "/status", 30)).status == 200
             assert server.requests == ["/status"]
         async with serving(slow) as (_, dial):
             assert await fetch(dial, "n1", "/status", 0.05) is None

@@ -57,7 +57,8 @@ def test_entries_that_one_node_has_forgotten_are_known_from_another():
 
     async def followed():
         task = asyncio.create_task(follower.follow())
-        await asyncio.sleep(0.01)
+        for _ in range(10):  # rounds of the loop, however long each takes
+            await asyncio.sleep(0.001)
         task.cancel()
 
     asyncio.run(followed())

@@ -23,6 +23,11 @@ from harness.seeds import Streams, skewed
         ({"time_limit_s": 0.0}, "time limit is 0.0"),
         ({"seed": -1}, "seed is -1"),
         ({"rate_hz": 1e6, "time_limit_s": 80000.0}, "more than 5000000 operations"),
+        (
+            {"stop_when_broken": True, "cluster": "local"},
+            "stop when broken needs nodes that can be looked into",
+        ),
+        ({"session_ttl_ms": -1}, "session ttl is -1; give milliseconds from 1 to 3600000, or 0 for none"),
     ],
 )
 def test_bad_values_are_named(options, sentence):

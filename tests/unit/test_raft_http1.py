@@ -170,7 +170,8 @@ def test_half_a_call_is_not_waited_for_for_ever(monkeypatch):
     async def run():
         client = Client()
         assert client.send(b"GET / HT") == b""
-        await asyncio.sleep(0.05)
+        for _ in range(20):
+            await asyncio.sleep(0.0025)
         assert head(client.transport.take()).split()[1] == b"408"
         assert client.transport.closed
 
@@ -181,7 +182,8 @@ def test_a_stream_is_sent_in_chunks_no_faster_than_it_is_taken():
     async def run():
         client = Client()
         client.send(b"GET /stream HTTP/1.1\r\n\r\nGET /x HTTP/1.1\r\n\r\n")
-        await asyncio.sleep(0.05)
+        for _ in range(20):  # rounds of the loop, however long each takes
+            await asyncio.sleep(0.0025)
         written = client.transport.take()
         body, _, after = written.partition(b"\r\n\r\n")[2].partition(b"0\r\n\r\n")
         assert b"Transfer-Encoding: chunked" in written

@@ -14,7 +14,7 @@ from raft.core import AppendEntries, Entry, EntryKind, Message, RequestVote
 from raft.framing import BadFrame, Unframer, frame
 from raft.testing.processes import free_ports, running
 
-CALM = ("--election-timeout-ms-min", "1000", "--election-timeout-ms-max", "2000")  # on a busy machine
+CALM = ("--election-timeout-ms-min", "2500", "--election-timeout-ms-max", "4000")  # on a busy machine
 
 
 def test_followers_name_the_leader_and_only_the_leader_says_that_it_leads(tmp_path):
@@ -46,7 +46,14 @@ def test_followers_name_the_leader_and_only_the_leader_says_that_it_leads(tmp_pa
 
         peers = cluster.call(leader, "GET", "/status").body["peers"]
         assert set(peers) == set(cluster.names) - {leader}
-        assert all(peer["connected"] and peer["state"] == "replicate" for peer in peers.values())
+
+        def is_in_step(peer):
+            return peer["connected"] and peer["state"] == "replicate"
+
+        # A majority is enough for what was written; the third may come later.
+        wait_until(
+            lambda: all(map(is_in_step, cluster.call(leader, "GET", "/status").body["peers"].values()))
+        )
         assert "peers" not in cluster.call(follower, "GET", "/status").body
         members = cluster.call(follower, "GET", "/members").body["members"]
         assert [member["role"] for member in members] == ["voter"] * 3
@@ -63,7 +70,8 @@ def test_bad_requests_get_an_answer_and_the_server_lives_on(tmp_path):
             (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", b"413"),
         ]:
             with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-                connection.sendall(raw)
+                with suppress(OSError):  # it may have answered and closed before it was told everything
+                    connection.sendall(raw)
                 assert connection.recv(1000).split(b" ")[1] == status
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
@@ -78,8 +86,8 @@ def test_kill_9_of_the_leader_loses_nothing_that_was_acknowledged(tmp_path):
         for round_number in range(4):
             for number in range(15):
                 key = f"k{round_number}-{number}"
-                if cluster.call(cluster.leader(), "PUT", f"/v1/keys/{key}", number).status == 200:
-                    acknowledged[key] = number
+                at_leader(cluster, "PUT", f"/v1/keys/{key}", number)
+                acknowledged[key] = number
             victim = cluster.leader()
             cluster.kill(victim)
             assert cluster.leader() != victim
@@ -89,7 +97,7 @@ def test_kill_9_of_the_leader_loses_nothing_that_was_acknowledged(tmp_path):
                 cluster.kill(name)
         for name in cluster.names:
             cluster.start(name)
-        assert len(acknowledged) > 50
+        assert len(acknowledged) == 60
         for key, value in acknowledged.items():
             assert at_leader(cluster, "GET", f"/v1/keys/{key}").body["value"] == value
 
@@ -135,8 +143,11 @@ def test_a_member_that_no_setting_names_joins_by_its_address(tmp_path):
         at_leader(cluster, "POST", "/members", {"promote": "n4"}, status=202)
         wait_until(lambda: roles(cluster.call("n1", "GET", "/members")).get("n4") == "voter")
 
-        at_leader(cluster, "POST", "/transfer", {"to": "n4"}, status=202)
-        wait_until(lambda: cluster.leader() == "n4")
+        deadline = time.monotonic() + 60
+        while cluster.leader() != "n4" and time.monotonic() < deadline:  # a busy machine may be late for one
+            cluster.call(cluster.leader(), "POST", "/transfer", {"to": "n4"})
+            time.sleep(0.2)
+        assert cluster.leader() == "n4"
         cluster.kill("n1")
         cluster.start("n1")  # it has the address from its log
         at_leader(cluster, "PUT", "/v1/keys/x", 2)

@@ -69,7 +69,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from harness.shrink.attempt import attempt
 from harness.strategies import plans
 
-@settings(max_examples=100, deadline=None, phases=set(Phase) - {Phase.explain}, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, phases=set(Phase) - {Phase.explain}, suppress_health_check=list(HealthCheck))
 @given(plans(bug="ack-before-majority", nodes=3, concurrency=3, faults=("partition-leader", "kill-leader")))
 def test_my_system(plan):
     run = attempt(plan)
@@ -79,7 +79,7 @@ def test_my_system(plan):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2000)
 def test_a_failure_in_a_users_own_test_shrinks_and_is_kept_for_the_next_time(tmp_path):
     (tmp_path / "test_mine.py").write_text(USERS_TEST)
     options = ["-q", "-s", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
@@ -88,7 +88,7 @@ def test_a_failure_in_a_users_own_test_shrinks_and_is_kept_for_the_next_time(tmp
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "GITHUB_ACTIONS")}
     first, second = (
         subprocess.run(
-            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280, check=False
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900, check=False
         )
         for _ in range(2)
     )
