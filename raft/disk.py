@@ -34,6 +34,7 @@ class FileDisk:
             raise DirectoryInUse(
                 f"{self.directory} is in use by another process: give each node a directory of its own"
             ) from error
+        self.sync_names()
 
     def close(self) -> None:
         """Closes all files and lets go of the directory."""
@@ -47,8 +48,11 @@ class FileDisk:
         return sorted(path.name for path in self.directory.iterdir() if path.name != "lock")
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
-        return (self.directory / name).read_bytes()
+        """A whole file, made durable before it is believed: a process that was killed has left it in the cache only."""
+        with (self.directory / name).open("rb") as file:
+            if self._syncs:
+                os.fdatasync(file.fileno())
+            return file.read()
 
     def append(self, name: str, data: bytes) -> None:
         """Adds to the end of a file, or of what was appended to it since it has room."""
