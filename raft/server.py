@@ -14,7 +14,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from raft import logs, security
@@ -25,7 +25,7 @@ from raft.file_storage import DiskThread, FileStorage, OpenDisk, Worker
 from raft.http import HttpFront
 from raft.node import Node
 from raft.peers import Hello, Inbound, Peer
-from raft.settings import Member, Settings, SettingsError, parse_member
+from raft.settings import Address, Member, Settings, SettingsError, parse_member
 from raft.wal import Wal
 
 
@@ -114,7 +114,7 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+        disk = self._disk or _open_disk(settings)
         self.storage = FileStorage(
             Wal(disk),
             self._fail,
@@ -165,13 +165,15 @@ class Server:
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
         at = settings.listen_peers or settings.me.peers
-        inbound = await loop.create_server(self._inbound, at.host, at.port, ssl=self.tls.accept_peers)
+        with _listening("peers", at):
+            inbound = await loop.create_server(self._inbound, at.host, at.port, ssl=self.tls.accept_peers)
         stack.callback(inbound.close)
         front = HttpFront(self)
         at = settings.listen_clients or settings.me.clients
-        clients = await loop.create_server(
-            front.http1.connection, at.host, at.port, ssl=self.tls.accept_clients
-        )
+        with _listening("clients", at):
+            clients = await loop.create_server(
+                front.http1.connection, at.host, at.port, ssl=self.tls.accept_clients
+            )
         stack.callback(front.close)
         stack.callback(clients.close)
         host, port = _where(clients)
@@ -234,6 +236,24 @@ class Server:
         peer = self.peers.get(name)
         if peer is not None:
             peer.dial_now()
+
+
+def _open_disk(settings: Settings) -> FileDisk:
+    try:
+        return FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+    except OSError as error:
+        raise OSError(
+            f"data_dir {settings.data_dir} cannot be used: {error.strerror}; name a directory that can be written"
+        ) from error
+
+
+@contextlib.contextmanager
+def _listening(whom: str, at: Address) -> Iterator[None]:
+    """Says which address it was that nothing can listen on."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot listen to {whom} on {at.host}:{at.port}: {error.strerror or error}") from error
 
 
 def _where(server: asyncio.Server) -> tuple[str, int]:

@@ -206,6 +206,20 @@ def test_bad_settings_end_with_254_and_a_sentence():
     assert done.stderr.startswith("raft: member is not set")
 
 
+def test_what_cannot_be_served_from_ends_with_255_and_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, other = taken.getsockname()[1], free_ports(1)[0]
+        in_use = run("--name", "n1", "--data-dir", str(tmp_path / "d"), "--member", f"n1={other},{port}")
+    no_directory = run("--name", "n1", "--data-dir", str(tmp_path / "file"), "--member", "n1=1,2")
+    assert (in_use.returncode, no_directory.returncode) == (255, 255)
+    assert f"raft: cannot listen to clients on 127.0.0.1:{port}: " in in_use.stderr
+    assert "in use" in in_use.stderr
+    assert no_directory.stderr == (
+        f"raft: data_dir {tmp_path / 'file'} cannot be used: File exists; name a directory that can be written\n"
+    )
+
+
 def test_a_damaged_log_ends_with_255_and_a_sentence(tmp_path):
     (tmp_path / "wal-0000000000000001").write_bytes(b"raft-wal 1\n" + b"\xff" * 40 + frame(b"abc"))
     port, other = free_ports(2)
