@@ -92,14 +92,14 @@ class HttpFront:
         if self._timer is not None:
             self._timer.cancel()
 
-    def handle(self, call: Call, respond: Respond) -> None:
-        """Answers one call, now or later."""
+    def handle(self, call: Call, respond: Respond) -> Callable[[], None] | None:
+        """Answers one call, now or later; returns what is to be done if its client goes before."""
         try:
             self._authorize(call)
             if (call.method, call.path) == ("POST", "/v1/request"):
-                self._on_request(call, respond)
+                return self._on_request(call, respond)
             elif (call.method, call.path) == ("GET", "/v1/watch"):
-                self._on_watch(call, respond)
+                return self._on_watch(call, respond)
             elif (command := command_of(call)) is not None:
                 self._on_command(call, command, respond)
             else:
@@ -109,6 +109,7 @@ class HttpFront:
             respond(Answer(refusal.status, error(refusal.status, str(refusal)).body, headers))
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as cause:
             respond(error(400, f"the call is not what it should be: {cause}"))
+        return None
 
     def _authorize(self, call: Call) -> None:
         token = self.server.settings.token
@@ -127,14 +128,16 @@ class HttpFront:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _on_request(self, call: Call, respond: Respond) -> None:
+    def _on_request(self, call: Call, respond: Respond) -> Callable[[], None] | None:
         def reply(response: Response) -> None:
             if isinstance(response, NotLeader) and self._passes_on(call):
                 self._pass_on(response.leader, call, respond)
             else:
                 respond(Answer(200, encode(response)))
 
-        self._ask(_decode_request(call.body), reply)
+        request = _decode_request(call.body)
+        self._ask(request, reply)
+        return (lambda: self.server.node.watches.forget(reply)) if isinstance(request.command, Watch) else None
 
     def _on_command(self, call: Call, command: Command, respond: Respond) -> None:
         def reply(response: Response) -> None:
@@ -230,14 +233,19 @@ class HttpFront:
 
     # -- changes as they come ----------------------------------------------------------------------
 
-    def _on_watch(self, call: Call, respond: Respond) -> None:
+    def _on_watch(self, call: Call, respond: Respond) -> Callable[[], None] | None:
         """One answer if the call says how long it waits, and otherwise a stream."""
         watch = watch_of(call)
         if watch.wait_ms:
-            self._on_command(call, watch, respond)
-            return
+
+            def reply(response: Response) -> None:
+                respond(answer_of(watch, response))
+
+            self._ask(self._watching(watch), reply)
+            return lambda: self.server.node.watches.forget(reply)
         content = ("Content-Type", "application/x-ndjson")
         respond(Answer(200, b"", (content, ("Cache-Control", "no-store")), self._changes(watch)))
+        return None  # the stream ends with its connection
 
     async def _changes(self, watch: Watch) -> AsyncIterator[bytes]:
         after = watch.after
@@ -266,8 +274,14 @@ class HttpFront:
             if not future.done():
                 future.set_result(response)
 
-        self._ask(Request(self._anonymous, 0, watch), reply)
-        return await future
+        self._ask(self._watching(watch), reply)
+        try:
+            return await future
+        finally:
+            self.server.node.watches.forget(reply)
+
+    def _watching(self, watch: Watch) -> Request:
+        return Request(self._anonymous, 0, watch)
 
 
 def _line(value: Any) -> bytes:

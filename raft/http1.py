@@ -72,7 +72,7 @@ class Refusal(Exception):
 
 
 Respond: TypeAlias = Callable[[Answer], None]
-Handler: TypeAlias = Callable[[Call, Respond], None]
+Handler: TypeAlias = Callable[[Call, Respond], Callable[[], None] | None]  # what to do if the client goes before
 
 
 class Http1:
@@ -106,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._told_to_go_on = False
         self._timer: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._abandon: Callable[[], None] | None = None  # what is to be done if the client goes before its answer
         self._may_write = asyncio.Event()
         self._may_write.set()
 
@@ -126,6 +127,8 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         if self._pump is not None:
             self._pump.cancel()
+        if self._abandon is not None and self._busy:
+            self._abandon()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
@@ -161,7 +164,7 @@ class Connection(asyncio.Protocol):
                     break
                 self._stop_timer()
                 self._busy = True
-                self._http1.handle(call, self._respond)
+                self._abandon = self._http1.handle(call, self._respond)
         except Refusal as refusal:
             self._keep = False
             self._write(self._http1.refuse(refusal))

@@ -38,6 +38,8 @@ from raft.api import (
 )
 from raft.http1 import Answer, Call, Refusal
 
+WATCH_WAIT_MS_MAX = 60_000
+
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -216,7 +218,7 @@ def watch_of(call: Call) -> Watch:
         start if key is None else key,
         (end or "") if key is None else None,
         after if after >= 0 else None,
-        number(call, "wait_ms", 0),
+        min(number(call, "wait_ms", 0), WATCH_WAIT_MS_MAX),
         number(call, "limit", 1_000),
     )
 

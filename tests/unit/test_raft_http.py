@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -213,8 +214,21 @@ def test_a_number_must_go_with_a_client(call):
     assert call("PUT", "/v1/keys/x", None)[0] == 400
 
 
-def test_a_client_that_goes_away_leaves_nothing_behind(cluster, call):
+def waited(is_so):
+    deadline = time.monotonic() + 20
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert is_so()
+
+
+def watches(cluster):
+    body = cluster.call("n1", "GET", "/metrics", None, {})[1]
+    return int(next(line for line in body.splitlines() if line.startswith("raft_watches ")).split()[1])
+
+
+@pytest.mark.parametrize("how", [b"", b"&wait_ms=50000"])
+def test_a_client_that_goes_away_leaves_nothing_behind(cluster, how):
     with socket.create_connection(("127.0.0.1", cluster.clients["n1"])) as connection:
-        connection.sendall(b"GET /v1/watch?key=nobody HTTP/1.1\r\n\r\n")
-        connection.recv(100)
-    assert call("GET", "/health")[0] == 200
+        connection.sendall(b"GET /v1/watch?key=nobody%b HTTP/1.1\r\n\r\n" % how)
+        waited(lambda: watches(cluster) == 1)
+    waited(lambda: watches(cluster) == 0)
