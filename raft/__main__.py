@@ -18,7 +18,7 @@ import sys
 
 from raft import logs
 from raft.disk import DirectoryInUse
-from raft.server import Server
+from raft.server import Broken, Server
 from raft.settings import Settings, SettingsError, load
 from raft.wal import CorruptLog
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"raft: {error}\n")
         return 254
-    except (CorruptLog, DirectoryInUse, OSError) as error:
+    except (Broken, CorruptLog, DirectoryInUse, OSError) as error:
         sys.stderr.write(f"raft: {error}\n")
         return 255
     return 0

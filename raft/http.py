@@ -137,7 +137,9 @@ class HttpFront:
 
         request = _decode_request(call.body)
         self._ask(request, reply)
-        return (lambda: self.server.node.watches.forget(reply)) if isinstance(request.command, Watch) else None
+        return (
+            (lambda: self.server.node.watches.forget(reply)) if isinstance(request.command, Watch) else None
+        )
 
     def _on_command(self, call: Call, command: Command, respond: Respond) -> None:
         def reply(response: Response) -> None:

@@ -72,7 +72,9 @@ class Refusal(Exception):
 
 
 Respond: TypeAlias = Callable[[Answer], None]
-Handler: TypeAlias = Callable[[Call, Respond], Callable[[], None] | None]  # what to do if the client goes before
+Handler: TypeAlias = Callable[
+    [Call, Respond], Callable[[], None] | None
+]  # what to do if the client goes before
 
 
 class Http1:
@@ -106,7 +108,9 @@ class Connection(asyncio.Protocol):
         self._told_to_go_on = False
         self._timer: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._abandon: Callable[[], None] | None = None  # what is to be done if the client goes before its answer
+        self._abandon: Callable[[], None] | None = (
+            None  # what is to be done if the client goes before its answer
+        )
         self._may_write = asyncio.Event()
         self._may_write.set()
 

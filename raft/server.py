@@ -29,14 +29,44 @@ from raft.settings import Address, Member, Settings, SettingsError, parse_member
 from raft.wal import Wal
 
 
-def _in_batches(node_class: type[Node]) -> type[Node]:
-    """A node whose turn comes once all that has arrived is taken in.
+class Broken(Exception):
+    """The node has met what it did not expect."""
 
-    So requests that come together share a message to each follower, a write and a sync, however they came.
+
+def _in_batches(node_class: type[Node]) -> type[Node]:
+    """A node whose turn comes once all that has arrived is taken in, and which ends with what it did not expect.
+
+    Requests that come together share a message to each follower, a write and a sync, however they came. An exception
+    in the middle of an event leaves a node of which nobody knows what it would do next: a loop that reports it and goes
+    on would have it skip entries, or forget what it promised.
     """
 
     class Batched(node_class):  # type: ignore[valid-type, misc]
         _turn_is_due = False
+
+        def on_message(self, message: Message) -> None:
+            try:
+                super().on_message(message)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the node is not to be trusted any more
+                self.host.broke(error)
+
+        def _on_synced(self, written: int) -> None:
+            try:
+                super()._on_synced(written)
+            except Exception as error:  # noqa: BLE001 - see above
+                self.host.broke(error)
+
+        def _on_timer(self) -> None:
+            try:
+                super()._on_timer()
+            except Exception as error:  # noqa: BLE001 - see above
+                self.host.broke(error)
+
+        def _on_end_timer(self) -> None:
+            try:
+                super()._on_end_timer()
+            except Exception as error:  # noqa: BLE001 - see above
+                self.host.broke(error)
 
         def _turn(self) -> None:
             if not self._turn_is_due:
@@ -45,9 +75,13 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
 
         def _late_turn(self) -> None:
             self._turn_is_due = False
-            if not self.stopped:
+            if self.stopped:
+                return
+            try:
                 super()._turn()
                 self.host.flush()
+            except Exception as error:  # noqa: BLE001 - see above
+                self.host.broke(error)
 
     return Batched
 
@@ -206,6 +240,15 @@ class Server:
         logs.event("the disk failed, so this server stops", level=logging.CRITICAL, reason=str(error))
         self._failure = error
         self.node.stop("the disk failed")
+        self.stop()
+
+    def broke(self, error: Exception) -> None:
+        """The node is wrong about itself: it ends here, rather than do harm."""
+        what = f"{type(error).__name__}: {error}"
+        fields = {"fields": {"reason": what}}
+        logs.log.critical("the node broke, so this server stops", exc_info=error, extra=fields)
+        self._failure = self._failure or Broken(f"the node broke, so this server stops: {what}")
+        self.node.stop("it broke")
         self.stop()
 
     def _observe(self, event: str, **fields: Any) -> None:

@@ -58,7 +58,9 @@ class Watches:
             answer = self._machine.events(waiting.watch, waiting.after)
             if _is_news(answer):
                 self._answer(number, answer)
-            elif isinstance(answer, Done):  # it has seen all up to here: this need not be looked at again, and may be forgotten
+            elif isinstance(
+                answer, Done
+            ):  # it has seen all up to here: this need not be looked at again, and may be forgotten
                 waiting.after = answer.value["revision"]
 
     def forget(self, reply: Reply) -> None:

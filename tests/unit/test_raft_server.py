@@ -12,6 +12,7 @@ import pytest
 
 from raft.core import AppendEntries, Entry, EntryKind, Message, RequestVote
 from raft.framing import BadFrame, Unframer, frame
+from raft.peers import Hello
 from raft.testing.processes import free_ports, running
 
 CALM = ("--election-timeout-ms-min", "2500", "--election-timeout-ms-max", "4000")  # on a busy machine
@@ -249,6 +250,25 @@ def test_a_disk_that_cannot_be_written_ends_with_255_and_a_sentence(tmp_path):
         found = cluster.call("n1", "GET", "/v1/keys?prefix=k&limit=1000").body["records"]
         assert len(found) >= acknowledged
         assert 5 < acknowledged < 100
+
+
+def test_a_node_that_meets_what_cannot_be_ends_with_255_and_a_sentence(tmp_path):
+    """Here somebody poses as another leader of the same term."""
+    with running(tmp_path, 1) as cluster:
+        cluster.leader()
+        term = cluster.call("n1", "GET", "/status").body["term"]
+        port = int(cluster.call("n1", "GET", "/members").body["members"][0]["peers"].rpartition(":")[2])
+        encode = msgspec.msgpack.Encoder().encode
+        with socket.create_connection(("127.0.0.1", port)) as impostor:
+            impostor.sendall(frame(encode(Hello("raft", "n2"))))
+            impostor.sendall(frame(encode([AppendEntries("n2", "n1", term, 0, 0, 0, 0, ())])))
+            assert cluster.running["n1"].wait(30) == 255
+        cluster.running.clear()
+        log = cluster.log_file("n1").read_text()
+        assert "another leader of the same term; this is a bug, the node stops here" in log
+        assert log.splitlines()[-1].startswith(
+            "raft: the node broke, so this server stops: ProtocolViolation: n1, leader"
+        )
 
 
 # -- frames -------------------------------------------------------------------------------------------------
