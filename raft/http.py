@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raft import logs
 from raft.api import Command, Compacted, Done, NotLeader, Reply, Request, Response, Unknown, Watch
 from raft.http1 import Answer, Call, Http1, Refusal, Respond
 from raft.http_admin import Admin, Latencies
-from raft.http_calls import answer_of, command_of, encode, error, watch_of
+from raft.http_calls import answer_of, command_of, encode, error, refuse_deep, watch_of
 from raft.proxy import FORWARDED, Proxy
 from raft.security import token_matches
 
@@ -96,11 +97,12 @@ class HttpFront:
         """Answers one call, now or later; returns what is to be done if its client goes before."""
         try:
             self._authorize(call)
+            refuse_deep(call.body)
             if (call.method, call.path) == ("POST", "/v1/request"):
                 return self._on_request(call, respond)
-            elif (call.method, call.path) == ("GET", "/v1/watch"):
+            if (call.method, call.path) == ("GET", "/v1/watch"):
                 return self._on_watch(call, respond)
-            elif (command := command_of(call)) is not None:
+            if (command := command_of(call)) is not None:
                 self._on_command(call, command, respond)
             else:
                 respond(self._route(call))
@@ -109,6 +111,10 @@ class HttpFront:
             respond(Answer(refusal.status, error(refusal.status, str(refusal)).body, headers))
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as cause:
             respond(error(400, f"the call is not what it should be: {cause}"))
+        except Exception as cause:  # noqa: BLE001 - a client is told, and its connection lives on
+            what = f"{type(cause).__name__}: {cause}"
+            logs.log.error("a call failed", exc_info=cause, extra={"fields": {"path": call.path}})
+            respond(error(500, f"this server failed at the call: {what}"))
         return None
 
     def _authorize(self, call: Call) -> None:

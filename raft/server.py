@@ -45,28 +45,16 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
         _turn_is_due = False
 
         def on_message(self, message: Message) -> None:
-            try:
-                super().on_message(message)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the node is not to be trusted any more
-                self.host.broke(error)
+            self.host.guard(super().on_message, message)
 
         def _on_synced(self, written: int) -> None:
-            try:
-                super()._on_synced(written)
-            except Exception as error:  # noqa: BLE001 - see above
-                self.host.broke(error)
+            self.host.guard(super()._on_synced, written)
 
         def _on_timer(self) -> None:
-            try:
-                super()._on_timer()
-            except Exception as error:  # noqa: BLE001 - see above
-                self.host.broke(error)
+            self.host.guard(super()._on_timer)
 
         def _on_end_timer(self) -> None:
-            try:
-                super()._on_end_timer()
-            except Exception as error:  # noqa: BLE001 - see above
-                self.host.broke(error)
+            self.host.guard(super()._on_end_timer)
 
         def _turn(self) -> None:
             if not self._turn_is_due:
@@ -75,13 +63,9 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
 
         def _late_turn(self) -> None:
             self._turn_is_due = False
-            if self.stopped:
-                return
-            try:
-                super()._turn()
+            if not self.stopped:
+                self.host.guard(super()._turn)
                 self.host.flush()
-            except Exception as error:  # noqa: BLE001 - see above
-                self.host.broke(error)
 
     return Batched
 
@@ -242,8 +226,14 @@ class Server:
         self.node.stop("the disk failed")
         self.stop()
 
-    def broke(self, error: Exception) -> None:
-        """The node is wrong about itself: it ends here, rather than do harm."""
+    def guard(self, event: Callable[..., None], *args: Any) -> None:
+        """Has the node take an event; if it is wrong about itself it ends here, rather than do harm."""
+        try:
+            event(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the node is not to be trusted any more
+            self._broke(error)
+
+    def _broke(self, error: Exception) -> None:
         what = f"{type(error).__name__}: {error}"
         fields = {"fields": {"reason": what}}
         logs.log.critical("the node broke, so this server stops", exc_info=error, extra=fields)

@@ -23,6 +23,7 @@ def call(cluster):
     def call(method, path, body=None, **headers):
         return cluster.call("n1", method, path, body, headers)[:2]
 
+    call.port = cluster.clients["n1"]
     return call
 
 
@@ -207,6 +208,41 @@ def test_what_cannot_be_is_said(call, method, path, body, status, why):
     got, answer = call(method, path, body)
     assert got == status
     assert why in answer["error"]
+
+
+def test_names_that_are_no_text_are_refused_rather_than_confused(call):
+    for path in ("/v1/keys/%FF", "/v1/keys?prefix=%FE", "/v1/watch?key=%FF", "/v1/leases/%FF"):
+        status, answer = call("GET", path)
+        assert (status, "utf-8" in answer["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("deep", [101, 990, 100_000])
+def test_what_is_nested_too_deep_is_refused(call, deep):
+    whole = {"value": []}
+    for _ in range(98):
+        whole = [whole]
+    assert call("PUT", "/v1/keys/deep", whole)[0] == 200
+    assert call("PUT", "/v1/keys/flat", [[]] * 500)[0] == 200
+    assert call("PUT", "/v1/keys/text", '[{\\"[[' * 500)[0] == 200
+    connection = http.client.HTTPConnection("127.0.0.1", call.port, timeout=10)
+    connection.request("PUT", "/v1/keys/deep", "[" * deep + "]" * deep)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (
+        400,
+        {"error": "the JSON is nested more than 100 deep"},
+    )
+    connection.close()
+
+
+def test_head_is_get_without_the_body(call):
+    connection = http.client.HTTPConnection("127.0.0.1", call.port, timeout=10)
+    for path, status in (("/health", 200), ("/leader", 200), ("/nothing", 404), ("/v1/watch?key=x", 200)):
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+    connection.request("GET", "/health")
+    assert json.loads(connection.getresponse().read()) == {"healthy": True}
+    connection.close()
 
 
 def test_a_number_must_go_with_a_client(call):
