@@ -16,8 +16,9 @@ import importlib
 import signal
 import sys
 
-from raft import logs
+from raft import logs, open_files
 from raft.disk import DirectoryInUse
+from raft.http1 import CONNECTIONS_MAX
 from raft.server import Broken, Server
 from raft.settings import Settings, SettingsError, load
 from raft.wal import CorruptLog
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    server = Server(settings)
+    server = Server(settings, connections_max=open_files.for_connections(CONNECTIONS_MAX))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)

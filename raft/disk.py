@@ -8,6 +8,7 @@ from pathlib import Path
 
 #: Room is made where so many times its size are free.
 _FREE_FACTOR = 64
+_OPEN_MAX = 8
 
 
 class DirectoryInUse(Exception):
@@ -107,6 +108,8 @@ class FileDisk:
     def _handle(self, name: str) -> int:
         handle = self._open.get(name)
         if handle is None:
+            while len(self._open) >= _OPEN_MAX:  # nobody writes to the oldest any more
+                self._close(next(iter(self._open)))
             flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
             handle = self._open[name] = os.open(self.directory / name, flags, 0o600)
             self._ends[name] = os.fstat(handle).st_size

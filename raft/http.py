@@ -60,7 +60,9 @@ class HttpFront:
         settings = server.settings
         self.server = server
         self._loop = asyncio.get_running_loop()
-        self.http1 = Http1(self.handle, lambda refusal: error(refusal.status, str(refusal)))
+        self.http1 = Http1(
+            self.handle, lambda refusal: error(refusal.status, str(refusal)), server.connections_max
+        )
         self.answered: dict[str, int] = {}
         self.latencies = Latencies()
         self.proxy = Proxy(settings.name, server.tls.dial_clients, settings.request_timeout_ms / 1000)

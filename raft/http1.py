@@ -80,8 +80,11 @@ Handler: TypeAlias = Callable[
 class Http1:
     """Makes connections that one handler answers: `loop.create_server(http1.connection, ...)`."""
 
-    def __init__(self, handle: Handler, refuse: Callable[[Refusal], Answer]) -> None:
+    def __init__(
+        self, handle: Handler, refuse: Callable[[Refusal], Answer], connections_max: int = CONNECTIONS_MAX
+    ) -> None:
         self.handle = handle
+        self.connections_max = connections_max
         self.refuse = refuse  # how an error is worded
         self.connections: set[Connection] = set()
 
@@ -121,8 +124,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        if len(self._http1.connections) >= CONNECTIONS_MAX:
-            transport.close()
+        if len(self._http1.connections) >= self._http1.connections_max:
+            self._keep = False
+            self._write(self._http1.refuse(Refusal(503, "this server has too many connections")))
             return
         self._http1.connections.add(self)
 

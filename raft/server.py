@@ -23,8 +23,9 @@ from raft.core import Message
 from raft.disk import FileDisk
 from raft.file_storage import DiskThread, FileStorage, OpenDisk, Worker
 from raft.http import HttpFront
+from raft.http1 import CONNECTIONS_MAX
 from raft.node import Node
-from raft.peers import Hello, Inbound, Peer
+from raft.peers import Guests, Hello, Inbound, Peer
 from raft.settings import Address, Member, Settings, SettingsError, parse_member
 from raft.wal import Wal
 
@@ -84,8 +85,10 @@ class Server:
         disk: OpenDisk | None = None,
         worker: Callable[[], Worker] = DiskThread,
         observer: Callable[..., None] | None = None,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self.settings = settings
+        self.connections_max = connections_max
         self._disk = disk
         self._make_worker = worker
         self._observer = observer
@@ -94,6 +97,7 @@ class Server:
         self.received = 0
         self.leader_changes = self.elections = 0
         self.peers: dict[str, Peer] = {}
+        self.guests = Guests()
         self._members: dict[str, Member] = {}
         self.storage: FileStorage
         self.node: Node
@@ -262,7 +266,9 @@ class Server:
             self.node.on_message(message)
 
     def _inbound(self) -> Inbound:
-        return Inbound(self.settings.cluster, self._take, self._greeted, identified=self._identified)
+        return Inbound(
+            self.settings.cluster, self._take, self._greeted, self.guests, identified=self._identified
+        )
 
     def _greeted(self, name: str) -> None:
         """A server that dials us is up: dial it too, if we are waiting to."""

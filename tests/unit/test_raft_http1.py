@@ -243,12 +243,13 @@ def test_answers_to_a_client_that_is_gone_go_nowhere():
     assert client.transport.take() == b""
 
 
-def test_there_are_never_too_many_connections(monkeypatch):
-    monkeypatch.setattr("raft.http1.CONNECTIONS_MAX", 1)
+def test_there_are_never_too_many_connections():
     client = Client()
+    client.http1.connections_max = 1
     second = Transport()
     client.http1.connection().connection_made(second)
     assert second.closed
+    assert second.written.startswith(b"HTTP/1.1 503 ")
     assert not client.transport.closed
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from raft.core import AppendEntries, Entry, EntryKind, Message, RequestVote
 from raft.framing import BadFrame, Unframer, frame
-from raft.peers import Hello
+from raft.peers import Guests, Hello, Inbound
 from raft.testing.processes import free_ports, running
 
 CALM = ("--election-timeout-ms-min", "2500", "--election-timeout-ms-max", "4000")  # on a busy machine
@@ -269,6 +269,78 @@ def test_a_node_that_meets_what_cannot_be_ends_with_255_and_a_sentence(tmp_path)
         assert log.splitlines()[-1].startswith(
             "raft: the node broke, so this server stops: ProtocolViolation: n1, leader"
         )
+
+
+def test_idle_clients_leave_the_log_the_files_that_it_needs(tmp_path):
+    (peers, port), clients = free_ports(2), []
+    flags = [
+        "--name",
+        "n1",
+        "--data-dir",
+        str(tmp_path),
+        "--member",
+        f"n1={peers},{port}",
+        "--snapshot-entries",
+        "20",
+    ]
+    command = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", sys.executable, "-m", "raft", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while len(clients) < 200:
+            with suppress(ConnectionRefusedError):  # it is not there yet
+                clients.append(socket.create_connection(("127.0.0.1", port), 30))
+        put = b"PUT /v1/keys/x HTTP/1.1\r\nContent-Length: 1\r\n\r\n1"
+        acknowledged = 0
+        while acknowledged < 100:  # so that snapshots are taken
+            answer = ask(clients[0], put)
+            assert answer
+            acknowledged += answer == b"HTTP/1.1 200 OK"
+        assert ask(clients[-1], put) == b"HTTP/1.1 503 Service Unavailable"
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+        for client in clients:
+            client.close()
+
+
+def ask(client, call):
+    with suppress(ConnectionError):
+        client.sendall(call)
+        return client.recv(1000).split(b"\r\n")[0]
+
+
+class Transport:
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def guest(guests, name=None):
+    """A connection that somebody has dialled."""
+    inbound, transport = Inbound("raft", lambda _messages: None, lambda _name: None, guests), Transport()
+    inbound.connection_made(transport)
+    if name is not None:
+        inbound.data_received(frame(msgspec.msgpack.encode(Hello("raft", name))))
+    return inbound, transport
+
+
+def test_a_server_that_dials_again_takes_the_place_of_its_former_connection():
+    guests = Guests()
+    came = [guest(guests, name) for name in ("n2", "n3", "n2")]
+    assert [transport.closed for _, transport in came] == [True, False, False]
+    for (inbound, _), left in zip(came, (2, 1, 0), strict=True):
+        inbound.connection_lost(None)
+        assert len(guests) == left
+
+
+@pytest.mark.parametrize("name", [None, "n%d"])
+def test_those_who_dial_are_never_too_many(name):
+    guests = Guests(3)
+    came = [guest(guests, name and name % number) for number in range(5)]
+    assert [transport.closed for _, transport in came] == [True, True, False, False, False]
+    assert len(guests) == 3
 
 
 # -- frames -------------------------------------------------------------------------------------------------
