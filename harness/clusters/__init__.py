@@ -50,11 +50,17 @@ def check(plan: Plan) -> None:
 
 
 def _check_sim(plan: Plan) -> None:
+    _refuse_balancer(plan)
     can = abilities.WHOLE if plan.config.depth == "whole" else abilities.SIM
     try:
         check_supported((event.fault for event in plan.faults), plan.nodes, can, {})
     except FaultError as error:
         raise ConfigError(str(error)) from None
+
+
+def _refuse_balancer(plan: Plan) -> None:
+    if plan.config.via == "lb":
+        raise ConfigError("cluster 'sim' has no load balancer; give --via nodes or --via leader")
 
 
 def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Cluster:
@@ -64,8 +70,7 @@ def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Clu
     """
     require(plan.config.cluster)
     if plan.config.cluster == "sim":
-        if plan.config.via == "lb":
-            raise ConfigError("cluster 'sim' has no load balancer; give --via nodes or --via leader")
+        _refuse_balancer(plan)
         whole = plan.config.depth == "whole"
         return WholeCluster(plan, system, run_dir) if whole else SimCluster(plan, system)
     if run_dir is None:
