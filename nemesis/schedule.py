@@ -80,6 +80,11 @@ class FaultEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
 
 
+def kind_of(event: FaultEvent) -> str:
+    """What `--fault` calls it: events that were drawn are named after their kind."""
+    return event.id.rpartition("-")[0] or name_of(event.fault)
+
+
 Plan = tuple[FaultEvent, ...]
 
 

@@ -17,6 +17,7 @@ from harness import plan as plans
 from harness.cli import main
 from harness.config import Config
 
+TWO_PORTS = ["--node", "a@b:23", "--node", "a@c:24=10.0.0.1"]
 SHORT = ["--time-limit", "8", "--rate", "60"]
 
 
@@ -156,7 +157,9 @@ def test_faults_are_written_by_hand(capsys, tmp_path):
     never = {"fault": GRUDGE, "when": {"on": "snapshot-receiving", "hold_ms": 10}}
     plan.write_text(json.dumps([FAULT | never]))
     code, _, err = run_json(capsys, tmp_path, *options)
-    assert (code, "fault cut had no effect" in err or "fault partition had no effect" in err) == (2, True), err
+    assert (code, "fault cut had no effect" in err or "fault partition had no effect" in err) == (2, True), (
+        err
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,6 +222,13 @@ def test_a_plan_edited_wrongly_is_refused(capsys, tmp_path, edit, sentence):
         (["run", "--config", "/nonexistent.toml"], 254, "/nonexistent.toml: No such file"),
         (["run", "--via", "lb"], 254, "cluster 'sim' has no load balancer"),
         (["run", "--fault-plan", "/nonexistent"], 254, "fault plan /nonexistent: No such file"),
+        (
+            ["run", "--cluster", "docker", "--fault", "timer-drift"],
+            254,
+            "fault 'timer-drift' needs 'clock-timers', which cluster 'docker' cannot do",
+        ),
+        (["run", "--cluster", "ssh", *["--node", "a@host"] * 3], 254, "node 'a@host' is there twice"),
+        (["run", "--cluster", "ssh", *TWO_PORTS, "--node", "a@d=10.0.0.1"], 254, "is there twice"),
         (["dance"], 254, "dance"),
         (["replay", "/nonexistent"], 254, "/nonexistent: no such directory"),
     ],
