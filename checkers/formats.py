@@ -3,26 +3,22 @@
 Rules of this module
     1. ``jsonl`` is the format that splitbrain writes, one `Op` a line, after a header line that may name
        the model; docs/history-format.md has it in full.
-    2. ``edn`` is a vector or list of maps with ``:process :type :f :value`` (and ``:key``, ``:time``,
-       ``:error``), or one map a line. ``jepsen-log`` is a log with lines
-       ``INFO  jepsen.util - PROCESS<tab>:type<tab>:f<tab>value``; its other lines are not ours.
-    3. In those two the order of the lines is the order of events (their times are of several clocks), and
-       a failed ``:cas`` without an ``:error`` was refused because the value differed.
-    4. The last line of a ``jsonl`` may be cut off where its writer was killed: what stands before it is
+    2. ``edn`` and ``jepsen-log`` are read by `checkers.foreign`.
+    3. The last line of a ``jsonl`` may be cut off where its writer was killed: what stands before it is
        read, and a note says so. Any other fault is a `HistoryError` with the line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from checkers import fast
-from checkers.edn import EdnError, read_forms
+from checkers.foreign import is_log, read_edn, read_jepsen_log
 from checkers.history import CheckerCall, History, HistoryError, Op, OpType
 from checkers.memory import collector_paused
 
@@ -34,8 +30,8 @@ _KEEP_BYTES = 1 << 26
 _COLUMNS_SUFFIX = ".columns"
 #: From that size on the lines are read by compiled code: where that is loaded, must be loaded, must be compiled.
 _SCAN_BYTES_LOADED, _SCAN_BYTES_WARM, _SCAN_BYTES_COLD = 1 << 20, 1 << 24, 1 << 26
-_LOG_LINE = re.compile(r"^INFO\s+jepsen\.util - (\S+)\t(:\S+)\t(:\S+)(?:\t(.*))?$", re.MULTILINE)
-_TYPES: dict[str, OpType] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
+#: Editors of Windows put it before the text.
+_MARK = b"\xef\xbb\xbf"
 
 _encoder = msgspec.json.Encoder()
 _op_decoder = msgspec.json.Decoder(Op)
@@ -65,12 +61,13 @@ class _Line(msgspec.Struct, frozen=True, gc=False):
     process: int | str
     type: OpType
     f: str
-    index: int = -1
-    time_ns: int = -1
+    index: int | None = None
+    time_ns: int | None = None
     key: Any = None
     value: Any = None
     error: str | None = None
     node: str | None = None
+    revision: int | None = None
 
 
 _header_decoder = msgspec.json.Decoder(Header)
@@ -123,6 +120,7 @@ def read_history(path: str | Path, format: str = "auto") -> History:  # noqa: A0
 
 def parse_history(data: bytes, format: str = "auto", source: str = "history") -> History:  # noqa: A002
     """The history in the bytes of a file; see `read_history`. ``source`` is its name in messages."""
+    data = data.removeprefix(_MARK)
     if not data or data.isspace():
         raise HistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
     if format == "auto":
@@ -138,13 +136,17 @@ def _sniff(data: bytes, source: str) -> str:
     if b"\0" in head:
         raise HistoryError(f"{source}: is a binary file, not a history: give one of {', '.join(FORMATS)}")
     text = head.decode("utf-8", "replace")
-    if _LOG_LINE.search(text):
+    if is_log(text):
         return "jepsen-log"
     body = re.sub(r"\A(?:\s|;[^\n]*)*", "", text)
     if re.match(r'\{\s*"', body):
         return "jsonl"
     if re.match(r"(?:#_\s*\S+\s*)*[\[(]?\s*(?:#[\w.]+\s*)?\{\s*:", body) or re.match(r"[\[(]\s*[\])]", body):
         return "edn"
+    if re.match(r"\[\s*\{\s*\"", body):
+        raise HistoryError(
+            f"{source}: is a JSON array: write one object a line, for example with jq -c '.[]' {source}"
+        )
     raise HistoryError(
         f"{source}: does not look like a history: it should be JSON lines, EDN maps or the log of a "
         "Jepsen test "
@@ -257,11 +259,11 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
             line = _line_decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _bad_line(source, number, raw, error) from None
-        untimed += line.time_ns < 0
+        untimed += line.time_ns is None
         lines.append(
             Op(
-                line.index if line.index >= 0 else len(lines),
-                max(line.time_ns, 0),
+                len(lines) if line.index is None else line.index,
+                line.time_ns or 0,
                 line.process,
                 line.type,
                 line.f,
@@ -269,6 +271,7 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
                 line.value,
                 line.error,
                 line.node,
+                line.revision,
             )
         )
     if 0 < untimed < len(lines):
@@ -300,90 +303,8 @@ def _bad_line(source: str, number: int, raw: bytes, error: Exception) -> History
     )
 
 
-# -- EDN and Jepsen logs ---------------------------------------------------------------------------------
-
-
-def _read_edn(data: bytes, source: str) -> History:
-    text = _text(data, source)
-    lines: list[Op] = []
-    try:
-        for form in _edn_maps(text):
-            if not isinstance(form, dict):
-                raise HistoryError(
-                    f"{source}: operation {len(lines)} is {str(form)[:40]!r}: an EDN history is made of maps"
-                )
-            lines.append(_edn_op(form, len(lines), source))
-    except EdnError as error:
-        raise HistoryError(f"{source}: {error}: correct the EDN there") from None
-    return History(lines, source=source, bare_mismatch=True, format="edn")
-
-
-def _edn_maps(text: str) -> Iterator[Any]:
-    for form in read_forms(text):
-        if isinstance(form, list):
-            yield from form
-        else:
-            yield form
-
-
-def _edn_op(form: dict[Any, Any], place: int, source: str) -> Op:
-    values = {str(name).removeprefix(":"): value for name, value in form.items()}
-    for name in ("process", "type", "f"):
-        if name not in values:
-            raise HistoryError(
-                f"{source}: operation {place} has no :{name}: each map needs :process, :type and :f"
-            )
-    return _foreign_op(values, place, source)
-
-
-def _foreign_op(values: dict[str, Any], place: int, source: str) -> Op:
-    kind = str(values["type"]).removeprefix(":")
-    if kind not in _TYPES:
-        raise HistoryError(
-            f"{source}: operation {place} has the type {kind!r}: use one of {', '.join(_TYPES)}"
-        )
-    process = values["process"]
-    index, error, time_ns = values.get("index"), values.get("error"), values.get("time")
-    return Op(
-        index=index if type(index) is int else place,
-        time_ns=time_ns if type(time_ns) is int else 0,
-        process=process if type(process) is int else str(process).removeprefix(":"),
-        type=_TYPES[kind],
-        f=str(values["f"]).removeprefix(":"),
-        key=values.get("key"),
-        value=values.get("value"),
-        error=None if error is None else str(error),
-    )
-
-
-def _read_jepsen_log(data: bytes, source: str) -> History:
-    lines: list[Op] = []
-    for match in _LOG_LINE.finditer(_text(data, source)):
-        process, kind, f, value = match.groups()
-        try:
-            parsed = next(read_forms(value or "nil"), None)
-        except EdnError:
-            parsed = value
-        number: int | str = int(process) if re.fullmatch(r"\d+", process) else process
-        lines.append(
-            _foreign_op({"process": number, "type": kind, "f": f, "value": parsed}, len(lines), source)
-        )
-    if not lines:
-        raise HistoryError(
-            f"{source}: has no line 'INFO  jepsen.util - PROCESS :type :f value': name its format"
-        )
-    return History(lines, source=source, bare_mismatch=True, format="jepsen-log")
-
-
-def _text(data: bytes, source: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise HistoryError(f"{source}: byte {error.start} is not UTF-8: a history is a text file") from None
-
-
 _READERS: dict[str, Callable[[bytes, str], History]] = {
     "jsonl": _read_jsonl,
-    "edn": _read_edn,
-    "jepsen-log": _read_jepsen_log,
+    "edn": read_edn,
+    "jepsen-log": read_jepsen_log,
 }

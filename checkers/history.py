@@ -189,6 +189,7 @@ class History:
 def pair(history: History) -> tuple[Operation, ...]:
     """Pairs the lines of a history; what `History.operations` caches."""
     order = order_numbers(history)
+    _look_at_indices(history)
     open_calls: dict[int, int] = {}
     done: list[Operation] = []
     lines = history.lines
@@ -305,6 +306,44 @@ def order_numbers(history: History) -> Sequence[int]:
     for rank, place in enumerate(ranked):
         order[place] = rank
     return order
+
+
+def _look_at_indices(history: History) -> None:
+    """Evidence and witnesses name operations by their index, so none may stand twice."""
+    before = None
+    for op in history.lines:
+        if before is not None and op.index <= before:
+            break
+        before = op.index
+    else:
+        return
+    seen: set[int] = set()
+    for op in history.lines:
+        if op.index in seen:
+            raise HistoryError(
+                f"{_where(history, op)} stands on two lines: number the lines, or leave index out so that "
+                "their order counts"
+            )
+        seen.add(op.index)
+
+
+def nobody_asked(history: History) -> str | None:
+    """Why there is nothing to check: no line is of a client; None where one is.
+
+    Raises:
+        HistoryError: what looks like clients has names instead of numbers.
+    """
+    lines: Any = history.lines
+    if len(lines.clients()) if hasattr(lines, "clients") else any(type(op.process) is int for op in lines):
+        return None
+    named = next((op.process for op in history.lines if op.type == "invoke"), None)
+    if named is not None:
+        where = f"{history.source}: " if history.source else ""
+        raise HistoryError(
+            f"{where}no process is a number: lines of a name such as {show(freeze(named), 40)} are notes, which nobody "
+            "checks; give each client an integer"
+        )
+    return "no client did anything in this history: there is nothing to check"
 
 
 def _where(history: History, op: Op) -> str:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from checkers import containers, fast, revisions
-from checkers.history import History, HistoryError, Op, Operation
+from checkers.history import History, HistoryError, Op, Operation, nobody_asked
 from checkers.intervals import Stale, refute
 from checkers.levels import Levels
 from checkers.memory import collector_paused
@@ -111,6 +111,11 @@ def check_linearizable(
     if isinstance(model, str):
         model = model_by_name(model, history.initial)
     budget = budget or Budget()
+    nothing = nobody_asked(history)
+    if nothing is not None:
+        return Verdict(
+            valid="unknown", model=model.name, algorithm="none", cause=nothing, notes=history.notes
+        )
     try:
         with collector_paused():
             return Check(history, model, budget, algorithm, explain=explain).run()
