@@ -212,6 +212,7 @@ def _scanned(body: bytes, source: str) -> Any:
 
 def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
     """The header, the lines after it, and the number of the first of them."""
+    data = data.removeprefix(_MARK)
     none = Header("history")
     end = data.find(b"\n")
     first = data if end < 0 else data[:end]
@@ -232,12 +233,19 @@ def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
     return header, b"" if end < 0 else data[end + 1 :], 2
 
 
+def is_cut(line: bytes) -> bool:
+    """Whether a file's last line ends in the middle: without its newline, and as no whole JSON value."""
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return not line.endswith(b"\n")
+    return False
+
+
 def _drop_cut_line(body: bytes, first_line: int, source: str) -> tuple[bytes, tuple[str, ...]]:
     """Without the last line, and a note, where that line is no whole JSON value."""
     start = body.rfind(b"\n") + 1
-    try:
-        msgspec.json.decode(body[start:])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    if is_cut(body[start:]):
         number = first_line + body.count(b"\n")
         note = (
             f"{source}: line {number} is cut off (its writer was stopped); the {number - first_line} "
@@ -255,25 +263,9 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
     for number, raw in enumerate(body.splitlines(), first_line):
         if not raw.strip():
             continue
-        try:
-            line = _line_decoder.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _bad_line(source, number, raw, error) from None
-        untimed += line.time_ns is None
-        lines.append(
-            Op(
-                len(lines) if line.index is None else line.index,
-                line.time_ns or 0,
-                line.process,
-                line.type,
-                line.f,
-                line.key,
-                line.value,
-                line.error,
-                line.node,
-                line.revision,
-            )
-        )
+        op, has_time = decode_line(raw, number, source, len(lines))
+        untimed += not has_time
+        lines.append(op)
     if 0 < untimed < len(lines):
         raise HistoryError(
             f"{source}: {untimed} of {len(lines)} lines have no time_ns: give it on all lines or none"
@@ -281,23 +273,37 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
     return lines, not untimed and any(op.time_ns for op in lines)
 
 
-def decode_line(raw: bytes, number: int, source: str) -> Op:
-    """The operation on one line.
+def decode_line(raw: bytes, number: int, source: str, place: int) -> tuple[Op, bool]:
+    """The operation on one line, and whether the line has a time.
+
+    Args:
+        raw: the line.
+        number: of the line, for messages.
+        source: name of the file, for messages.
+        place: index of the operation where the line has none.
 
     Raises:
         HistoryError: where it is none.
     """
     try:
-        return _op_decoder.decode(raw)
+        return _op_decoder.decode(raw), True
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        line = _line_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _bad_line(source, number, raw, error) from None
+    index = place if line.index is None else line.index
+    told = (line.key, line.value, line.error, line.node, line.revision)
+    op = Op(index, line.time_ns or 0, line.process, line.type, line.f, *told)
+    return op, line.time_ns is not None
 
 
 def _bad_line(source: str, number: int, raw: bytes, error: Exception) -> HistoryError:
     found = re.search(r"\(byte (\d+)\)", str(error))
     column = f", column {int(found.group(1)) + 1}" if found else ""
     reason = re.sub(r"\s*\(byte \d+\)", "", str(error)).replace(" - at `$.", " at `")
-    text = raw[:60].decode("utf-8", "replace")
+    text = raw[:60].decode("utf-8", "replace").rstrip()
     return HistoryError(
         f"{source}: line {number}{column} is no line of a history ({reason}): {text!r}; correct or remove it"
     )

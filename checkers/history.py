@@ -289,12 +289,7 @@ def order_numbers(history: History) -> Sequence[int]:
     for op in lines:
         if before is not None and op.time_ns <= before.time_ns:
             if op.time_ns < before.time_ns:
-                raise HistoryError(
-                    f"{_where(history, op)}: time_ns {op.time_ns} is before {before.time_ns} of the "
-                    "line before it: "
-                    "write a history in the order of its times, or leave time_ns out so that the order "
-                    "of lines counts"
-                )
+                raise backwards(history.source, before, op)
             tied = True
         before = op
     if not tied:
@@ -344,6 +339,15 @@ def nobody_asked(history: History) -> str | None:
             "checks; give each client an integer"
         )
     return "no client did anything in this history: there is nothing to check"
+
+
+def backwards(source: str, before: Op, op: Op) -> HistoryError:
+    """The error of a line whose time is before that of the line before it."""
+    where = f"{source}: index {op.index}" if source else f"index {op.index}"
+    return HistoryError(
+        f"{where}: time_ns {op.time_ns} is before {before.time_ns} of the line before it: write a history in the "
+        "order of its times, or leave time_ns out so that the order of lines counts"
+    )
 
 
 def _where(history: History, op: Op) -> str:

@@ -27,7 +27,6 @@ from checkers import (
     read_history,
 )
 from checkers.history import CheckerCall
-from checkers.models import Register
 from checkers.online import check_stream
 from checkers.verdict import merge, worst
 from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, JSON_VALID, ConfigError
@@ -253,15 +252,28 @@ def _show(checked: _Checked, *, to_stderr: bool) -> None:
 
 def _check_online(args: argparse.Namespace, path: Path) -> int:
     """Line by line, as they come; ends with the first violation."""
-    initial = _json_value(args.initial)
-    silent = args.model in {None, "register", "cas-register"}
-    if args.model is not None and not isinstance(model_by_name(args.model), Register):
-        raise ConfigError(f"--online checks registers, not the model {args.model}; leave out --online")
+    other = {
+        "--checker": args.checker is not None,
+        "--with-log": args.with_log,
+        "--expect": args.expect is not None,
+        "--drawing": args.drawing is not None,
+        "--algorithm": args.algorithm != "auto",
+        "--format": args.format not in {"auto", "jsonl"},
+    }
+    given = ", ".join(option for option, there in other.items() if there)
+    if given:
+        raise ConfigError(
+            f"--online goes with --model, --initial and --json only, not with {given}; leave one of them out"
+        )
     try:
         with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
-            verdict = check_stream(file, str(path), initial, silent_nil=silent)
+            verdict = check_stream(file, str(path), args.model, _json_value(args.initial))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give the path of a history") from None
+    except HistoryError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     stream = sys.stderr if args.json else sys.stdout
     stream.writelines(f"{line}\n" for line in verdict.lines())
     if args.json:

@@ -217,6 +217,10 @@ def test_online(capsys, tmp_path, monkeypatch):
     code, _, err = check(capsys, good, "--online", "--model", "stack")
     assert code == 254
     assert "--online checks registers" in err
+    code, _, err = check(capsys, good, "--online", "--model", "regster")
+    assert (code, "did you mean 'register'" in err) == (254, True)
+    code, _, err = check(capsys, good, "--online", "--drawing", "x.svg", "--algorithm", "zones")
+    assert (code, "not with --drawing, --algorithm" in err) == (254, True)
     (tmp_path / "bad.jsonl").write_text(good.read_text() + "{no\n")
     code, _, err = check(capsys, tmp_path / "bad.jsonl", "--online")
     assert code == 254
