@@ -116,6 +116,8 @@ class Telling:
 def _how_far(problem: Problem, outcome: Outcome, key: Hashable, budget: Budget) -> str:
     """Says what ran out, what is proved, where it is hard and what to lower."""
     levels = Levels(problem)
+    if not levels.rets:  # then the search has not even begun: what never returned may never have happened
+        return f"ran out of its budget of {budget.seconds:g} s before the search: raise the budget"
     level = min(outcome.level, len(levels.rets) - 1)
     returning = problem.operations[levels.rets[level]]
     pending = len(levels.pending[level])

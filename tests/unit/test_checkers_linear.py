@@ -278,3 +278,7 @@ def test_running_out_of_time_is_said_to_be_that():
     verdict = check_linearizable(History(twice), "register", budget=Budget(configurations=2, seconds=1e-9))
     assert verdict.valid == "unknown"
     assert "ran out of its budget of 1e-09 s" in verdict.cause
+    lost = [Op(0, 0, 0, "invoke", "cas", None, [1, 2]), Op(1, 0, 1, "invoke", "cas", None, [2, 1])]
+    verdict = check_linearizable(lost, "cas-register", algorithm="search", budget=Budget(seconds=1e-9))
+    assert verdict.valid == "unknown"
+    assert "ran out of its budget of 1e-09 s before the search" in verdict.cause
