@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from checkers.edn import EdnError, read_first, read_forms
-from checkers.history import History, HistoryError, Op, OpType
+from checkers.history import History, HistoryError, NoHistoryError, Op, OpType
 
 _TYPES: dict[str, OpType] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
 _LOG_LINE = re.compile(
@@ -121,9 +121,8 @@ def _edn_op(form: dict[Any, Any], place: int, source: str) -> Op:
     values = {str(name).removeprefix(":"): value for name, value in form.items()}
     for name in ("process", "type", "f"):
         if name not in values:
-            raise HistoryError(
-                f"{source}: operation {place} has no :{name}: each map needs :process, :type and :f"
-            )
+            kind = HistoryError if place else NoHistoryError  # results of Jepsen are maps, too
+            raise kind(f"{source}: operation {place} has no :{name}: each map needs :process, :type and :f")
     return _op(values, place, source)
 
 

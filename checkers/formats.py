@@ -19,7 +19,7 @@ import msgspec
 
 from checkers import fast
 from checkers.foreign import is_log, read_edn, read_jepsen_log
-from checkers.history import CheckerCall, History, HistoryError, Op, OpType
+from checkers.history import CheckerCall, History, HistoryError, NoHistoryError, Op, OpType
 from checkers.memory import collector_paused
 
 FORMATS = ("jsonl", "edn", "jepsen-log")
@@ -122,7 +122,7 @@ def parse_history(data: bytes, format: str = "auto", source: str = "history") ->
     """The history in the bytes of a file; see `read_history`. ``source`` is its name in messages."""
     data = data.removeprefix(_MARK)
     if not data or data.isspace():
-        raise HistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
+        raise NoHistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
     if format == "auto":
         format = _sniff(data, source)  # noqa: A001
     reader = _READERS.get(format)
@@ -134,7 +134,7 @@ def parse_history(data: bytes, format: str = "auto", source: str = "history") ->
 def _sniff(data: bytes, source: str) -> str:
     head = data[:_SNIFF_BYTES]
     if b"\0" in head:
-        raise HistoryError(f"{source}: is a binary file, not a history: give one of {', '.join(FORMATS)}")
+        raise NoHistoryError(f"{source}: is a binary file, not a history: give one of {', '.join(FORMATS)}")
     text = head.decode("utf-8", "replace")
     if is_log(text):
         return "jepsen-log"
@@ -144,10 +144,10 @@ def _sniff(data: bytes, source: str) -> str:
     if re.match(r"(?:#_\s*\S+\s*)*[\[(]?\s*(?:#[\w.]+\s*)?\{\s*:", body) or re.match(r"[\[(]\s*[\])]", body):
         return "edn"
     if re.match(r"\[\s*\{\s*\"", body):
-        raise HistoryError(
+        raise NoHistoryError(
             f"{source}: is a JSON array: write one object a line, for example with jq -c '.[]' {source}"
         )
-    raise HistoryError(
+    raise NoHistoryError(
         f"{source}: does not look like a history: it should be JSON lines, EDN maps or the log of a "
         "Jepsen test "
         "(see docs/history-format.md), or name the format"
@@ -225,7 +225,7 @@ def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
             return none, data, 1
         raise HistoryError(f"{source}: line 1 is no header: {error}: see docs/history-format.md") from None
     if header.splitbrain != "history" or header.version != 1:
-        raise HistoryError(
+        raise NoHistoryError(
             f"{source}: line 1 announces {header.splitbrain!r} version {header.version}: this "
             "splitbrain reads "
             "'history' version 1"
@@ -304,7 +304,8 @@ def _bad_line(source: str, number: int, raw: bytes, error: Exception) -> History
     column = f", column {int(found.group(1)) + 1}" if found else ""
     reason = re.sub(r"\s*\(byte \d+\)", "", str(error)).replace(" - at `$.", " at `")
     text = raw[:60].decode("utf-8", "replace").rstrip()
-    return HistoryError(
+    kind = NoHistoryError if number == 1 else HistoryError
+    return kind(
         f"{source}: line {number}{column} is no line of a history ({reason}): {text!r}; correct or remove it"
     )
 

@@ -86,8 +86,16 @@ class CheckerCall(msgspec.Struct, frozen=True, omit_defaults=True):
     options: dict[str, Any] = {}
 
 
+class CheckerCallError(ValueError):
+    """A checker, an option of one or a value of that which there is not; the message names what there is."""
+
+
 class HistoryError(ValueError):
     """A history that cannot be read or paired; the message names the place, the fault and the remedy."""
+
+
+class NoHistoryError(HistoryError):
+    """A file that is no history at all, rather than one with a fault."""
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
