@@ -97,8 +97,9 @@ class Telling:
 
     def _wrong_values(self, key: Hashable, name: Hashable) -> Explanation:
         operations = self.check.operations(key)
-        part = containers.smallest(operations, self.check.model, self.check.found[key])
-        return explain_part(part, self.check.model, name, len(operations))
+        part, values = containers.smallest(operations, self.check.model, self.check.found[key])
+        told = values if any(operation.f == "read" for operation in part) else ()
+        return explain_part(part, self.check.model, name, len(operations), values=told)
 
     def _misordered(self, key: Hashable, name: Hashable) -> Explanation:
         found = self.check.misordered[key]

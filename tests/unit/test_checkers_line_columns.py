@@ -111,7 +111,8 @@ def test_what_is_unusual_is_left_to_the_reader(line):
 
 
 @pytest.mark.parametrize(
-    "name", ["kid", "valid", "extra", "input", "name", "time_ms", "private", "reversed", "g", "a_revision", ""]
+    "name",
+    ["kid", "valid", "extra", "input", "name", "time_ms", "private", "reversed", "g", "a_revision", ""],
 )
 def test_other_names_are_not_taken_for_ours(name):
     """The reader leaves them out; a column of that length and beginning is another thing."""
