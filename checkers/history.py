@@ -35,6 +35,7 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -197,7 +198,6 @@ class History:
 def pair(history: History) -> tuple[Operation, ...]:
     """Pairs the lines of a history; what `History.operations` caches."""
     order = order_numbers(history)
-    _look_at_indices(history)
     open_calls: dict[int, int] = {}
     done: list[Operation] = []
     lines = history.lines
@@ -217,6 +217,8 @@ def pair(history: History) -> tuple[Operation, ...]:
             done.append(operation)
     done.extend(_operation(history, order, place, None, "info") for place in open_calls.values())
     done.sort(key=lambda operation: operation.call)
+    if len({operation.invoke_index for operation in done}) < len(done):
+        raise _stands_twice(history, done)
     return tuple(done)
 
 
@@ -311,23 +313,13 @@ def order_numbers(history: History) -> Sequence[int]:
     return order
 
 
-def _look_at_indices(history: History) -> None:
-    """Evidence and witnesses name operations by their index, so none may stand twice."""
-    before = None
-    for op in history.lines:
-        if before is not None and op.index <= before:
-            break
-        before = op.index
-    else:
-        return
-    seen: set[int] = set()
-    for op in history.lines:
-        if op.index in seen:
-            raise HistoryError(
-                f"{_where(history, op)} stands on two lines: number the lines, or leave index out so that "
-                "their order counts"
-            )
-        seen.add(op.index)
+def _stands_twice(history: History, operations: Sequence[Operation]) -> HistoryError:
+    """The error of two invocations of one index, by which evidence and witnesses name them."""
+    index = Counter(operation.invoke_index for operation in operations).most_common(1)[0][0]
+    where = f"{history.source}: " if history.source else ""
+    return HistoryError(
+        f"{where}index {index} stands on two lines: number the lines, or leave index out so that their order counts"
+    )
 
 
 def nobody_asked(history: History) -> str | None:

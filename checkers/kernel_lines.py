@@ -195,7 +195,7 @@ def scan(data: _Array, at: int, lines: int) -> Any:
                 return -1 - line, columns, where, starts, ends, count
             start = at + 1
             at = start
-            word = np.int64(0)  # of its last eight bytes, which are all in a name of ours
+            word: Any = np.int64(0)  # of its last eight bytes, which are all in a name of ours
             while data[at] != QUOTE and data[at] != NEWLINE:
                 word = (word << 8) | np.int64(data[at])
                 at += 1
