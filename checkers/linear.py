@@ -51,6 +51,8 @@ _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED = 100_000, 20_00
 _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED = 20_000, 5_000, 1_000
 #: Shorter objects go to the plain search first, whatever is loaded.
 _COLUMNS_OPERATIONS = 200
+#: Where all of the compiled code was used before, so many lines of a history, and operations of an object, are enough.
+_COLUMNS_LINES_USED, _COLUMNS_OPERATIONS_USED = 100, 24
 
 #: What ``algorithm`` may be, beside ``auto``: which of them may decide.
 ALGORITHMS = ("auto", "zones", "containers", "revisions", "search", "wgl-dfs", "jit-bfs")
@@ -209,8 +211,7 @@ class Check:
         if (
             isinstance(model, Register)
             and fast.installed()
-            and len(self.history.lines)
-            >= fast.by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
+            and len(self.history.lines) >= self._lines_for_columns()
         ):
             from checkers.columns import register_columns  # noqa: PLC0415  (numpy only for long histories)
 
@@ -223,6 +224,15 @@ class Check:
             self.groups = groups_of(self.history, model)
             if by_key(model):
                 self.columns = columns_of(self.groups, model)
+
+    def _lines_for_columns(self) -> int:
+        if self._used():
+            return _COLUMNS_LINES_USED
+        return fast.by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
+
+    def _used(self) -> bool:
+        """Whether this process has used all of the compiled code that registers need."""
+        return fast.used("zones", "expand", "replay", *(_PARTS[order] for order in self.orders))
 
     @property
     def keys(self) -> list[Hashable]:
@@ -385,7 +395,7 @@ class Check:
 
             self.places = places_by_key(columns)
         places = self.places[key]
-        if len(places) < _COLUMNS_OPERATIONS or not (
+        if len(places) < (_COLUMNS_OPERATIONS_USED if self._used() else _COLUMNS_OPERATIONS) or not (
             fast.warm("deep") or len(places) >= _COLUMNS_LINES_WARM // 4
         ):
             return False
