@@ -64,6 +64,11 @@ def loaded(part: str) -> bool:
     return part in _used or (bool(_used) and warm(part))
 
 
+def used(*parts: str) -> bool:
+    """Whether this process has used all these parts, so that the next use costs nothing."""
+    return _used.issuperset(parts)
+
+
 _used: set[str] = set()
 _warm: set[str] = set()
 

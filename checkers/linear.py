@@ -25,12 +25,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from checkers import containers, fast, revisions
-from checkers.history import History, HistoryError, Op, Operation
+from checkers.history import History, HistoryError, Op, Operation, nobody_asked
 from checkers.intervals import Stale, refute
 from checkers.levels import Levels
 from checkers.memory import collector_paused
 from checkers.meter import Meter
 from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch, uses_revisions
+from checkers.own_model import ModelError, remarks_of, vetted
 from checkers.problem import Problem, compile_problem
 from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
 from checkers.search import Outcome, search
@@ -50,6 +51,8 @@ _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED = 100_000, 20_00
 _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED = 20_000, 5_000, 1_000
 #: Shorter objects go to the plain search first, whatever is loaded.
 _COLUMNS_OPERATIONS = 200
+#: Where all of the compiled code was used before, so many lines of a history, and operations of an object, are enough.
+_COLUMNS_LINES_USED, _COLUMNS_OPERATIONS_USED = 100, 24
 
 #: What ``algorithm`` may be, beside ``auto``: which of them may decide.
 ALGORITHMS = ("auto", "zones", "containers", "revisions", "search", "wgl-dfs", "jit-bfs")
@@ -103,14 +106,19 @@ def check_linearizable(
     Raises:
         HistoryError: where the lines do not pair, or hold operations that the model does not know.
         ValueError: for an unknown name of a model or an algorithm.
+        TypeError: for what is no history, or no model.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm!r}: use one of {', '.join(ALGORITHMS)}")
     if not isinstance(history, History):
-        history = History.of(history)
-    if isinstance(model, str):
-        model = model_by_name(model, history.initial)
+        history = _history_of(history)
+    model = model_by_name(model, history.initial) if isinstance(model, str) else vetted(model)
     budget = budget or Budget()
+    nothing = nobody_asked(history)
+    if nothing is not None:
+        return Verdict(
+            valid="unknown", model=model.name, algorithm="none", cause=nothing, notes=history.notes
+        )
     try:
         with collector_paused():
             return Check(history, model, budget, algorithm, explain=explain).run()
@@ -118,6 +126,15 @@ def check_linearizable(
         raise
     except Exception as error:  # noqa: BLE001  (rule 3: a crash is never a pass)
         return _crashed(history, model, error)
+
+
+def _history_of(lines: Any) -> History:
+    kept = list(lines) if isinstance(lines, Iterable) else [lines]
+    if isinstance(lines, str | bytes) or not all(isinstance(op, Op) for op in kept):
+        raise TypeError(
+            f"{repr(lines)[:60]} is no history: give its lines (`checkers.Op`), or read_history(path)"
+        )
+    return History.of(kept)
 
 
 def groups_of(history: History, model: Model) -> dict[Hashable, list[Operation]]:
@@ -148,7 +165,9 @@ def _crashed(history: History, model: Model, error: Exception) -> Verdict:
         model=model.name,
         algorithm="none",
         operations=sum(op.type == "invoke" for op in history.lines),
-        cause=f"the check failed with {type(error).__name__}: {error}; a fault of the model or of splitbrain",
+        cause=str(error)
+        if isinstance(error, ModelError)
+        else f"the check failed with {type(error).__name__}: {error}; a fault of the model or of splitbrain",
         notes=history.notes,
     )
 
@@ -192,8 +211,7 @@ class Check:
         if (
             isinstance(model, Register)
             and fast.installed()
-            and len(self.history.lines)
-            >= fast.by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
+            and len(self.history.lines) >= self._lines_for_columns()
         ):
             from checkers.columns import register_columns  # noqa: PLC0415  (numpy only for long histories)
 
@@ -206,6 +224,15 @@ class Check:
             self.groups = groups_of(self.history, model)
             if by_key(model):
                 self.columns = columns_of(self.groups, model)
+
+    def _lines_for_columns(self) -> int:
+        if self._used():
+            return _COLUMNS_LINES_USED
+        return fast.by_readiness("zones", _COLUMNS_LINES_COLD, _COLUMNS_LINES_WARM, _COLUMNS_LINES_LOADED)
+
+    def _used(self) -> bool:
+        """Whether this process has used all of the compiled code that registers need."""
+        return fast.used("zones", "expand", "replay", *(_PARTS[order] for order in self.orders))
 
     @property
     def keys(self) -> list[Hashable]:
@@ -252,7 +279,7 @@ class Check:
             unknown_keys=tuple(show(key, 40) for key in self.keys if key in self.undecided),
             evidence=explanation.lines if explanation else (),
             figure=explanation.figure if explanation else None,
-            notes=(*self.history.notes, *self.notes),
+            notes=(*self.history.notes, *self.notes, *remarks_of(self.model)),
         )
 
     def _by_zones(self) -> list[Hashable]:
@@ -368,7 +395,7 @@ class Check:
 
             self.places = places_by_key(columns)
         places = self.places[key]
-        if len(places) < _COLUMNS_OPERATIONS or not (
+        if len(places) < (_COLUMNS_OPERATIONS_USED if self._used() else _COLUMNS_OPERATIONS) or not (
             fast.warm("deep") or len(places) >= _COLUMNS_LINES_WARM // 4
         ):
             return False

@@ -21,7 +21,6 @@ from checkers.registers import OrderError, RegisterColumns
 from checkers.search import Outcome
 from checkers.zones import CAS, DIFFERS, NEVER, READ, WRITE
 
-_NO_VALUE = -2
 _FORMS = np.array([kernels.READS, kernels.WRITES, kernels.CAS, kernels.DIFFERS])
 _EFFECTS = np.array([PURE, OVERWRITE, GENERAL, PURE])
 
@@ -47,20 +46,14 @@ class RegisterSearch:
     def _race(self) -> Race:
         f, a, b = self.f, self.a, self.b
         two = (f == CAS) | (f == DIFFERS)
-        asked, _ = _distinct(
-            np.append(a[(f != WRITE) & (a >= 0)], self.initial), 1 + int(a.max(initial=self.initial))
-        )
+        asked, _ = _distinct(np.append(a[f != WRITE], self.initial), 1 + int(a.max(initial=self.initial)))
         # Values that nobody asks for are one: the number after those that somebody does.
         other = len(asked)
         first = _numbered(asked, a, other)
         second = np.where(two, _numbered(asked, b, other), 0)
-        silent = (f == READ) & (a < 0)
-        first = np.where(silent, _NO_VALUE, first)
-        # A read that says nothing is possible in every state: it differs from what is no state.
-        form = np.where(silent, DIFFERS, f)
-        size = other + 4
-        codes, kind = _distinct((form * size + (first + 3)) * size + second, 4 * size * size)
-        code = np.stack((_FORMS[codes // (size * size)], codes // size % size - 3, codes % size), axis=1)
+        size = other + 1
+        codes, kind = _distinct((f * size + first) * size + second, 4 * size * size)
+        code = np.stack((_FORMS[codes // (size * size)], codes // size % size, codes % size), axis=1)
         return Race(
             np.ascontiguousarray(self.call),
             np.ascontiguousarray(self.ret),
@@ -123,9 +116,9 @@ def _numbered(asked: Any, values: Any, other: int) -> Any:
 
 
 def needed(f: Any, a: Any, b: Any, ret: Any) -> Any:
-    """Which operations must stay; see `checkers.problem`."""
+    """Which operations must stay; see `checkers.problem`. A read that says nothing is possible in every state."""
     lost = ret >= NEVER
-    kept = ~(lost & (f == READ))
+    kept = (f != READ) | (~lost & (a >= 0))
     if (f == DIFFERS).any() or not lost.any():
         return kept
     observed = set(a[~lost & (f != WRITE) & (a >= 0)].tolist())

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from checkers import Op
 from harness.injector import FaultRecord
+from nemesis import schedule
 
 NEVER_NS = 2**63
 INDEXES_MAX = 1_000
@@ -89,8 +90,8 @@ class Overlaps:
 
 
 def kind_of(fault: FaultRecord) -> str:
-    """The kind of fault that it was drawn for; events are named after it."""
-    return fault.event.id.rpartition("-")[0] or fault.kind
+    """The kind of fault that it was drawn for."""
+    return schedule.kind_of(fault.event)
 
 
 def without_effect(kinds: Sequence[str], faults: Sequence[FaultRecord], overlaps: Overlaps) -> dict[str, str]:

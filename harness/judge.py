@@ -55,7 +55,7 @@ def judge(ops: Sequence[Op], config: Config, recorder: Recorder, record: RunReco
         check_harness(record),
     )
     checks = (*checks, *check_online(recorder, config), *check_log(ops, config, record))
-    if config.faults:
+    if config.faults or record.faults:
         checks = (*checks, check_effect(ops, config, record))
     return (*checks, check_liveness(record.liveness)) if record.liveness is not None else checks
 
@@ -153,11 +153,16 @@ def check_operations(ops: Sequence[Op]) -> Check:
 
 def check_effect(ops: Sequence[Op], config: Config, record: RunRecord) -> Check:
     """Did every kind of fault do something? Only where that is required it matters for the verdict."""
-    kinds = kinds_in(parse(one) for one in config.faults)
+    kinds = kinds_in(parse(one) for one in config.faults) or _kinds_by_hand(record)
     missing = effect.without_effect(kinds, record.faults, effect.Overlaps(effect.spans_of(ops)))
     lines = tuple(f"fault {kind} had no effect: {why}" for kind, why in missing.items())
     valid: Valid = "unknown" if missing and config.require_effect else "valid"
     return Check("faults", valid, lines, {"without_effect": missing})
+
+
+def _kinds_by_hand(record: RunRecord) -> list[str]:
+    """Of a plan whose faults nobody has drawn: those that it has."""
+    return list(dict.fromkeys(effect.kind_of(fault) for fault in record.faults))
 
 
 def check_liveness(record: LivenessRecord) -> Check:

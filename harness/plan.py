@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness import liveness, workloads
+from harness import liveness, systems, workloads
 from harness.config import Config, validate
 from harness.errors import ConfigError
 from harness.planned import LivenessPlan, PlannedOp
@@ -25,12 +25,13 @@ from harness.seeds import Streams, fresh_seed
 from harness.sim.disk import DiskParams
 from harness.sim.network import NetworkParams
 from nemesis.faults import FaultError
-from nemesis.schedule import FaultEvent, check_plan
+from nemesis.schedule import FaultEvent, check_plan, decode, hint
 from nemesis.schedule import draw as draw_faults
 
 PLAN_VERSION = 1
 SLOW_START_MS = 200.0  # of real connections, behind which real time-outs have grown
 LIVENESS_OVERLAP_MS = 5_000.0
+BEYOND_S_MAX = 60.0  # a run waits for what is planned, so long after its time limit at most
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,6 +101,26 @@ def _draw_faults(
     return liveness.up_to_the_end(faults, config)
 
 
+def with_faults(plan: Plan, file: Path) -> Plan:
+    """The same plan with the faults of a file, which was written by hand, in the place of the drawn ones.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no faults for this plan.
+    """
+    try:
+        faults = decode(file.read_bytes())
+        config = msgspec.structs.replace(plan.config, faults=())
+        plan = msgspec.structs.replace(plan, config=config, faults=faults)
+        check_plan(plan.faults, plan.nodes)
+    except OSError as error:
+        raise ConfigError(f"fault plan {file}: {error.strerror}; give a file that can be read") from None
+    except (FaultError, UnicodeDecodeError) as error:
+        said = str(error).removeprefix("the fault plan ")
+        raise ConfigError(f"fault plan {file}: {said}; mend the file, see docs/nemesis.md") from None
+    _check_times(plan, f"fault plan {file}")
+    return plan
+
+
 def encode(plan: Plan) -> bytes:
     """The plan as JSON text, one operation and one fault a line."""
     fields = msgspec.to_builtins(plan)
@@ -126,18 +147,24 @@ def read(path: Path) -> Plan:
     try:
         plan = msgspec.json.decode(data, type=Plan)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"plan {path}: {error}; mend the file or run again") from None
+        raise ConfigError(f"plan {path}: {error}{hint(str(error))}; mend the file or run again") from None
     if plan.version != PLAN_VERSION:
         raise ConfigError(
             f"plan {path}: version {plan.version}; this splitbrain reads version {PLAN_VERSION}"
         )
-    _check(plan, path)
     validate(plan.config)
+    _check(plan, path)
     return plan
 
 
 def _check(plan: Plan, path: Path) -> None:
+    contract = systems.by_name(plan.config.system).contracts.get(plan.config.workload, {})
     for op in (*plan.ops, *plan.final, *(plan.liveness.ops if plan.liveness is not None else ())):
+        if contract and op.f not in contract:
+            raise ConfigError(
+                f"plan {path}: an operation {op.f!r}, but the workload {plan.config.workload} has "
+                f"{', '.join(contract)}; mend the operation"
+            )
         if not 0 <= op.worker < plan.config.concurrency:
             raise ConfigError(
                 f"plan {path}: an operation of worker {op.worker}, but the plan has workers 0 to "
@@ -151,3 +178,21 @@ def _check(plan: Plan, path: Path) -> None:
             check_plan(plan.liveness.outside, plan.nodes)
     except FaultError as error:
         raise ConfigError(f"plan {path}: {error}") from None
+    _check_times(plan, f"plan {path}")
+
+
+def _check_times(plan: Plan, where: str) -> None:
+    """Refuse what a run would wait for long after its load."""
+    limit_s = plan.config.time_limit_s
+    last = max(plan.faults, key=lambda event: event.stop_ms, default=None)
+    if last is not None and last.stop_ms / 1000 > limit_s + BEYOND_S_MAX:
+        raise ConfigError(
+            f"{where}: the fault {last.id} lasts until {last.stop_ms / 1000:g} s, but the time limit is {limit_s:g} s; "
+            "heal it by then, or raise the time limit"
+        )
+    at_us = max((op.at_us for op in plan.ops), default=0)
+    if at_us / 1e6 > limit_s + BEYOND_S_MAX:
+        raise ConfigError(
+            f"{where}: an operation at {at_us / 1e6:g} s, but the time limit is {limit_s:g} s; mend the operation, or "
+            "raise the time limit"
+        )

@@ -26,15 +26,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import msgspec
 
 from nemesis.composition import Composition, Together, kinds_in, parse
 from nemesis.draws import deck, integer, log_uniform, uniform
 from nemesis.effects import check
-from nemesis.faults import FAULT_TYPES, Fault, FaultError, name_of
+from nemesis.fault_base import Aim
+from nemesis.faults import (
+    FAULT_TYPES,
+    Change,
+    Direction,
+    Fault,
+    FaultError,
+    Hearing,
+    Topology,
+    name_of,
+)
 from nemesis.kinds import FLAPS, FaultKind, Series, kind
+from nemesis.target import CrashPoint, DamageKind, Distribution, EventKind
 from nemesis.trigger import Trigger
 
 Stream = Callable[[str], Random]
@@ -67,6 +78,11 @@ class FaultEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"event {self.id}: start_ms {self.start_ms} and stop_ms {self.stop_ms} are out of order; "
                 "it must be 0 <= start_ms < stop_ms"
             )
+
+
+def kind_of(event: FaultEvent) -> str:
+    """What `--fault` calls it: events that were drawn are named after their kind."""
+    return event.id.rpartition("-")[0] or name_of(event.fault)
 
 
 Plan = tuple[FaultEvent, ...]
@@ -117,26 +133,53 @@ def decode(text: str | bytes) -> Plan:
     try:
         events = msgspec.json.decode(text, type=Plan)
     except msgspec.DecodeError as error:  # a validation error is one as well
-        raise FaultError(f"the fault plan cannot be read: {error}{_hint(str(error))}") from error
+        raise FaultError(f"the fault plan cannot be read: {error}{hint(str(error))}") from error
+    _check_ids(events)
+    return events
+
+
+# What may stand where a fault has one of a few words; by the end of the place that a decoder names.
+_CHOICES: dict[str, tuple[str, ...]] = {
+    ".aim": get_args(Aim),
+    ".topology": get_args(Topology),
+    ".hearing": get_args(Hearing),
+    ".direction": get_args(Direction),
+    ".distribution": get_args(Distribution),
+    ".change": get_args(Change),
+    ".damage": get_args(DamageKind),
+    ".point": get_args(CrashPoint),
+    ".when.on": get_args(EventKind),
+}
+
+
+def hint(said: str) -> str:
+    """What can be given, where a decoder says of a plan that a word in it is none of those.
+
+    >>> hint("Invalid enum value 'back' - at `$[0].fault.direction`")
+    '; give one of both, in, out'
+    """
+    if said.endswith(".fault.fault`"):
+        return f"; known faults: {', '.join(name_of(one) for one in FAULT_TYPES)}"
+    if said.startswith("Invalid enum value"):
+        for place, words in _CHOICES.items():
+            if said.endswith(f"{place}`"):
+                return f"; give one of {', '.join(words)}"
+    return ""
+
+
+def check_plan(events: Plan, nodes: Sequence[str]) -> None:
+    """Refuses a plan that names nodes the cluster does not have, or two events alike."""
+    _check_ids(events)
+    for event in events:
+        check(event.fault, nodes)
+
+
+def _check_ids(events: Plan) -> None:
     seen: dict[str, FaultEvent] = {}
     for event in events:
         if event.id in seen:
             raise FaultError(f"the fault plan has two events with the id {event.id!r}; give each its own")
         seen[event.id] = event
-    return events
-
-
-def _hint(said: str) -> str:
-    """The names of all faults, where the name of one was wrong."""
-    if not said.endswith(".fault.fault`"):
-        return ""
-    return f"; known faults: {', '.join(name_of(one) for one in FAULT_TYPES)}"
-
-
-def check_plan(events: Plan, nodes: Sequence[str]) -> None:
-    """Refuses a plan that names nodes the cluster does not have."""
-    for event in events:
-        check(event.fault, nodes)
 
 
 class _Episode(NamedTuple):

@@ -15,8 +15,9 @@ from harness.clusters.whole import WholeCluster
 from harness.errors import ConfigError, InternalError
 from harness.plan import Plan
 from harness.systems.base import Service, System
-from nemesis.backend import check_supported
-from nemesis.faults import FaultError
+from nemesis.abilities import NETWORK
+from nemesis.backend import needs
+from nemesis.schedule import kind_of
 
 CLUSTERS = ("sim", "local", "docker", "ssh")
 
@@ -39,22 +40,34 @@ def check(plan: Plan) -> None:
         SetupError: the machine lacks something.
     """
     require(plan.config.cluster)
-    if plan.config.cluster == "local":
+    _check_kind(plan)
+    if plan.config.cluster == "sim":
+        _refuse_balancer(plan)
+    elif plan.config.cluster == "local":
         local.check(plan)
-    elif plan.config.cluster == "sim":
-        _check_sim(plan)
     elif plan.config.cluster == "docker":
         docker.check(plan)
     elif plan.config.cluster == "ssh":
         ssh.check(plan)
 
 
-def _check_sim(plan: Plan) -> None:
-    can = abilities.WHOLE if plan.config.depth == "whole" else abilities.SIM
-    try:
-        check_supported((event.fault for event in plan.faults), plan.nodes, can, {})
-    except FaultError as error:
-        raise ConfigError(str(error)) from None
+def _check_kind(plan: Plan) -> None:
+    """What no cluster of this kind can do is refused before anything is built or connected to."""
+    kind, is_whole = plan.config.cluster, plan.config.depth == "whole"
+    can = abilities.WHOLE if is_whole else abilities.OF_CLUSTER[kind]
+    for event in plan.faults:
+        for need in needs(event.fault, plan.nodes):
+            if need not in can and (need not in NETWORK or kind == "sim"):
+                where = f"cluster {kind!r}" + (" at depth 'whole'" if is_whole else "")
+                raise ConfigError(
+                    f"fault {kind_of(event)!r} needs {need!r}, which {where} cannot do; leave the fault out or take "
+                    "another cluster"
+                )
+
+
+def _refuse_balancer(plan: Plan) -> None:
+    if plan.config.via == "lb":
+        raise ConfigError("cluster 'sim' has no load balancer; give --via nodes or --via leader")
 
 
 def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Cluster:
@@ -64,8 +77,7 @@ def make_cluster(plan: Plan, system: System, run_dir: Path | None = None) -> Clu
     """
     require(plan.config.cluster)
     if plan.config.cluster == "sim":
-        if plan.config.via == "lb":
-            raise ConfigError("cluster 'sim' has no load balancer; give --via nodes or --via leader")
+        _refuse_balancer(plan)
         whole = plan.config.depth == "whole"
         return WholeCluster(plan, system, run_dir) if whole else SimCluster(plan, system)
     if run_dir is None:

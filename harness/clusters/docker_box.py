@@ -32,6 +32,8 @@ from nemesis.network import CommandReach
 RUN_LABEL, OWNER_LABEL, HOST_LABEL = "splitbrain.run", "splitbrain.owner", "splitbrain.host"
 RUN_VARIABLE = "SPLITBRAIN_RUN"
 SUBNETS = tuple(f"10.{second}.0" for second in range(92, 124))
+DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+CAUSES_MAX = 10
 CALL_TIMEOUT_S = 60
 VISIBLE_TIMEOUT_S = 1.0
 FOLLOW_PAUSE_S = 0.2
@@ -55,16 +57,36 @@ def engine() -> Any:
             "cluster 'docker': the Docker SDK is missing; pip install 'splitbrain[docker]'"
         ) from None
     except Exception as error:  # noqa: BLE001 - the SDK raises its own kinds, which we may not import
-        said = short(error)
+        said = system_reason(error) or short(error)
         if "Permission denied" in said:
             raise SetupError(
                 "cluster 'docker': no permission to use the Docker engine; run as root or as a member of the "
                 "group docker"
             ) from None
         raise SetupError(
-            f"cluster 'docker': no Docker engine answers ({said}); start one, or name it in DOCKER_HOST"
+            f"cluster 'docker': no Docker engine answers at {os.environ.get('DOCKER_HOST') or DEFAULT_ENGINE} "
+            f"({said}); start one, or name it in DOCKER_HOST"
         ) from None
     return client
+
+
+def system_reason(error: BaseException | None) -> str:
+    """What the operating system said, below what the libraries between made of it; empty where it said nothing.
+
+    >>> try:
+    ...     raise RuntimeError("('Aborted.', FileNotFoundError(2, ...))") from FileNotFoundError(2, "No such file")
+    ... except RuntimeError as error:
+    ...     system_reason(error)
+    'No such file'
+    """
+    said = ""
+    for _ in range(CAUSES_MAX):
+        if error is None:
+            break
+        if isinstance(error, OSError) and isinstance(error.errno, int) and error.strerror:
+            said = error.strerror
+        error = error.__cause__ or error.__context__
+    return said
 
 
 def short(error: Exception) -> str:

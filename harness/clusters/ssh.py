@@ -28,7 +28,7 @@ from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
 from harness.clusters.real_nemesis import CLOCK_SCRIPT, ahead_ms, state_of
 from harness.clusters.shims import ShimFiles
-from harness.clusters.ssh_pool import CommandError, pool_for
+from harness.clusters.ssh_pool import CommandError, parse_host, pool_for
 from harness.clusters.ssh_site import Site
 from harness.config import Config
 from harness.errors import ConfigError, SetupError
@@ -95,6 +95,7 @@ def check(plan: Plan) -> None:
     """
     if not plan.config.hosts:
         raise ConfigError("cluster 'ssh' needs hosts; give each with --node user@host")
+    _refuse_twice(plan.config.hosts)
     backend = backends.choose(probe(*_of(plan.config)))
     try:
         faults = (event.fault for event in plan.faults)
@@ -103,6 +104,17 @@ def check(plan: Plan) -> None:
         raise ConfigError(str(error)) from None
     if plan.config.via == "lb":
         balancer.require()
+
+
+def _refuse_twice(hosts: Sequence[str]) -> None:
+    """Two nodes of one machine would want the same ports there."""
+    seen: dict[tuple[str, int] | str, None] = {}
+    for text in hosts:
+        host = parse_host(text)
+        for place in ((host.name, host.port), host.address):
+            if place and place in seen:
+                raise ConfigError(f"node {text!r} is there twice; give each node a host of its own")
+            seen[place] = None
 
 
 class SshCluster(RealCluster):

@@ -144,7 +144,9 @@ class Pool:
                 "its host key is not in known_hosts; look at it and add it with: "
                 f"ssh-keyscan {port}{host.name} >> ~/.ssh/known_hosts"
             )
-        return f"no connection ({str(error) or type(error).__name__}); check that sshd runs there"
+        tried = list(getattr(error, "errors", {}).values())  # paramiko's, one of each address
+        said = getattr(tried[0] if tried else error, "strerror", None) or str(error) or type(error).__name__
+        return f"no connection ({said}); check that sshd runs there"
 
     def close(self) -> None:
         """End all connections."""

@@ -71,6 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="2 makes faults twice as frequent (default 1)",
     )  # fmt: skip
     add(
+        "--fault-plan", type=Path, metavar="FILE",
+        help="the faults of a file that was written by hand, in the place of drawn ones; see docs/nemesis.md",
+    )  # fmt: skip
+    add(
         "--require-effect", action="store_true", default=None,
         help="a run in which some kind of fault was not proved, or overlapped no operation, is unknown",
     )  # fmt: skip
@@ -138,6 +142,8 @@ def main(args: argparse.Namespace) -> int:
     """Load, plan, run, check, report."""
     config = config_of(args)
     plan = plans.draw(config)
+    if args.fault_plan is not None:
+        plan = plans.with_faults(plan, args.fault_plan)
     clusters.check(plan)
     run_dir = store.create(Path(config.store), plan)
     console = Console(stderr=args.json)
@@ -195,11 +201,12 @@ def _workload_options(given: list[str] | None) -> dict[str, Any] | None:
 def _headline(plan: Plan) -> str:
     config = plan.config
     bug = f", seeded bug {config.bug}" if config.bug else ""
+    by_hand = "by hand" if plan.faults else "none"
     depth = " (whole)" if config.depth == "whole" else ""
     return (
         f"[bold]seed {plan.seed}[/]: {config.system} on {config.cluster}{depth}, {config.nodes} nodes, workload "
         f"{config.workload}, {config.concurrency} clients, {config.rate_hz:g} ops/s for {config.time_limit_s:g} s, "
-        f"{len(plan.faults)} faults planned ({escape(', '.join(config.faults)) or 'none'}){bug}"
+        f"{len(plan.faults)} faults planned ({escape(', '.join(config.faults)) or by_hand}){bug}"
     )
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness import clusters, systems, workloads
 from harness import plan as plans
-from harness.config import Config, validate
+from harness.config import Config, load
 from harness.errors import ConfigError
 from harness.execute import unknown_bug
 from harness.measure import BUGS, table
@@ -21,6 +21,9 @@ from harness.workloads import WORKLOADS
 from harness.workloads.base import Workload
 
 NAME = "workloads"
+_SETTINGS = (
+    "cluster", "time_limit_s", "rate_hz", "faults", "fault_interval_s", "hosts", "ssh_key", "ssh_known_hosts",
+)  # fmt: skip
 HELP = "list the workloads and their options, for `splitbrain run --workload NAME --option NAME=VALUE`"
 
 
@@ -40,10 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"measure with this one, repeatable (default {', '.join(BUGS)})",
     )
-    add("--cluster", default=d.cluster, help=f"measure there (default {d.cluster})")
     add("--seeds", type=int, default=3, metavar="N", help="seeds to try for each pair (default 3)")
-    add("--time-limit", type=float, default=20.0, metavar="S", help="seconds of each run (default 20)")
     add("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default 1)")
+    add("--cluster", default=d.cluster, help=f"measure there (default {d.cluster})")
+    add(
+        "--time-limit", type=float, default=20.0, metavar="S", dest="time_limit_s",
+        help="seconds of each run (default 20)",
+    )  # fmt: skip
+    add(
+        "--rate", type=float, metavar="HZ", dest="rate_hz", help=f"operations a second (default {d.rate_hz:g})"
+    )  # fmt: skip
+    add(
+        "--fault", action="append", metavar="NAME", dest="faults",
+        help=f"a kind of fault, repeatable (default {', '.join(d.faults)})",
+    )  # fmt: skip
+    add("--fault-interval", type=float, metavar="S", dest="fault_interval_s", help="as of `splitbrain run`")
+    add("--node", action="append", metavar="HOST", dest="hosts", help="as of `splitbrain run`, for ssh")
+    add("--ssh-key", metavar="FILE", help="as of `splitbrain run`")
+    add("--ssh-known-hosts", metavar="FILE", help="as of `splitbrain run`")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -74,11 +91,11 @@ def _measure(args: argparse.Namespace) -> int:
     if args.seeds < 1 or args.jobs < 1:
         raise ConfigError("--seeds and --jobs must be 1 or more")
     clusters.require(args.cluster)
-    base = validate(Config(cluster=args.cluster, time_limit_s=args.time_limit))
+    base = load(None, {name: getattr(args, name) for name in _SETTINGS})
     clusters.check(plans.draw(base, 0))
     _say(
         f"{len(names)} workloads, each with no bug and with {len(bugs)}: up to {args.seeds} runs of "
-        f"{args.time_limit:g} s for each pair"
+        f"{base.time_limit_s:g} s for each pair"
     )
     sys.stdout.write(table(base, names, bugs, args.seeds, args.jobs, _say))
     return 0

@@ -31,7 +31,16 @@ from harness.generators.threads import (
     then,
 )
 from harness.generators.timing import cache, cycle_times, delay, stagger, time_limit
-from harness.generators.wraps import f_map, filter_ops, ignore_updates, later, map_ops, on_update, trace
+from harness.generators.wraps import (
+    f_map,
+    filter_ops,
+    ignore_updates,
+    later,
+    map_ops,
+    on_update,
+    promise,
+    trace,
+)
 
 __all__ = [
     "NEMESIS",
@@ -72,6 +81,7 @@ __all__ = [
     "phases",
     "problems",
     "process_limit",
+    "promise",
     "quick",
     "repeat",
     "reserve",

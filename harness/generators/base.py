@@ -39,6 +39,7 @@ import msgspec
 
 Kind = Literal["invoke", "ok", "fail", "info", "sleep", "log"]
 NEMESIS = "nemesis"
+EMPTY_MAX = 10_000  # generators without an operation in a row before that is an error
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -321,15 +322,18 @@ class Calls(Quiet):
         self._takes_context = bool(inspect.signature(function).parameters)
 
     def op(self, context: Context) -> Answer | None:
-        """Of what the function gives."""
-        made = self._function(context) if self._takes_context else self._function()
-        if made is None:
-            return None
-        answer = lift(made).op(context)
-        if answer is None:
-            return None
-        event, after = answer
-        return (event, self if after is NOTHING else Begun(after, self))
+        """Of what the function gives; one that is exhausted from the start is passed over."""
+        for _ in range(EMPTY_MAX):
+            made = self._function(context) if self._takes_context else self._function()
+            if made is None:
+                return None
+            answer = lift(made).op(context)
+            if answer is not None:
+                event, after = answer
+                return (event, self if after is NOTHING else Begun(after, self))
+        raise ValueError(
+            f"{self._function!r} gave {EMPTY_MAX} generators in a row without an operation; let it give None at its end"
+        )
 
 
 class Stream(Quiet):

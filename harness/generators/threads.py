@@ -330,7 +330,10 @@ def each_process(generator: Liftable) -> Generator:
 
 
 class _Mix:
-    """Which one is next is drawn when the one before was done, so that looking twice shows the same."""
+    """Which one is next is drawn when the one before was done, so that looking twice shows the same.
+
+    Where that one waits, another takes its turn, and the lot stays: it is that one's turn as soon as it can.
+    """
 
     __slots__ = ("_generators", "_lot", "_weights", "deaf")
 
@@ -354,9 +357,12 @@ class _Mix:
             place = _drawn(lot, weights)
             answer = generators[place].op(context)
             if answer is not None:
+                waits = isinstance(answer[0], Pending)
+                if waits and context.free:
+                    place, answer = _another(generators, place, answer, context)
                 event, after = answer
                 generators = (*generators[:place], after, *generators[place + 1 :])
-                following = lot if isinstance(event, Pending) else context.dice.random()
+                following = lot if waits else context.dice.random()
                 deaf = is_deaf(after) if self.deaf else None
                 return (event, _Mix(generators, weights, following, deaf=deaf))
             generators = (*generators[:place], *generators[place + 1 :])
@@ -370,6 +376,18 @@ class _Mix:
         return _Mix(generators, self._weights, self._lot)
 
 
+def _another(
+    generators: tuple[Generator, ...], place: int, waiting: Answer, context: Context
+) -> tuple[int, Answer]:
+    """The next one round that does not wait, with its operation; else the one that was drawn."""
+    for step in range(1, len(generators)):
+        other = (place + step) % len(generators)
+        answer = generators[other].op(context)
+        if answer is not None and not isinstance(answer[0], Pending):
+            return other, answer
+    return place, waiting
+
+
 def _drawn(lot: float, weights: tuple[int, ...]) -> int:
     left = lot * sum(weights)
     for place, weight in enumerate(weights):
@@ -381,6 +399,8 @@ def _drawn(lot: float, weights: tuple[int, ...]) -> int:
 
 def mix(*generators: Liftable, weights: Iterable[int] | None = None) -> Generator:
     """Each operation from one of them, drawn by the weights; until all are exhausted. All are told of everything.
+
+    One that waits holds up nobody: another takes its turn.
 
     >>> from harness.generators import ask, limit, repeat
     >>> from harness.generators.simulate import quick

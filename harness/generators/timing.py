@@ -73,15 +73,20 @@ class _Spaced:
         self._late = late
 
     def op(self, context: Context) -> Answer | None:
-        due_us = self._next_us if self._next_us is not None else context.time_us + self._draw(context)
+        due_us = self._next_us if self._next_us is not None else self._first_us(context)
         answer = self._generator.op(context.at(int(due_us)) if due_us > context.time_us else context)
         if answer is None:
             return None
         event, after = answer
         if isinstance(event, Pending):
-            return (event, _Spaced(self._draw, after, due_us, late=self._late))
+            # With `late`, what waits for its first operation is not late yet: it may wait for a phase to begin.
+            following_us = self._next_us if self._late else due_us
+            return (event, _Spaced(self._draw, after, following_us, late=self._late))
         next_us = (due_us if self._late else max(due_us, event.time_us)) + self._draw(context)
         return (event, _Spaced(self._draw, after, next_us, late=self._late))
+
+    def _first_us(self, context: Context) -> float:
+        return context.time_us if self._late else context.time_us + self._draw(context)
 
     def update(self, context: Context, event: Event) -> Generator:
         after = self._generator.update(context, event)
@@ -104,7 +109,7 @@ def stagger(seconds: float, generator: Liftable) -> Generator:
 
 
 def delay(seconds: float, generator: Liftable) -> Generator:
-    """So long between operations; late ones catch up.
+    """So long between operations, from the first one on; late ones catch up.
 
     >>> from harness.generators import ask, repeat
     >>> from harness.generators.simulate import simulate
@@ -113,7 +118,7 @@ def delay(seconds: float, generator: Liftable) -> Generator:
     [0, 500000, 1000000]
     """
     gap_us = seconds * US_PER_S
-    return _Spaced(lambda _context: gap_us, lift(generator), 0.0, late=True)
+    return _Spaced(lambda _context: gap_us, lift(generator), None, late=True)
 
 
 class _CycleTimes:
@@ -165,7 +170,7 @@ def cycle_times(*windows: tuple[float, Liftable]) -> Generator:
     >>> calm, busy = delay(1, repeat(ask("calm"))), delay(0.5, repeat(ask("busy")))
     >>> events = simulate(time_limit(4, cycle_times((2, calm), (1, busy))))
     >>> [(event.time_us // 100_000, event.f) for event in events if event.kind == "invoke"][:5]
-    [(0, 'calm'), (10, 'calm'), (20, 'busy'), (20, 'busy'), (20, 'busy')]
+    [(0, 'calm'), (10, 'calm'), (20, 'busy'), (25, 'busy'), (30, 'calm')]
     """
     return _CycleTimes(
         tuple(int(seconds * US_PER_S) for seconds, _ in windows),

@@ -184,3 +184,50 @@ def later(make: Callable[[], Liftable]) -> Generator:
     ['a', 'b']
     """
     return _Later(make)
+
+
+class Promise:
+    """A generator that is given later; until then it waits.
+
+    Not for plans, which are made before anything happens: for a run that is driven by its generator
+    (`execute(..., live=generator)`), where one part decides what another is to do.
+
+    >>> from harness.generators import ask, on_update, quick
+    >>> promise = Promise()
+    >>> def decide(generator, context, event):
+    ...     if event.kind == "ok":
+    ...         promise.give(ask("read", event.value))
+    ...     return generator
+    >>> [event.f for event in quick([on_update(decide, ask("write", "x", 1)), promise])]
+    ['write', 'read']
+    """
+
+    __slots__ = ("_given",)
+
+    def __init__(self) -> None:
+        self._given: Generator | None = None
+
+    def give(self, generator: Liftable) -> None:
+        """From now on it is this one; only the first that is given counts."""
+        if self._given is None:
+            self._given = lift(generator)
+
+    def op(self, context: Context) -> Answer | None:
+        """Of the generator that was given."""
+        return (PENDING, self) if self._given is None else self._given.op(context)
+
+    def update(self, context: Context, event: Event) -> Generator:
+        """Told to the generator that was given."""
+        return self if self._given is None else self._given.update(context, event)
+
+
+def promise() -> Promise:
+    """A generator that is given later, by `promise.give(generator)`; see `Promise`.
+
+    >>> from harness.generators import ask, quick
+    >>> later_on = promise()
+    >>> later_on.give(ask("read"))
+    >>> [event.f for event in quick(later_on)]
+    ['read']
+    """
+    return Promise()

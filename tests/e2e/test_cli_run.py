@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import plan as plans
 from harness.cli import main
+from harness.config import Config
 
+TWO_PORTS = ["--node", "a@b:23", "--node", "a@c:24=10.0.0.1"]
 SHORT = ["--time-limit", "8", "--rate", "60"]
 
 
@@ -124,6 +127,86 @@ def test_replay_of_an_edited_plan_follows_the_edit_and_says_where_it_parts(capsy
     assert code == 255
 
 
+def test_a_plan_alone_is_run_without_a_history_to_compare_with(capsys, tmp_path):
+    _, result, _ = run_json(capsys, tmp_path, "--seed", "5", *SHORT)
+    edited = tmp_path / "edited.json"
+    edited.write_text(
+        json.dumps(json.loads((Path(result["run_dir"]) / "plan.json").read_text()) | {"faults": []})
+    )
+    code, out, err = splitbrain(capsys, "replay", str(edited), "--store", str(tmp_path / "new"), "--json")
+    replayed = json.loads(out.splitlines()[-1])
+    assert (code, replayed["faults"], replayed["identical"]) == (0, 0, None)
+    assert "replay: " not in err
+
+
+FAULT = {"id": "cut", "start_ms": 2000, "stop_ms": 4000}
+GRUDGE = {"fault": "partition", "topology": "custom", "grudge": {"n1": ["n2"], "n3": ["n1", "n2"]}}
+
+
+def test_faults_are_written_by_hand(capsys, tmp_path):
+    """A grudge for two seconds; that it was in force is demanded and proved as of drawn faults."""
+    plan = tmp_path / "faults.json"
+    plan.write_text(json.dumps([FAULT | {"fault": GRUDGE}]))
+    options = ("--seed", "5", *SHORT, "--fault-plan", str(plan), "--require-effect")
+    code, result, err = run_json(capsys, tmp_path, *options)
+    assert (code, result["faults"]) == (0, 1), err
+    assert "1 faults planned (by hand)" in err
+    stored = json.loads((Path(result["run_dir"]) / "results.json").read_text())["fault_events"]
+    assert [(event["id"], event["proof"]) for event in stored] == [("cut", "proved")]
+    assert splitbrain(capsys, "replay", result["run_dir"])[0] == 0
+    never = {"fault": GRUDGE, "when": {"on": "snapshot-receiving", "hold_ms": 10}}
+    plan.write_text(json.dumps([FAULT | never]))
+    code, _, err = run_json(capsys, tmp_path, *options)
+    assert (code, "fault cut had no effect" in err or "fault partition had no effect" in err) == (2, True), (
+        err
+    )
+
+
+@pytest.mark.parametrize(
+    ("events", "sentence"),
+    [
+        ("[", "cannot be read"),
+        ([FAULT | {"fault": {"fault": "meteor"}}], "known faults: partition, latency"),
+        ([FAULT | {"fault": {"fault": "kill", "aim": "two", "nodes": ["n1"]}}], "give one of named, one"),
+        ([FAULT | {"fault": {"fault": "kill", "aim": "one", "nodes": ["n9"]}}], "which the cluster does not have"),
+        ([FAULT | {"fault": GRUDGE}, FAULT | {"fault": GRUDGE}], "two events with the id 'cut'"),
+        ([FAULT | {"stop_ms": 99_999_999, "fault": GRUDGE}], "lasts until 100000 s, but the time limit is 60 s"),
+    ],
+)  # fmt: skip
+def test_faults_written_wrongly_are_refused_before_anything_is_made(
+    capsys, tmp_path, monkeypatch, events, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    plan = tmp_path / "faults.json"
+    plan.write_text(events if isinstance(events, str) else json.dumps(events))
+    code, _, err = splitbrain(capsys, "run", "--fault-plan", str(plan))
+    assert code == 254
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda plan: plan["ops"][0].update(f="explode"), "'explode', but the workload register has read, write"),
+        (lambda plan: plan["ops"][-1].update(at_us=10**12), "an operation at 1e+06 s, but the time limit is 8 s"),
+        (lambda plan: plan["faults"].append(plan["faults"][0]), "two events with the id"),
+        (lambda plan: plan["config"].update(nodes=-3), "nodes is -3"),
+    ],
+)  # fmt: skip
+def test_a_plan_edited_wrongly_is_refused(capsys, tmp_path, edit, sentence):
+    """Also what would have been run for days, or taken for a bug of splitbrain."""
+    plan = json.loads(plans.encode(plans.draw(Config(time_limit_s=8, rate_hz=60, seed=5))))
+    edit(plan)
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    code, _, err = splitbrain(capsys, "replay", str(tmp_path / "plan.json"), "--store", str(tmp_path / "new"))
+    assert code == 254
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "code", "sentence"),
     [
@@ -137,6 +220,15 @@ def test_replay_of_an_edited_plan_follows_the_edit_and_says_where_it_parts(capsy
         (["run", "--fault", "meteor"], 254, "no fault 'meteor'"),
         (["run", "--frobnicate"], 254, "--frobnicate"),
         (["run", "--config", "/nonexistent.toml"], 254, "/nonexistent.toml: No such file"),
+        (["run", "--via", "lb"], 254, "cluster 'sim' has no load balancer"),
+        (["run", "--fault-plan", "/nonexistent"], 254, "fault plan /nonexistent: No such file"),
+        (
+            ["run", "--cluster", "docker", "--fault", "timer-drift"],
+            254,
+            "fault 'timer-drift' needs 'clock-timers', which cluster 'docker' cannot do",
+        ),
+        (["run", "--cluster", "ssh", *["--node", "a@host"] * 3], 254, "node 'a@host' is there twice"),
+        (["run", "--cluster", "ssh", *TWO_PORTS, "--node", "a@d=10.0.0.1"], 254, "is there twice"),
         (["dance"], 254, "dance"),
         (["replay", "/nonexistent"], 254, "/nonexistent: no such directory"),
     ],

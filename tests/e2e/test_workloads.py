@@ -165,6 +165,9 @@ def test_what_finds_what_is_measured():
         (["--bug", "nonsense"], "unknown bug 'nonsense'"),
         (["--workload", "nonsense"], "unknown workload 'nonsense'"),
         (["--seeds", "0"], "must be 1 or more"),
+        (["--fault", "nonsense"], "no fault 'nonsense'"),
+        (["--cluster", "ssh"], "cluster 'ssh' needs hosts"),
+        (["--rate", "-1"], "rate is -1"),
     ],
 )
 def test_measuring_what_there_is_not_is_one_sentence(capsys, words, said):

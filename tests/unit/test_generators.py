@@ -16,16 +16,19 @@ from harness.generators import (
     clients,
     concurrent_keys,
     cycle,
+    delay,
     each_thread,
     imperfect,
     lift,
     limit,
     mix,
     nemesis,
+    on_threads,
     on_update,
     phases,
     problems,
     process_limit,
+    promise,
     quick,
     repeat,
     reserve,
@@ -113,6 +116,33 @@ def test_mix_does_not_get_stuck_on_a_part_that_waits():
     assert sorted(found) == ["a", "a", "a", "b", "b", "b"]
 
 
+def test_mix_goes_on_beside_a_part_that_waits_for_ever():
+    """As Jepsen says of its own: it could get stuck."""
+    forever = mix(on_threads([7], repeat(ask("never"))), repeat(ask("a")))
+    assert fs(quick(limit(9, forever))) == ["a"] * 9
+    waits = promise()
+    given = on_update(lambda g, _c, e: (waits.give(ask("b")), g)[1] if e.kind == "ok" else g, waits)
+    assert sorted(fs(quick(mix(given, [ask("a"), ask("a")])))) == ["a", "a", "b"]
+
+
+def test_a_delay_begins_with_its_first_operation_and_not_with_the_run():
+    """Else a second phase would hurry to catch up on the first."""
+    steady = phases(delay(1, repeat(ask("a"), 3)), delay(1, repeat(ask("b"), 3)))
+    events = [event for event in simulate(steady, concurrency=4) if event.kind == "invoke"]
+    assert [event.time_us for event in events] == [0, 1_000_000, 2_000_000, 2_010_000, 3_010_000, 4_010_000]
+
+
+def test_a_late_delay_catches_up():
+    events = simulate(delay(0.01, repeat(ask("a"), 4)), concurrency=1, nemesis=False, complete=after_ms(25))
+    assert [e.time_us // 1000 for e in events if e.kind == "invoke"] == [0, 25, 50, 75]
+    events = simulate(
+        [delay(0.01, [sleep(0.1), repeat(ask("a"), 12)])], concurrency=1, nemesis=False, complete=after_ms(1)
+    )
+    times_ms = [event.time_us // 1000 for event in events if event.kind == "invoke"]
+    assert times_ms[:10] == [100 + n for n in range(10)], "one after the other, without a gap"
+    assert times_ms[-1] == 120, "and then with gaps again"
+
+
 def test_reserve_gives_each_its_threads():
     generator = limit(300, reserve(2, repeat(ask("w")), 1, repeat(ask("c")), repeat(ask("r"))))
     by_thread = {(event.thread, event.f) for event in quick(generator, concurrency=5)}
@@ -169,6 +199,22 @@ def test_a_function_is_called_again_and_again_until_it_gives_none():
 
     events = simulate(lift(make), concurrency=1, nemesis=False, complete=after_ms(10))
     assert fs(events) == ["a", "b"] * 3
+
+
+def test_a_function_may_give_what_is_exhausted_but_not_for_ever():
+    numbers = iter(range(6))
+
+    def make():
+        n = next(numbers, None)
+        return None if n is None else [] if n % 2 else ask("x", None, n)
+
+    assert [event.value for event in quick(make)] == [0, 2, 4]
+
+    def nothing():
+        return []
+
+    with pytest.raises(ValueError, match="in a row without an operation"):
+        quick(nothing)
 
 
 def test_what_is_wrong_with_a_generator_is_named():
