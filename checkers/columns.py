@@ -175,7 +175,7 @@ class _Reader:
     def _asked_keys(self, names: list[Hashable], key: Any) -> tuple[list[Hashable], Any]:
         """Without keys that no operation has: all of theirs failed, or a completion left its key out."""
         there = self.np.bincount(key, minlength=len(names)) > 0
-        if there.all():
+        if there.all() or not there.any():
             return names, key
         return [name for name, asked in zip(names, there, strict=True) if asked], (there.cumsum() - 1)[key]
 
