@@ -19,7 +19,7 @@ from checkers.causal import check_causal
 from checkers.counters import check_counter, check_unique_ids
 from checkers.forks import check_causal_reverse, check_g2, check_long_fork
 from checkers.groups import check_multi_register
-from checkers.history import CheckerCall, History
+from checkers.history import CheckerCall, CheckerCallError, History
 from checkers.leases import check_lease
 from checkers.list_append import check_list_append
 from checkers.logs import check_log
@@ -101,16 +101,16 @@ def run_checker(call: CheckerCall, history: History) -> Verdict:
     """What the checker says of the history.
 
     Raises:
-        ValueError: there is no such checker, or it has no such option.
+        CheckerCallError: there is no such checker, or it has no such option.
         HistoryError: the history is malformed.
     """
     entry = CHECKERS.get(call.name)
     if entry is None:
         close = difflib.get_close_matches(call.name, CHECKERS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown checker {call.name!r}: {hint}Known checkers: {', '.join(CHECKERS)}")
+        raise CheckerCallError(f"unknown checker {call.name!r}: {hint}Known checkers: {', '.join(CHECKERS)}")
     for name in call.options:
         if name not in entry.options:
             known = ", ".join(entry.options) or "none"
-            raise ValueError(f"the checker {call.name} has no option {name!r}: it has {known}")
+            raise CheckerCallError(f"the checker {call.name} has no option {name!r}: it has {known}")
     return entry.check(history, **{**entry.options, **call.options})

@@ -57,6 +57,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import msgspec
+
 from checkers.history import Operation
 from checkers.models import Model
 from checkers.objects import Machine
@@ -125,8 +127,13 @@ def _by_rule(read: _Object, rule: _Rule) -> Found | None:
     return Found(valid=not wrong, values=frozenset(wrong))
 
 
-def smallest(operations: Sequence[Operation], model: Model, found: Found) -> list[Operation]:
-    """The operations on few values, and those that found nothing, that are impossible by themselves."""
+def smallest(
+    operations: Sequence[Operation], model: Model, found: Found
+) -> tuple[list[Operation], list[Hashable]]:
+    """The operations on few values, and those that found nothing, that are impossible by themselves; and the values.
+
+    Of what a set read only these values are left (projection).
+    """
     kept = sorted(found.values, key=repr)
     size = max(1, len(kept) // 2)
     while True:
@@ -139,21 +146,27 @@ def smallest(operations: Sequence[Operation], model: Model, found: Found) -> lis
             else:
                 at += size
         if size == 1:
-            return _of(operations, kept)
+            return _of(operations, kept), kept
         size = max(1, size // 2)
 
 
 def _of(operations: Sequence[Operation], values: Iterable[Hashable]) -> list[Operation]:
-    """The operations on these values, and those that found nothing or read everything."""
+    """The operations on these values, and those that found nothing; of what was read, these values."""
     chosen = set(values)
     kept: list[Operation] = []
     for operation in operations:
+        if operation.f == "read":
+            seen = operation.result
+            if isinstance(seen, tuple):
+                seen = tuple(value for value in seen if value in chosen)
+            kept.append(msgspec.structs.replace(operation, result=seen))
+            continue
         if operation.f in _PUTS or operation.f == "add":
             there = operation.argument in chosen
         else:
             found_nothing = operation.f in _TAKES and operation.result is None
             there = operation.status == "ok" and (found_nothing or operation.result in chosen)
-        if there or operation.f == "read":
+        if there:
             kept.append(operation)
     return kept
 
@@ -340,7 +353,8 @@ def _decide_set(operations: Sequence[Operation]) -> Found | None:
             groups = None
             break
         latest = max([latest, *(operation.call for operation in group)])
-    return Found(valid=True) if groups is not None else Found(valid=False, values=frozenset(adds))
+    values = frozenset(adds).union(*(there for there, _ in reads))
+    return Found(valid=True) if groups is not None else Found(valid=False, values=values)
 
 
 def _groups_by_reads(

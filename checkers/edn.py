@@ -62,6 +62,20 @@ def read_forms(text: str) -> Iterator[Any]:
         yield value
 
 
+def read_first(text: str) -> tuple[Any, str]:
+    """The first value in the text, and the text after it; None and nothing where there is no value.
+
+    >>> read_first("[1 2] :timeout")
+    ([1, 2], ' :timeout')
+
+    Raises:
+        EdnError: where the text starts with no value.
+    """
+    reader = _Reader(text)
+    _, value = reader.form(0)
+    return value, text[reader.at :]
+
+
 class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text

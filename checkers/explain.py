@@ -4,13 +4,13 @@ Rules of this module
     1. What is shown is a proof: the operations shown are enough to make the history impossible, whatever
        all others did. Weakening an operation can only make more orders possible, so an operation is given
        up when the rest stays impossible with it weakened: a read is removed, anything else becomes
-       ``info`` (it may have happened at any later time, or never).
+       optional (it may have happened at any later time, with the answer that it got, or never).
     2. The text is the same for the same history: no clock, no set order in it. The work is bounded by
        numbers of checks and configurations, not by seconds.
 
 Theory of operation
     The search fails at an exact completion: everything before it is linearizable, with it nothing is. So
-    only operations called before it matter, and what completed later counts as ``info``.
+    only operations called before it matter, and what completed later is optional.
 
     *The window.* At an earlier completion the search knows every state that any order could have left. From
     there on only what was called later is firm; what was open there, and what never returned, may or may
@@ -40,7 +40,7 @@ from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
 from checkers.levels import Levels
 from checkers.meter import Exhausted, Meter
-from checkers.models import Model, effect_of
+from checkers.models import Model, effect_of, register_code
 from checkers.order_graph import contradiction
 from checkers.problem import Problem, compile_exact, compile_problem
 from checkers.search import Outcome, Searcher, search
@@ -55,9 +55,11 @@ _SEARCHED_MAX = 4_000
 _STATES_MAX = 6
 #: A history of fewer completions is told from its start.
 _SHORT_LEVELS = 12
+_READS = frozenset({"read", "get"})
 _WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 255)
-_OPERATIONS_SHOWN = 9
+_OPERATIONS_SHOWN, _OPERATIONS_MIN = 9, 5
 _EARLIER_SHOWN = 2
+_VALUES_SHOWN = 4
 _BOXES_MAX = 16
 _REASONS_SHOWN = 6
 _VALUE_CHARS = 48
@@ -155,7 +157,8 @@ def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcom
         arrows,
         tuple(endings),
     )
-    return Explanation(tuple([*headline, *_table(shown), *reasons][:LINES_MAX]), figure)
+    rows = max(_OPERATIONS_MIN, min(_OPERATIONS_SHOWN, LINES_MAX - len(headline) - len(reasons)))
+    return Explanation(tuple([*headline, *_table(shown, rows), *reasons][:LINES_MAX]), figure)
 
 
 def _box(operation: Operation) -> Box:
@@ -182,8 +185,18 @@ def explain_clash(operations: Sequence[Operation], model: Model, key: Hashable) 
     return explain_part(clashing(operations, model), model, key, len(operations))
 
 
-def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: int) -> Explanation:
-    """The counterexample in a part of an object's ``count`` operations that is impossible by itself."""
+def explain_part(
+    part: Sequence[Operation], model: Model, key: Hashable, count: int, *, values: Sequence[Hashable] = ()
+) -> Explanation:
+    """The counterexample in a part of an object's ``count`` operations that is impossible by itself.
+
+    Args:
+        part: those operations.
+        model: which they contradict.
+        key: the object, None where there is only one.
+        count: how many operations it has.
+        values: the only ones that are left in what was read, where others were taken out.
+    """
     outcome = failed_search(part, model) if part else None
     if outcome is None:
         return Explanation(
@@ -194,6 +207,10 @@ def explain_part(part: Sequence[Operation], model: Model, key: Hashable, count: 
     explanation = explain(part, model, key, outcome)
     where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
     first = f"{where}these of its {count} operations alone are impossible (model {model.name})"
+    if values:
+        named = ", ".join(show(value, _VALUE_CHARS) for value in values[:_VALUES_SHOWN])
+        more = f" and {len(values) - _VALUES_SHOWN} more" if len(values) > _VALUES_SHOWN else ""
+        first += f", with no regard to values other than {named}{more}"
     rest = (line for line in explanation.lines[1:] if not line.startswith("no order is possible"))
     figure = explanation.figure and replace(explanation.figure, title=first)
     return Explanation((first, *rest), figure)
@@ -259,16 +276,18 @@ def _between(operations: Sequence[Operation], start: int, last: int, model: Mode
         if operation.call > start and operation.ret is not None and operation.ret <= last:
             kept.append(operation)
         elif effect_of(model, operation) is not Effect.PURE:
-            kept.append(_weaken(operation))
+            kept.append(weaken(operation, model))
     return kept
 
 
-def _weaken(operation: Operation) -> Operation:
+def weaken(operation: Operation, model: Model) -> Operation:
+    """It may happen or not, from its call on; if it does, with the answer that it got."""
     if operation.status == "info":
         return operation
-    return msgspec.structs.replace(
-        operation, status="info", result=None, ret=None, complete_index=None, ret_ns=None
-    )
+    gone = {"ret": None, "complete_index": None, "ret_ns": None}
+    if register_code(model, operation) is not None:  # what it does then is in its argument
+        return msgspec.structs.replace(operation, status="info", result=None, **gone)
+    return msgspec.structs.replace(operation, **gone)
 
 
 def _minimal(window: _Window, model: Model, impossible: _Impossible) -> list[Operation]:
@@ -297,7 +316,7 @@ def _give_up(current: Sequence[Operation], chunk: set[int], model: Model) -> lis
         if operation.invoke_index not in chunk:
             kept.append(operation)
         elif effect_of(model, operation) is not Effect.PURE:
-            kept.append(_weaken(operation))
+            kept.append(weaken(operation, model))
     return kept
 
 
@@ -310,7 +329,7 @@ def _that_write_what_they_saw(
 ) -> list[Operation]:
     """Other operations that write a value which the firm ones saw: all in the core, few from before it."""
     assert failing.ret is not None, "a search fails at a completion"
-    saw = {operation.result for operation in firm if effect_of(model, operation) is Effect.PURE}
+    saw = {o.result for o in firm if o.f in _READS or effect_of(model, o) is Effect.PURE}
     saw |= {
         cast("tuple[Hashable, Hashable]", operation.argument)[0] for operation in firm if _is_cas(operation)
     }
@@ -348,17 +367,17 @@ def _headline(window: _Window, count: int, failing: Operation, model: Model, key
     ]
 
 
-def _table(shown: Sequence[Operation]) -> list[str]:
+def _table(shown: Sequence[Operation], rows_max: int = _OPERATIONS_SHOWN) -> list[str]:
     cells = [_describe(operation) for operation in shown]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))] if cells else []
     rows = [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
     ]
     lines = [row.rstrip() for row in rows]
-    if len(lines) <= _OPERATIONS_SHOWN:
+    if len(lines) <= rows_max:
         return lines
-    half = _OPERATIONS_SHOWN // 2
-    hidden = len(lines) - _OPERATIONS_SHOWN + 1
+    half = rows_max // 2
+    hidden = len(lines) - rows_max + 1
     return [*lines[:half], f"  ... and {hidden} more", *lines[half + hidden :]]
 
 

@@ -3,27 +3,23 @@
 Rules of this module
     1. ``jsonl`` is the format that splitbrain writes, one `Op` a line, after a header line that may name
        the model; docs/history-format.md has it in full.
-    2. ``edn`` is a vector or list of maps with ``:process :type :f :value`` (and ``:key``, ``:time``,
-       ``:error``), or one map a line. ``jepsen-log`` is a log with lines
-       ``INFO  jepsen.util - PROCESS<tab>:type<tab>:f<tab>value``; its other lines are not ours.
-    3. In those two the order of the lines is the order of events (their times are of several clocks), and
-       a failed ``:cas`` without an ``:error`` was refused because the value differed.
-    4. The last line of a ``jsonl`` may be cut off where its writer was killed: what stands before it is
+    2. ``edn`` and ``jepsen-log`` are read by `checkers.foreign`.
+    3. The last line of a ``jsonl`` may be cut off where its writer was killed: what stands before it is
        read, and a note says so. Any other fault is a `HistoryError` with the line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from checkers import fast
-from checkers.edn import EdnError, read_forms
-from checkers.history import CheckerCall, History, HistoryError, Op, OpType
+from checkers.foreign import is_log, read_edn, read_jepsen_log
+from checkers.history import CheckerCall, History, HistoryError, NoHistoryError, Op, OpType
 from checkers.memory import collector_paused
 
 FORMATS = ("jsonl", "edn", "jepsen-log")
@@ -34,8 +30,8 @@ _KEEP_BYTES = 1 << 26
 _COLUMNS_SUFFIX = ".columns"
 #: From that size on the lines are read by compiled code: where that is loaded, must be loaded, must be compiled.
 _SCAN_BYTES_LOADED, _SCAN_BYTES_WARM, _SCAN_BYTES_COLD = 1 << 20, 1 << 24, 1 << 26
-_LOG_LINE = re.compile(r"^INFO\s+jepsen\.util - (\S+)\t(:\S+)\t(:\S+)(?:\t(.*))?$", re.MULTILINE)
-_TYPES: dict[str, OpType] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
+#: Editors of Windows put it before the text.
+_MARK = b"\xef\xbb\xbf"
 
 _encoder = msgspec.json.Encoder()
 _op_decoder = msgspec.json.Decoder(Op)
@@ -65,12 +61,13 @@ class _Line(msgspec.Struct, frozen=True, gc=False):
     process: int | str
     type: OpType
     f: str
-    index: int = -1
-    time_ns: int = -1
+    index: int | None = None
+    time_ns: int | None = None
     key: Any = None
     value: Any = None
     error: str | None = None
     node: str | None = None
+    revision: int | None = None
 
 
 _header_decoder = msgspec.json.Decoder(Header)
@@ -123,8 +120,9 @@ def read_history(path: str | Path, format: str = "auto") -> History:  # noqa: A0
 
 def parse_history(data: bytes, format: str = "auto", source: str = "history") -> History:  # noqa: A002
     """The history in the bytes of a file; see `read_history`. ``source`` is its name in messages."""
+    data = data.removeprefix(_MARK)
     if not data or data.isspace():
-        raise HistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
+        raise NoHistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
     if format == "auto":
         format = _sniff(data, source)  # noqa: A001
     reader = _READERS.get(format)
@@ -136,16 +134,20 @@ def parse_history(data: bytes, format: str = "auto", source: str = "history") ->
 def _sniff(data: bytes, source: str) -> str:
     head = data[:_SNIFF_BYTES]
     if b"\0" in head:
-        raise HistoryError(f"{source}: is a binary file, not a history: give one of {', '.join(FORMATS)}")
+        raise NoHistoryError(f"{source}: is a binary file, not a history: give one of {', '.join(FORMATS)}")
     text = head.decode("utf-8", "replace")
-    if _LOG_LINE.search(text):
+    if is_log(text):
         return "jepsen-log"
     body = re.sub(r"\A(?:\s|;[^\n]*)*", "", text)
     if re.match(r'\{\s*"', body):
         return "jsonl"
     if re.match(r"(?:#_\s*\S+\s*)*[\[(]?\s*(?:#[\w.]+\s*)?\{\s*:", body) or re.match(r"[\[(]\s*[\])]", body):
         return "edn"
-    raise HistoryError(
+    if re.match(r"\[\s*\{\s*\"", body):
+        raise NoHistoryError(
+            f"{source}: is a JSON array: write one object a line, for example with jq -c '.[]' {source}"
+        )
+    raise NoHistoryError(
         f"{source}: does not look like a history: it should be JSON lines, EDN maps or the log of a "
         "Jepsen test "
         "(see docs/history-format.md), or name the format"
@@ -210,6 +212,7 @@ def _scanned(body: bytes, source: str) -> Any:
 
 def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
     """The header, the lines after it, and the number of the first of them."""
+    data = data.removeprefix(_MARK)
     none = Header("history")
     end = data.find(b"\n")
     first = data if end < 0 else data[:end]
@@ -222,7 +225,7 @@ def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
             return none, data, 1
         raise HistoryError(f"{source}: line 1 is no header: {error}: see docs/history-format.md") from None
     if header.splitbrain != "history" or header.version != 1:
-        raise HistoryError(
+        raise NoHistoryError(
             f"{source}: line 1 announces {header.splitbrain!r} version {header.version}: this "
             "splitbrain reads "
             "'history' version 1"
@@ -230,12 +233,19 @@ def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
     return header, b"" if end < 0 else data[end + 1 :], 2
 
 
+def is_cut(line: bytes) -> bool:
+    """Whether a file's last line ends in the middle: without its newline, and as no whole JSON value."""
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return not line.endswith(b"\n")
+    return False
+
+
 def _drop_cut_line(body: bytes, first_line: int, source: str) -> tuple[bytes, tuple[str, ...]]:
     """Without the last line, and a note, where that line is no whole JSON value."""
     start = body.rfind(b"\n") + 1
-    try:
-        msgspec.json.decode(body[start:])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    if is_cut(body[start:]):
         number = first_line + body.count(b"\n")
         note = (
             f"{source}: line {number} is cut off (its writer was stopped); the {number - first_line} "
@@ -253,24 +263,9 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
     for number, raw in enumerate(body.splitlines(), first_line):
         if not raw.strip():
             continue
-        try:
-            line = _line_decoder.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _bad_line(source, number, raw, error) from None
-        untimed += line.time_ns < 0
-        lines.append(
-            Op(
-                line.index if line.index >= 0 else len(lines),
-                max(line.time_ns, 0),
-                line.process,
-                line.type,
-                line.f,
-                line.key,
-                line.value,
-                line.error,
-                line.node,
-            )
-        )
+        op, has_time = decode_line(raw, number, source, len(lines))
+        untimed += not has_time
+        lines.append(op)
     if 0 < untimed < len(lines):
         raise HistoryError(
             f"{source}: {untimed} of {len(lines)} lines have no time_ns: give it on all lines or none"
@@ -278,112 +273,45 @@ def _read_lenient(body: bytes, first_line: int, source: str) -> tuple[list[Op], 
     return lines, not untimed and any(op.time_ns for op in lines)
 
 
-def decode_line(raw: bytes, number: int, source: str) -> Op:
-    """The operation on one line.
+def decode_line(raw: bytes, number: int, source: str, place: int) -> tuple[Op, bool]:
+    """The operation on one line, and whether the line has a time.
+
+    Args:
+        raw: the line.
+        number: of the line, for messages.
+        source: name of the file, for messages.
+        place: index of the operation where the line has none.
 
     Raises:
         HistoryError: where it is none.
     """
     try:
-        return _op_decoder.decode(raw)
+        return _op_decoder.decode(raw), True
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        line = _line_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _bad_line(source, number, raw, error) from None
+    index = place if line.index is None else line.index
+    told = (line.key, line.value, line.error, line.node, line.revision)
+    op = Op(index, line.time_ns or 0, line.process, line.type, line.f, *told)
+    return op, line.time_ns is not None
 
 
 def _bad_line(source: str, number: int, raw: bytes, error: Exception) -> HistoryError:
     found = re.search(r"\(byte (\d+)\)", str(error))
     column = f", column {int(found.group(1)) + 1}" if found else ""
     reason = re.sub(r"\s*\(byte \d+\)", "", str(error)).replace(" - at `$.", " at `")
-    text = raw[:60].decode("utf-8", "replace")
-    return HistoryError(
+    text = raw[:60].decode("utf-8", "replace").rstrip()
+    kind = NoHistoryError if number == 1 else HistoryError
+    return kind(
         f"{source}: line {number}{column} is no line of a history ({reason}): {text!r}; correct or remove it"
     )
 
 
-# -- EDN and Jepsen logs ---------------------------------------------------------------------------------
-
-
-def _read_edn(data: bytes, source: str) -> History:
-    text = _text(data, source)
-    lines: list[Op] = []
-    try:
-        for form in _edn_maps(text):
-            if not isinstance(form, dict):
-                raise HistoryError(
-                    f"{source}: operation {len(lines)} is {str(form)[:40]!r}: an EDN history is made of maps"
-                )
-            lines.append(_edn_op(form, len(lines), source))
-    except EdnError as error:
-        raise HistoryError(f"{source}: {error}: correct the EDN there") from None
-    return History(lines, source=source, bare_mismatch=True, format="edn")
-
-
-def _edn_maps(text: str) -> Iterator[Any]:
-    for form in read_forms(text):
-        if isinstance(form, list):
-            yield from form
-        else:
-            yield form
-
-
-def _edn_op(form: dict[Any, Any], place: int, source: str) -> Op:
-    values = {str(name).removeprefix(":"): value for name, value in form.items()}
-    for name in ("process", "type", "f"):
-        if name not in values:
-            raise HistoryError(
-                f"{source}: operation {place} has no :{name}: each map needs :process, :type and :f"
-            )
-    return _foreign_op(values, place, source)
-
-
-def _foreign_op(values: dict[str, Any], place: int, source: str) -> Op:
-    kind = str(values["type"]).removeprefix(":")
-    if kind not in _TYPES:
-        raise HistoryError(
-            f"{source}: operation {place} has the type {kind!r}: use one of {', '.join(_TYPES)}"
-        )
-    process = values["process"]
-    index, error, time_ns = values.get("index"), values.get("error"), values.get("time")
-    return Op(
-        index=index if type(index) is int else place,
-        time_ns=time_ns if type(time_ns) is int else 0,
-        process=process if type(process) is int else str(process).removeprefix(":"),
-        type=_TYPES[kind],
-        f=str(values["f"]).removeprefix(":"),
-        key=values.get("key"),
-        value=values.get("value"),
-        error=None if error is None else str(error),
-    )
-
-
-def _read_jepsen_log(data: bytes, source: str) -> History:
-    lines: list[Op] = []
-    for match in _LOG_LINE.finditer(_text(data, source)):
-        process, kind, f, value = match.groups()
-        try:
-            parsed = next(read_forms(value or "nil"), None)
-        except EdnError:
-            parsed = value
-        number: int | str = int(process) if re.fullmatch(r"\d+", process) else process
-        lines.append(
-            _foreign_op({"process": number, "type": kind, "f": f, "value": parsed}, len(lines), source)
-        )
-    if not lines:
-        raise HistoryError(
-            f"{source}: has no line 'INFO  jepsen.util - PROCESS :type :f value': name its format"
-        )
-    return History(lines, source=source, bare_mismatch=True, format="jepsen-log")
-
-
-def _text(data: bytes, source: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise HistoryError(f"{source}: byte {error.start} is not UTF-8: a history is a text file") from None
-
-
 _READERS: dict[str, Callable[[bytes, str], History]] = {
     "jsonl": _read_jsonl,
-    "edn": _read_edn,
-    "jepsen-log": _read_jepsen_log,
+    "edn": read_edn,
+    "jepsen-log": read_jepsen_log,
 }

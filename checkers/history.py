@@ -35,6 +35,7 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -86,8 +87,16 @@ class CheckerCall(msgspec.Struct, frozen=True, omit_defaults=True):
     options: dict[str, Any] = {}
 
 
+class CheckerCallError(ValueError):
+    """A checker, an option of one or a value of that which there is not; the message names what there is."""
+
+
 class HistoryError(ValueError):
     """A history that cannot be read or paired; the message names the place, the fault and the remedy."""
+
+
+class NoHistoryError(HistoryError):
+    """A file that is no history at all, rather than one with a fault."""
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
@@ -208,6 +217,8 @@ def pair(history: History) -> tuple[Operation, ...]:
             done.append(operation)
     done.extend(_operation(history, order, place, None, "info") for place in open_calls.values())
     done.sort(key=lambda operation: operation.call)
+    if len({operation.invoke_index for operation in done}) < len(done):
+        raise _stands_twice(history, done)
     return tuple(done)
 
 
@@ -288,12 +299,7 @@ def order_numbers(history: History) -> Sequence[int]:
     for op in lines:
         if before is not None and op.time_ns <= before.time_ns:
             if op.time_ns < before.time_ns:
-                raise HistoryError(
-                    f"{_where(history, op)}: time_ns {op.time_ns} is before {before.time_ns} of the "
-                    "line before it: "
-                    "write a history in the order of its times, or leave time_ns out so that the order "
-                    "of lines counts"
-                )
+                raise backwards(history.source, before, op)
             tied = True
         before = op
     if not tied:
@@ -305,6 +311,43 @@ def order_numbers(history: History) -> Sequence[int]:
     for rank, place in enumerate(ranked):
         order[place] = rank
     return order
+
+
+def _stands_twice(history: History, operations: Sequence[Operation]) -> HistoryError:
+    """The error of two invocations of one index, by which evidence and witnesses name them."""
+    index = Counter(operation.invoke_index for operation in operations).most_common(1)[0][0]
+    where = f"{history.source}: " if history.source else ""
+    return HistoryError(
+        f"{where}index {index} stands on two lines: number the lines, or leave index out so that their order counts"
+    )
+
+
+def nobody_asked(history: History) -> str | None:
+    """Why there is nothing to check: no line is of a client; None where one is.
+
+    Raises:
+        HistoryError: what looks like clients has names instead of numbers.
+    """
+    lines: Any = history.lines
+    if len(lines.clients()) if hasattr(lines, "clients") else any(type(op.process) is int for op in lines):
+        return None
+    named = next((op.process for op in history.lines if op.type == "invoke"), None)
+    if named is not None:
+        where = f"{history.source}: " if history.source else ""
+        raise HistoryError(
+            f"{where}no process is a number: lines of a name such as {show(freeze(named), 40)} are notes, which nobody "
+            "checks; give each client an integer"
+        )
+    return "no client did anything in this history: there is nothing to check"
+
+
+def backwards(source: str, before: Op, op: Op) -> HistoryError:
+    """The error of a line whose time is before that of the line before it."""
+    where = f"{source}: index {op.index}" if source else f"index {op.index}"
+    return HistoryError(
+        f"{where}: time_ns {op.time_ns} is before {before.time_ns} of the line before it: write a history in the "
+        "order of its times, or leave time_ns out so that the order of lines counts"
+    )
 
 
 def _where(history: History, op: Op) -> str:

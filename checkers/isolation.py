@@ -30,6 +30,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+from checkers.history import CheckerCallError
+
 CYCLES = ("G0", "G1c", "G-single", "G-nonadjacent", "G2-item")
 SUFFIXES = ("", "-process", "-realtime")
 
@@ -84,17 +86,17 @@ def forbids(model: str) -> frozenset[str]:
     """The anomalies that no history of the model has.
 
     Raises:
-        ValueError: there is no model of that name.
+        CheckerCallError: there is no model of that name.
 
     >>> forbids("serialisable")
     Traceback (most recent call last):
-    ValueError: unknown consistency model 'serialisable'; did you mean 'serializable'?
+    checkers.history.CheckerCallError: unknown consistency model 'serialisable'; did you mean 'serializable'?
     """
     name = ALIASES.get(model, model)
     if name not in MODELS:
         close = difflib.get_close_matches(model, [*MODELS, *ALIASES], n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join([*_PLAIN, *ALIASES])}"
-        raise ValueError(f"unknown consistency model {model!r}; {hint}")
+        raise CheckerCallError(f"unknown consistency model {model!r}; {hint}")
     return MODELS[name]
 
 

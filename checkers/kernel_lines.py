@@ -40,7 +40,7 @@ QUOTE, COMMA, COLON, OPEN, CLOSE, OPEN_LIST, CLOSE_LIST, BACKSLASH, NEWLINE, MIN
     45,
 )
 
-#: Numbers of the columns, by the first two bytes of a name: first those of numbers (index, time_ns, process, revision),
+#: Numbers of the columns: first those of numbers (index, time_ns, process, revision),
 #: then those of scalars (type, f, key, value, error, node, and the second half of a value).
 INDEX, TIME, PROCESS, REVISION, TYPE, F, KEY, VALUE, ERROR, NODE, SECOND = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 COLUMNS = 11
@@ -48,30 +48,40 @@ ABSENT = -1
 NOTE = -(1 << 61)
 
 
+def _word(name: bytes) -> int:
+    return int.from_bytes(name, "big")
+
+
+#: Names as numbers, of their bytes.
+_INDEX, _TIME, _PROCESS, _REVISION = map(_word, (b"index", b"time_ns", b"process", b"revision"))
+_TYPE, _F, _KEY, _VALUE, _ERROR, _NODE = map(_word, (b"type", b"f", b"key", b"value", b"error", b"node"))
+
+
 @njit(cache=True, nogil=True)
-def name_column(data: _Array, start: int, end: int) -> int:
-    """The column of the name between two places, -1 for none."""
-    size = end - start
-    first, second = data[start], data[min(start + 1, end)]
-    if size == 5 and first == 105 and second == 110:
-        return INDEX
-    if size == 7 and first == 116 and second == 105:
-        return TIME
-    if size == 7 and first == 112 and second == 114:
-        return PROCESS
-    if size == 4 and first == 116 and second == 121:
-        return TYPE
-    if size == 1 and first == 102:
+def name_column(word: int, size: int) -> int:
+    """The column of the name of so many bytes, which make the number, -1 for none."""
+    if size == 5:
+        if word == _INDEX:
+            return INDEX
+        if word == _VALUE:
+            return VALUE
+        if word == _ERROR:
+            return ERROR
+    elif size == 7:
+        if word == _TIME:
+            return TIME
+        if word == _PROCESS:
+            return PROCESS
+    elif size == 4:
+        if word == _TYPE:
+            return TYPE
+        if word == _NODE:
+            return NODE
+    elif size == 1 and word == _F:
         return F
-    if size == 3 and first == 107:
+    elif size == 3 and word == _KEY:
         return KEY
-    if size == 5 and first == 118:
-        return VALUE
-    if size == 5 and first == 101:
-        return ERROR
-    if size == 4 and first == 110:
-        return NODE
-    if size == 8 and first == 114:
+    elif size == 8 and word == _REVISION:
         return REVISION
     return -1
 
@@ -185,9 +195,11 @@ def scan(data: _Array, at: int, lines: int) -> Any:
                 return -1 - line, columns, where, starts, ends, count
             start = at + 1
             at = start
+            word: Any = np.int64(0)  # of its last eight bytes, which are all in a name of ours
             while data[at] != QUOTE and data[at] != NEWLINE:
+                word = (word << 8) | np.int64(data[at])
                 at += 1
-            column = name_column(data, start, at)
+            column = name_column(word, at - start)
             if column < 0 or data[at] != QUOTE or data[at + 1] != COLON or columns[column, line] != ABSENT:
                 return -1 - line, columns, where, starts, ends, count
             at += 2

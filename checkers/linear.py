@@ -25,12 +25,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from checkers import containers, fast, revisions
-from checkers.history import History, HistoryError, Op, Operation
+from checkers.history import History, HistoryError, Op, Operation, nobody_asked
 from checkers.intervals import Stale, refute
 from checkers.levels import Levels
 from checkers.memory import collector_paused
 from checkers.meter import Meter
 from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch, uses_revisions
+from checkers.own_model import ModelError, remarks_of, vetted
 from checkers.problem import Problem, compile_problem
 from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
 from checkers.search import Outcome, search
@@ -105,14 +106,19 @@ def check_linearizable(
     Raises:
         HistoryError: where the lines do not pair, or hold operations that the model does not know.
         ValueError: for an unknown name of a model or an algorithm.
+        TypeError: for what is no history, or no model.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm!r}: use one of {', '.join(ALGORITHMS)}")
     if not isinstance(history, History):
-        history = History.of(history)
-    if isinstance(model, str):
-        model = model_by_name(model, history.initial)
+        history = _history_of(history)
+    model = model_by_name(model, history.initial) if isinstance(model, str) else vetted(model)
     budget = budget or Budget()
+    nothing = nobody_asked(history)
+    if nothing is not None:
+        return Verdict(
+            valid="unknown", model=model.name, algorithm="none", cause=nothing, notes=history.notes
+        )
     try:
         with collector_paused():
             return Check(history, model, budget, algorithm, explain=explain).run()
@@ -120,6 +126,15 @@ def check_linearizable(
         raise
     except Exception as error:  # noqa: BLE001  (rule 3: a crash is never a pass)
         return _crashed(history, model, error)
+
+
+def _history_of(lines: Any) -> History:
+    kept = list(lines) if isinstance(lines, Iterable) else [lines]
+    if isinstance(lines, str | bytes) or not all(isinstance(op, Op) for op in kept):
+        raise TypeError(
+            f"{repr(lines)[:60]} is no history: give its lines (`checkers.Op`), or read_history(path)"
+        )
+    return History.of(kept)
 
 
 def groups_of(history: History, model: Model) -> dict[Hashable, list[Operation]]:
@@ -150,7 +165,9 @@ def _crashed(history: History, model: Model, error: Exception) -> Verdict:
         model=model.name,
         algorithm="none",
         operations=sum(op.type == "invoke" for op in history.lines),
-        cause=f"the check failed with {type(error).__name__}: {error}; a fault of the model or of splitbrain",
+        cause=str(error)
+        if isinstance(error, ModelError)
+        else f"the check failed with {type(error).__name__}: {error}; a fault of the model or of splitbrain",
         notes=history.notes,
     )
 
@@ -262,7 +279,7 @@ class Check:
             unknown_keys=tuple(show(key, 40) for key in self.keys if key in self.undecided),
             evidence=explanation.lines if explanation else (),
             figure=explanation.figure if explanation else None,
-            notes=(*self.history.notes, *self.notes),
+            notes=(*self.history.notes, *self.notes, *remarks_of(self.model)),
         )
 
     def _by_zones(self) -> list[Hashable]:

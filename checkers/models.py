@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from checkers.effects import Effect, Inconsistent, State
-from checkers.history import History, HistoryError, Operation
+from checkers.history import History, HistoryError, Operation, nobody_asked
 from checkers.objects import OBJECTS
 from checkers.revision_models import REVISION_MODELS
 from checkers.values import Map, freeze, show
@@ -316,7 +316,10 @@ class MultiRegister:
         steps = _transaction(operation)
         if steps is not None and all(_plain(step[0]) in {"read", "r", "write", "w"} for step in steps):
             return None
-        return f"{operation.f} needs [[read, key, value], [write, key, value], ...]"
+        return (
+            f"{operation.f} needs [[read, key, value], [write, key, value], ...], not "
+            f"{show(operation.argument, 60)} (transactions of append and r are for --checker list-append)"
+        )
 
 
 def _transaction(operation: Operation) -> tuple[tuple[Hashable, Hashable, Hashable], ...] | None:
@@ -422,6 +425,9 @@ def default_model(history: History) -> tuple[str, str]:
     name = next((name for known, name in _MODEL_BY_FS if fs and known.issuperset(fs)), None)
     if name is None:
         where = f"{history.source}: " if history.source else ""
+        nothing = nobody_asked(history)
+        if nothing is not None:
+            raise HistoryError(f"{where}{nothing}")
         there = ", ".join(fs) or "(none)"
         known_names = ", ".join(sorted(MODELS))
         raise HistoryError(f"{where}no model fits the operations {there}: name one of {known_names}")

@@ -37,17 +37,22 @@ invalid: not linearizable with model register: 3 operations, zones-online
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from checkers.formats import decode_line, split_header
-from checkers.history import HistoryError, Op
+from checkers.formats import decode_line, is_cut, split_header
+from checkers.history import History, HistoryError, Op, backwards, nobody_asked
+from checkers.models import Register, model_by_name
 from checkers.problem import NEVER
 from checkers.values import freeze, show
 from checkers.verdict import Verdict
 
 _READS, _WRITES = frozenset({"read", "get"}), frozenset({"write", "put"})
 _SHOWN = 48
+#: So many lines at time 0 are a history without times.
+_HELD_MAX = 1_000
+#: As for a stored history of reads and writes in JSON lines.
+_DEFAULT_MODEL = "etcd-register"
 
 
 @dataclass(slots=True)
@@ -69,25 +74,26 @@ class Online:
     Attributes:
         initial: what every key holds before.
         silent_nil: whether an ok read of null says nothing (see docs/models.md).
+        model: name of the model, for the verdict.
+        timed: whether lines of one time are concurrent; else the order of lines counts alone.
         evidence: what is wrong, once it is.
         unfit: why nothing can be said, once it cannot.
     """
 
     initial: Any = None
     silent_nil: bool = True
+    model: str = "register"
+    timed: bool = True
     operations: int = 0
     evidence: str | None = None
     unfit: str | None = None
     _keys: dict[Hashable, _Key] = field(default_factory=dict)
     _open: dict[int, tuple[int, Op, Hashable]] = field(default_factory=dict)
-    _timed: bool | None = None
     _lines: int = 0
 
     def add(self, op: Op) -> None:
         """The next line of the history; nothing is done with it once the answer is known."""
-        if self._timed is None:
-            self._timed = op.time_ns != 0
-        moment = 2 * (op.time_ns if self._timed else self._lines)
+        moment = 2 * (op.time_ns if self.timed else self._lines)
         self._lines += 1
         if type(op.process) is not int or self.evidence or self.unfit:
             return
@@ -105,7 +111,7 @@ class Online:
         """What is known so far."""
         return Verdict(
             valid="unknown" if self.unfit else "invalid" if self.evidence else "valid",
-            model="register",
+            model=self.model,
             algorithm="zones-online",
             operations=self.operations,
             keys=len(self._keys),
@@ -148,6 +154,9 @@ class Online:
             self.unfit = f"index {op.index}: process {process} completes {op.f!r} but has nothing open"
             return
         call, asked, name = self._open.pop(process)
+        if op.f != asked.f:
+            self.unfit = f"index {op.index}: process {process} completes {op.f!r} but had invoked {asked.f!r}"
+            return
         blocks = self._key(name).blocks
         if op.type == "ok":
             silent = asked.f in _READS and op.value is None and self.silent_nil
@@ -186,31 +195,107 @@ class Online:
 
 
 def check_stream(
-    lines: Iterable[bytes], source: str, initial: Any = None, *, silent_nil: bool = True
+    lines: Iterable[bytes], source: str, model: str | None = None, initial: Any = None
 ) -> Verdict:
     """Checks lines of a ``jsonl`` history as they come, up to the first violation.
 
     Args:
-        lines: of which the first may be a header, whose initial value then counts where ``initial`` is None.
+        lines: of which the first may be a header, whose model and initial value count where none is given here.
         source: what to call them in messages.
-        initial: see `Online`.
-        silent_nil: see `Online`.
+        model: name of a register; the default is that of a stored history.
+        initial: what every key holds before.
 
     Raises:
-        HistoryError: for a line that is none.
+        HistoryError: for a line that is none, times that run backwards, or a model that is no register.
+        ValueError: for a model that there is not.
     """
-    check: Online | None = None
+    stream = _Stream(source, model, initial)
     for number, line in enumerate(lines, 1):
-        header, body, _ = split_header(line, source) if number == 1 else (None, line, 1)
-        if check is None:
-            check = Online(header.initial if initial is None and header is not None else initial, silent_nil)
-        if body.strip():
-            check.add(decode_line(body, number, source))
-        if check.evidence or check.unfit:
+        stream.take(number, line)
+        if stream.check is not None and (stream.check.evidence or stream.check.unfit):
             break
-    if check is None:
-        raise HistoryError(f"{source}: is empty: a history has at least one line; did the run record any?")
-    return check.verdict()
+    return stream.verdict()
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Lines on their way to `Online`.
+
+    Attributes:
+        check: where they go, once it is known whether they have times; until then they are ``held``.
+    """
+
+    source: str
+    model: str | None
+    initial: Any
+    check: Online | None = None
+    held: list[Op] = field(default_factory=list)
+    before: Op | None = None
+    count: int = 0
+    name: Op | None = None
+
+    def take(self, number: int, line: bytes) -> None:
+        """The next line."""
+        if number == 1:
+            header, line, _ = split_header(line, self.source)
+            self.model = header.model if self.model is None else self.model
+            self.initial = header.initial if self.initial is None else self.initial
+        if not line.strip():
+            return
+        if is_cut(line):
+            raise HistoryError(
+                f"{self.source}: line {number} is cut off (its writer was stopped): check it without --online to judge "
+                "what stands before it"
+            )
+        op, has_time = decode_line(line, number, self.source, self.count)
+        self.count += 1
+        if type(op.process) is not int and op.type == "invoke":
+            self.name = self.name or op
+        if self.check is not None:
+            if has_time < self.check.timed:
+                raise HistoryError(
+                    f"{self.source}: line {number} has no time_ns: give it on all lines or none"
+                )
+            self._add(self.check, op)
+            return
+        self.held.append(op)
+        if op.time_ns or not has_time or len(self.held) > _HELD_MAX:
+            self._begin(timed=op.time_ns != 0)
+
+    def _begin(self, *, timed: bool) -> Online:
+        name = self.model or _DEFAULT_MODEL
+        register = model_by_name(name, self.initial)
+        if not isinstance(register, Register):
+            raise HistoryError(
+                f"{self.source}: --online checks registers, not the model {name}: leave out --online"
+            )
+        check = Online(register.start, not register.strict_nil, name, timed)
+        for op in self.held:
+            self._add(check, op)
+        self.check, self.held = check, []
+        return check
+
+    def _add(self, check: Online, op: Op) -> None:
+        if check.timed and self.before is not None and op.time_ns < self.before.time_ns:
+            raise backwards(self.source, self.before, op)
+        self.before = op
+        check.add(op)
+
+    def verdict(self) -> Verdict:
+        """What is known at the end."""
+        if self.count == 0:
+            raise HistoryError(
+                f"{self.source}: is empty: a history has at least one line; did the run record any?"
+            )
+        check = self.check or self._begin(timed=False)
+        verdict = check.verdict()
+        if check.operations or check.unfit:
+            return verdict
+        return replace(
+            verdict,
+            valid="unknown",
+            cause=nobody_asked(History([self.name] if self.name else [], source=self.source)),
+        )
 
 
 def _forget(blocks: dict[Hashable, _Block], earliest: int) -> None:

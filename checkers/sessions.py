@@ -22,7 +22,7 @@ from typing import Any
 
 from checkers.calls import Call, calls_of, hashable
 from checkers.findings import Findings, some
-from checkers.history import History
+from checkers.history import CheckerCallError, History
 from checkers.verdict import Verdict
 
 NAME = "session"
@@ -36,12 +36,12 @@ def check_sessions(history: History, *, guarantees: str = "+".join(GUARANTEES)) 
 
     Raises:
         HistoryError: the history is malformed.
-        ValueError: there is no such guarantee.
+        CheckerCallError: there is no such guarantee.
     """
     wanted = guarantees.split("+")
     for name in wanted:
         if name not in GUARANTEES:
-            raise ValueError(f"unknown session guarantee {name!r}; there are {', '.join(GUARANTEES)}")
+            raise CheckerCallError(f"unknown session guarantee {name!r}; there are {', '.join(GUARANTEES)}")
     calls = calls_of(history)
     session = _Sessions()
     reads = 0

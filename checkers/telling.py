@@ -97,8 +97,9 @@ class Telling:
 
     def _wrong_values(self, key: Hashable, name: Hashable) -> Explanation:
         operations = self.check.operations(key)
-        part = containers.smallest(operations, self.check.model, self.check.found[key])
-        return explain_part(part, self.check.model, name, len(operations))
+        part, values = containers.smallest(operations, self.check.model, self.check.found[key])
+        told = values if any(operation.f == "read" for operation in part) else ()
+        return explain_part(part, self.check.model, name, len(operations), values=told)
 
     def _misordered(self, key: Hashable, name: Hashable) -> Explanation:
         found = self.check.misordered[key]
@@ -116,6 +117,8 @@ class Telling:
 def _how_far(problem: Problem, outcome: Outcome, key: Hashable, budget: Budget) -> str:
     """Says what ran out, what is proved, where it is hard and what to lower."""
     levels = Levels(problem)
+    if not levels.rets:  # then the search has not even begun: what never returned may never have happened
+        return f"ran out of its budget of {budget.seconds:g} s before the search: raise the budget"
     level = min(outcome.level, len(levels.rets) - 1)
     returning = problem.operations[levels.rets[level]]
     pending = len(levels.pending[level])

@@ -92,7 +92,7 @@ def online_check(plan: Plan, model_name: str) -> Online:
         raise ConfigError(
             f"online checks reads and writes only, and the plan has {other}; add --option cas=false, or leave it out"
         )
-    return Online(model.start, silent_nil=not model.strict_nil)
+    return Online(model.start, silent_nil=not model.strict_nil, model=model.name)
 
 
 def unknown_bug(name: str, known: Any) -> str:

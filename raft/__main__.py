@@ -16,9 +16,10 @@ import importlib
 import signal
 import sys
 
-from raft import logs
+from raft import logs, open_files
 from raft.disk import DirectoryInUse
-from raft.server import Server
+from raft.http1 import CONNECTIONS_MAX
+from raft.server import Broken, Server
 from raft.settings import Settings, SettingsError, load
 from raft.wal import CorruptLog
 
@@ -41,14 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"raft: {error}\n")
         return 254
-    except (CorruptLog, DirectoryInUse, OSError) as error:
+    except (Broken, CorruptLog, DirectoryInUse, OSError) as error:
         sys.stderr.write(f"raft: {error}\n")
         return 255
     return 0
 
 
 async def _serve(settings: Settings) -> None:
-    server = Server(settings)
+    server = Server(settings, connections_max=open_files.for_connections(CONNECTIONS_MAX))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 #: Room is made where so many times its size are free.
 _FREE_FACTOR = 64
+_OPEN_MAX = 8
 
 
 class DirectoryInUse(Exception):
@@ -34,6 +35,7 @@ class FileDisk:
             raise DirectoryInUse(
                 f"{self.directory} is in use by another process: give each node a directory of its own"
             ) from error
+        self.sync_names()
 
     def close(self) -> None:
         """Closes all files and lets go of the directory."""
@@ -47,8 +49,11 @@ class FileDisk:
         return sorted(path.name for path in self.directory.iterdir() if path.name != "lock")
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
-        return (self.directory / name).read_bytes()
+        """A whole file, made durable before it is believed: a process that was killed has left it in the cache only."""
+        with (self.directory / name).open("rb") as file:
+            if self._syncs:
+                os.fdatasync(file.fileno())
+            return file.read()
 
     def append(self, name: str, data: bytes) -> None:
         """Adds to the end of a file, or of what was appended to it since it has room."""
@@ -103,6 +108,8 @@ class FileDisk:
     def _handle(self, name: str) -> int:
         handle = self._open.get(name)
         if handle is None:
+            while len(self._open) >= _OPEN_MAX:  # nobody writes to the oldest any more
+                self._close(next(iter(self._open)))
             flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
             handle = self._open[name] = os.open(self.directory / name, flags, 0o600)
             self._ends[name] = os.fstat(handle).st_size

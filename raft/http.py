@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raft import logs
 from raft.api import Command, Compacted, Done, NotLeader, Reply, Request, Response, Unknown, Watch
 from raft.http1 import Answer, Call, Http1, Refusal, Respond
 from raft.http_admin import Admin, Latencies
-from raft.http_calls import answer_of, command_of, encode, error, watch_of
+from raft.http_calls import answer_of, command_of, encode, error, refuse_deep, watch_of
 from raft.proxy import FORWARDED, Proxy
 from raft.security import token_matches
 
@@ -59,7 +60,9 @@ class HttpFront:
         settings = server.settings
         self.server = server
         self._loop = asyncio.get_running_loop()
-        self.http1 = Http1(self.handle, lambda refusal: error(refusal.status, str(refusal)))
+        self.http1 = Http1(
+            self.handle, lambda refusal: error(refusal.status, str(refusal)), server.connections_max
+        )
         self.answered: dict[str, int] = {}
         self.latencies = Latencies()
         self.proxy = Proxy(settings.name, server.tls.dial_clients, settings.request_timeout_ms / 1000)
@@ -92,15 +95,16 @@ class HttpFront:
         if self._timer is not None:
             self._timer.cancel()
 
-    def handle(self, call: Call, respond: Respond) -> None:
-        """Answers one call, now or later."""
+    def handle(self, call: Call, respond: Respond) -> Callable[[], None] | None:
+        """Answers one call, now or later; returns what is to be done if its client goes before."""
         try:
             self._authorize(call)
+            refuse_deep(call.body)
             if (call.method, call.path) == ("POST", "/v1/request"):
-                self._on_request(call, respond)
-            elif (call.method, call.path) == ("GET", "/v1/watch"):
-                self._on_watch(call, respond)
-            elif (command := command_of(call)) is not None:
+                return self._on_request(call, respond)
+            if (call.method, call.path) == ("GET", "/v1/watch"):
+                return self._on_watch(call, respond)
+            if (command := command_of(call)) is not None:
                 self._on_command(call, command, respond)
             else:
                 respond(self._route(call))
@@ -109,6 +113,11 @@ class HttpFront:
             respond(Answer(refusal.status, error(refusal.status, str(refusal)).body, headers))
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as cause:
             respond(error(400, f"the call is not what it should be: {cause}"))
+        except Exception as cause:  # noqa: BLE001 - a client is told, and its connection lives on
+            what = f"{type(cause).__name__}: {cause}"
+            logs.log.error("a call failed", exc_info=cause, extra={"fields": {"path": call.path}})
+            respond(error(500, f"this server failed at the call: {what}"))
+        return None
 
     def _authorize(self, call: Call) -> None:
         token = self.server.settings.token
@@ -127,14 +136,18 @@ class HttpFront:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _on_request(self, call: Call, respond: Respond) -> None:
+    def _on_request(self, call: Call, respond: Respond) -> Callable[[], None] | None:
         def reply(response: Response) -> None:
             if isinstance(response, NotLeader) and self._passes_on(call):
                 self._pass_on(response.leader, call, respond)
             else:
                 respond(Answer(200, encode(response)))
 
-        self._ask(_decode_request(call.body), reply)
+        request = _decode_request(call.body)
+        self._ask(request, reply)
+        return (
+            (lambda: self.server.node.watches.forget(reply)) if isinstance(request.command, Watch) else None
+        )
 
     def _on_command(self, call: Call, command: Command, respond: Respond) -> None:
         def reply(response: Response) -> None:
@@ -230,14 +243,19 @@ class HttpFront:
 
     # -- changes as they come ----------------------------------------------------------------------
 
-    def _on_watch(self, call: Call, respond: Respond) -> None:
+    def _on_watch(self, call: Call, respond: Respond) -> Callable[[], None] | None:
         """One answer if the call says how long it waits, and otherwise a stream."""
         watch = watch_of(call)
         if watch.wait_ms:
-            self._on_command(call, watch, respond)
-            return
+
+            def reply(response: Response) -> None:
+                respond(answer_of(watch, response))
+
+            self._ask(self._watching(watch), reply)
+            return lambda: self.server.node.watches.forget(reply)
         content = ("Content-Type", "application/x-ndjson")
         respond(Answer(200, b"", (content, ("Cache-Control", "no-store")), self._changes(watch)))
+        return None  # the stream ends with its connection
 
     async def _changes(self, watch: Watch) -> AsyncIterator[bytes]:
         after = watch.after
@@ -266,8 +284,14 @@ class HttpFront:
             if not future.done():
                 future.set_result(response)
 
-        self._ask(Request(self._anonymous, 0, watch), reply)
-        return await future
+        self._ask(self._watching(watch), reply)
+        try:
+            return await future
+        finally:
+            self.server.node.watches.forget(reply)
+
+    def _watching(self, watch: Watch) -> Request:
+        return Request(self._anonymous, 0, watch)
 
 
 def _line(value: Any) -> bytes:

@@ -72,14 +72,19 @@ class Refusal(Exception):
 
 
 Respond: TypeAlias = Callable[[Answer], None]
-Handler: TypeAlias = Callable[[Call, Respond], None]
+Handler: TypeAlias = Callable[
+    [Call, Respond], Callable[[], None] | None
+]  # what to do if the client goes before
 
 
 class Http1:
     """Makes connections that one handler answers: `loop.create_server(http1.connection, ...)`."""
 
-    def __init__(self, handle: Handler, refuse: Callable[[Refusal], Answer]) -> None:
+    def __init__(
+        self, handle: Handler, refuse: Callable[[Refusal], Answer], connections_max: int = CONNECTIONS_MAX
+    ) -> None:
         self.handle = handle
+        self.connections_max = connections_max
         self.refuse = refuse  # how an error is worded
         self.connections: set[Connection] = set()
 
@@ -102,10 +107,15 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._keep = True  # whether another call may follow
         self._busy = False  # a call is being answered
+        self._head_only = False  # it asks for no body
+        self._chunked = True  # it can be answered in chunks
         self._taking = False
         self._told_to_go_on = False
         self._timer: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._abandon: Callable[[], None] | None = (
+            None  # what is to be done if the client goes before its answer
+        )
         self._may_write = asyncio.Event()
         self._may_write.set()
 
@@ -114,8 +124,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        if len(self._http1.connections) >= CONNECTIONS_MAX:
-            transport.close()
+        if len(self._http1.connections) >= self._http1.connections_max:
+            self._keep = False
+            self._write(self._http1.refuse(Refusal(503, "this server has too many connections")))
             return
         self._http1.connections.add(self)
 
@@ -126,6 +137,8 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         if self._pump is not None:
             self._pump.cancel()
+        if self._abandon is not None and self._busy:
+            self._abandon()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
@@ -161,7 +174,7 @@ class Connection(asyncio.Protocol):
                     break
                 self._stop_timer()
                 self._busy = True
-                self._http1.handle(call, self._respond)
+                self._abandon = self._http1.handle(call, self._respond)
         except Refusal as refusal:
             self._keep = False
             self._write(self._http1.refuse(refusal))
@@ -190,8 +203,11 @@ class Connection(asyncio.Protocol):
         self._buffer = buffer[stop:]
         self._told_to_go_on = False
         self._keep = _keeps(parts[2], headers.get("connection", ""))
+        self._chunked = parts[2] != "HTTP/1.0"
+        # What is asked with HEAD is what GET would answer, and not sent (RFC 9110, section 9.3.2).
+        self._head_only = parts[0] == "HEAD"
         path, _, query = parts[1].partition("?")
-        return Call(parts[0], path, query, headers, buffer[start:stop])
+        return Call("GET" if self._head_only else parts[0], path, query, headers, buffer[start:stop])
 
     def _start_timer(self) -> None:
         if self._timer is None:
@@ -212,6 +228,10 @@ class Connection(asyncio.Protocol):
     def _respond(self, answer: Answer) -> None:
         if self._transport.is_closing():
             return
+        if answer.chunks is not None and self._head_only:
+            self._write_head_of_stream(answer)
+            self._end_stream()
+            return
         if answer.chunks is not None:
             self._pump = asyncio.get_running_loop().create_task(self._stream(answer, answer.chunks))
             return
@@ -226,7 +246,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, answer: Answer) -> None:
         head = f"{_FIRST[answer.status]}Content-Length: {len(answer.body)}\r\n{self._headers(answer)}\r\n"
-        self._transport.write(head.encode("latin-1") + answer.body)
+        self._transport.write(head.encode("latin-1") + (b"" if self._head_only else answer.body))
         if not self._keep:
             self._transport.close()
 
@@ -242,17 +262,28 @@ class Connection(asyncio.Protocol):
 
     async def _stream(self, answer: Answer, chunks: AsyncIterator[bytes]) -> None:
         """Sends chunks as they come, no faster than the client takes them."""
-        head = f"{_FIRST[answer.status]}Transfer-Encoding: chunked\r\n{self._headers(answer)}\r\n"
-        self._transport.write(head.encode("latin-1"))
+        self._keep = (
+            self._keep and self._chunked
+        )  # whoever knows no chunks reads to the end of the connection
+        self._write_head_of_stream(answer)
         async for chunk in chunks:
             if chunk:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
                 await self._may_write.wait()
         self._pump = None
-        self._transport.write(b"0\r\n\r\n")
+        if self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+        self._end_stream()
+
+    def _end_stream(self) -> None:
         if not self._keep:
             self._transport.close()
         self._answered()
+
+    def _write_head_of_stream(self, answer: Answer) -> None:
+        coding = "Transfer-Encoding: chunked\r\n" if self._chunked else ""
+        head = f"{_FIRST[answer.status]}{coding}{self._headers(answer)}\r\n"
+        self._transport.write(head.encode("latin-1"))
 
 
 def _headers_of(lines: list[str]) -> dict[str, str]:
@@ -284,5 +315,5 @@ def _body_length(headers: dict[str, str]) -> int:
 
 def _keeps(version: str, connection: str) -> bool:
     """Whether a connection lives on after a call."""
-    wish = connection.lower()
-    return wish == "keep-alive" if version == "HTTP/1.0" else wish != "close"
+    wishes = [wish.strip() for wish in connection.lower().split(",")]
+    return "keep-alive" in wishes if version == "HTTP/1.0" else "close" not in wishes

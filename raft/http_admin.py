@@ -240,6 +240,10 @@ class Admin:
             "raft_store_keys": (len(machine.keys.records), "Keys in the store."),
             "raft_leases": (len(machine.leases.leases), "Leases that are alive."),
             "raft_watches": (len(node.watches), "Clients that wait for a change."),
+            "raft_peer_connections": (
+                len(self._server.guests),
+                "Connections that other servers have dialled.",
+            ),
             "raft_connections": (len(self._front.http1.connections), "Connections of clients."),
             "process_max_resident_memory_bytes": (
                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -38,8 +40,29 @@ from raft.api import (
 )
 from raft.http1 import Answer, Call, Refusal
 
+WATCH_WAIT_MS_MAX = 60_000
+
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+
+
+DEPTH_MAX = 100  # of lists and objects in each other
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STEPS = bytes(1 if byte in b"[{" else 255 for byte in range(256))  # in and, as a signed byte, out
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+def refuse_deep(body: bytes) -> None:
+    """Refuses JSON that is nested so deeply that one replica may run out of stack where another did not.
+
+    Raises:
+        Refusal: it is.
+    """
+    if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+        return
+    steps = memoryview(_TEXTS.sub(b"", body).translate(_STEPS, _NO_BRACKETS)).cast("b")
+    if max(accumulate(steps), default=0) > DEPTH_MAX:
+        raise Refusal(400, f"the JSON is nested more than {DEPTH_MAX} deep")
 
 
 # -- bodies --------------------------------------------------------------------------------------------------
@@ -124,7 +147,12 @@ def command_of(call: Call) -> Command | None:
     """
     kind, _, rest = call.path.removeprefix("/v1/").partition("/")
     make = _KINDS.get(kind) if call.path.startswith("/v1/") else None
-    return make(call, unquote(rest)) if make is not None else None
+    return make(call, _unquoted(rest)) if make is not None else None
+
+
+def _unquoted(text: str) -> str:
+    """A part of the path; two names must not become one because neither is UTF-8."""
+    return unquote(text, errors="strict")
 
 
 def _on_keys(call: Call, key: str) -> Command:
@@ -216,7 +244,7 @@ def watch_of(call: Call) -> Watch:
         start if key is None else key,
         (end or "") if key is None else None,
         after if after >= 0 else None,
-        number(call, "wait_ms", 0),
+        min(number(call, "wait_ms", 0), WATCH_WAIT_MS_MAX),
         number(call, "limit", 1_000),
     )
 
@@ -242,7 +270,9 @@ def _span(call: Call) -> tuple[str, str | None]:
 
 
 def _option(call: Call, name: str) -> str | None:
-    return dict(parse_qsl(call.query, keep_blank_values=True)).get(name) if call.query else None
+    if not call.query:
+        return None
+    return dict(parse_qsl(call.query, keep_blank_values=True, errors="strict")).get(name)
 
 
 def number(call: Call, name: str, default: int) -> int:

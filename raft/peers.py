@@ -43,6 +43,7 @@ _DIAL_AGAIN_S_MIN = 0.02
 _DIAL_AGAIN_S_MAX = 1.0
 _WELCOME_S_MIN = 0.1  # who ends a connection sooner does not want it
 _DIAL_S_MAX = 2.0
+_GUESTS_MAX = 64
 _UNACKNOWLEDGED_MS_MAX = 2_000
 _VERSION = 2
 _encode = msgspec.msgpack.Encoder().encode
@@ -198,6 +199,45 @@ def _frames(messages: list[bytes]) -> bytes:
     return _frames(messages[:half]) + _frames(messages[half:])
 
 
+class Guests:
+    """The connections that others have dialled, of which there are never too many.
+
+    A server has one. If it dials again, the one before is worth nothing, although nobody may have told us: behind a
+    partition it would stay for ever. When there are too many the oldest goes, also of those who have not said yet who
+    they are.
+    """
+
+    def __init__(self, guests_max: int = _GUESTS_MAX) -> None:
+        self._max = guests_max  # of each kind
+        self._strangers: dict[Inbound, None] = {}
+        self._named: dict[str, Inbound] = {}
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._named)
+
+    def came(self, inbound: Inbound) -> None:
+        """Somebody has dialled."""
+        self._strangers[inbound] = None
+        if len(self._strangers) > self._max:
+            next(iter(self._strangers)).end()
+
+    def greeted(self, inbound: Inbound, name: str) -> None:
+        """It has said who it is."""
+        self._strangers.pop(inbound, None)
+        former = self._named.pop(name, None)
+        self._named[name] = inbound
+        if former is not None:
+            former.end()
+        if len(self._named) > self._max:
+            next(iter(self._named.values())).end()
+
+    def went(self, inbound: Inbound, name: str | None) -> None:
+        """It is gone."""
+        self._strangers.pop(inbound, None)
+        if name is not None and self._named.get(name) is inbound:
+            del self._named[name]
+
+
 class Inbound(asyncio.Protocol):
     """The incoming side: a connection that another server has dialled."""
 
@@ -206,9 +246,11 @@ class Inbound(asyncio.Protocol):
         cluster: str,
         take: Callable[[list[Message]], None],
         greeted: Callable[[str], None],
+        guests: Guests,
         *,
         identified: bool = False,
     ) -> None:
+        self._guests = guests
         self._cluster = cluster
         self._on_greeted = greeted
         self._take = take
@@ -220,6 +262,17 @@ class Inbound(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody has dialled."""
         self._transport = transport
+        self._guests.came(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        del exc
+        self._guests.went(self, self._name)
+
+    def end(self) -> None:
+        """Ends the connection."""
+        self._guests.went(self, self._name)
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of frames; a connection that sends anything else is ended."""
@@ -240,6 +293,7 @@ class Inbound(asyncio.Protocol):
             wrong = wrong_identity(self._transport.get_extra_info("peercert"), hello.name)
             if wrong is not None:
                 raise BadFrame(wrong)
+        self._guests.greeted(self, hello.name)
         self._name = hello.name
         self._on_greeted(hello.name)
 

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from raft import logs, security
@@ -23,20 +23,39 @@ from raft.core import Message
 from raft.disk import FileDisk
 from raft.file_storage import DiskThread, FileStorage, OpenDisk, Worker
 from raft.http import HttpFront
+from raft.http1 import CONNECTIONS_MAX
 from raft.node import Node
-from raft.peers import Hello, Inbound, Peer
-from raft.settings import Member, Settings, SettingsError, parse_member
+from raft.peers import Guests, Hello, Inbound, Peer
+from raft.settings import Address, Member, Settings, SettingsError, parse_member
 from raft.wal import Wal
 
 
-def _in_batches(node_class: type[Node]) -> type[Node]:
-    """A node whose turn comes once all that has arrived is taken in.
+class Broken(Exception):
+    """The node has met what it did not expect."""
 
-    So requests that come together share a message to each follower, a write and a sync, however they came.
+
+def _in_batches(node_class: type[Node]) -> type[Node]:
+    """A node whose turn comes once all that has arrived is taken in, and which ends with what it did not expect.
+
+    Requests that come together share a message to each follower, a write and a sync, however they came. An exception
+    in the middle of an event leaves a node of which nobody knows what it would do next: a loop that reports it and goes
+    on would have it skip entries, or forget what it promised.
     """
 
     class Batched(node_class):  # type: ignore[valid-type, misc]
         _turn_is_due = False
+
+        def on_message(self, message: Message) -> None:
+            self.host.guard(super().on_message, message)
+
+        def _on_synced(self, written: int) -> None:
+            self.host.guard(super()._on_synced, written)
+
+        def _on_timer(self) -> None:
+            self.host.guard(super()._on_timer)
+
+        def _on_end_timer(self) -> None:
+            self.host.guard(super()._on_end_timer)
 
         def _turn(self) -> None:
             if not self._turn_is_due:
@@ -46,7 +65,7 @@ def _in_batches(node_class: type[Node]) -> type[Node]:
         def _late_turn(self) -> None:
             self._turn_is_due = False
             if not self.stopped:
-                super()._turn()
+                self.host.guard(super()._turn)
                 self.host.flush()
 
     return Batched
@@ -66,8 +85,10 @@ class Server:
         disk: OpenDisk | None = None,
         worker: Callable[[], Worker] = DiskThread,
         observer: Callable[..., None] | None = None,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self.settings = settings
+        self.connections_max = connections_max
         self._disk = disk
         self._make_worker = worker
         self._observer = observer
@@ -76,6 +97,7 @@ class Server:
         self.received = 0
         self.leader_changes = self.elections = 0
         self.peers: dict[str, Peer] = {}
+        self.guests = Guests()
         self._members: dict[str, Member] = {}
         self.storage: FileStorage
         self.node: Node
@@ -114,7 +136,7 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+        disk = self._disk or _open_disk(settings)
         self.storage = FileStorage(
             Wal(disk),
             self._fail,
@@ -165,13 +187,15 @@ class Server:
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
         at = settings.listen_peers or settings.me.peers
-        inbound = await loop.create_server(self._inbound, at.host, at.port, ssl=self.tls.accept_peers)
+        with _listening("peers", at):
+            inbound = await loop.create_server(self._inbound, at.host, at.port, ssl=self.tls.accept_peers)
         stack.callback(inbound.close)
         front = HttpFront(self)
         at = settings.listen_clients or settings.me.clients
-        clients = await loop.create_server(
-            front.http1.connection, at.host, at.port, ssl=self.tls.accept_clients
-        )
+        with _listening("clients", at):
+            clients = await loop.create_server(
+                front.http1.connection, at.host, at.port, ssl=self.tls.accept_clients
+            )
         stack.callback(front.close)
         stack.callback(clients.close)
         host, port = _where(clients)
@@ -206,6 +230,21 @@ class Server:
         self.node.stop("the disk failed")
         self.stop()
 
+    def guard(self, event: Callable[..., None], *args: Any) -> None:
+        """Has the node take an event; if it is wrong about itself it ends here, rather than do harm."""
+        try:
+            event(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the node is not to be trusted any more
+            self._broke(error)
+
+    def _broke(self, error: Exception) -> None:
+        what = f"{type(error).__name__}: {error}"
+        fields = {"fields": {"reason": what}}
+        logs.log.critical("the node broke, so this server stops", exc_info=error, extra=fields)
+        self._failure = self._failure or Broken(f"the node broke, so this server stops: {what}")
+        self.node.stop("it broke")
+        self.stop()
+
     def _observe(self, event: str, **fields: Any) -> None:
         if self._observer is not None:
             self._observer(event, **fields)
@@ -227,13 +266,33 @@ class Server:
             self.node.on_message(message)
 
     def _inbound(self) -> Inbound:
-        return Inbound(self.settings.cluster, self._take, self._greeted, identified=self._identified)
+        return Inbound(
+            self.settings.cluster, self._take, self._greeted, self.guests, identified=self._identified
+        )
 
     def _greeted(self, name: str) -> None:
         """A server that dials us is up: dial it too, if we are waiting to."""
         peer = self.peers.get(name)
         if peer is not None:
             peer.dial_now()
+
+
+def _open_disk(settings: Settings) -> FileDisk:
+    try:
+        return FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+    except OSError as error:
+        raise OSError(
+            f"data_dir {settings.data_dir} cannot be used: {error.strerror}; name a directory that can be written"
+        ) from error
+
+
+@contextlib.contextmanager
+def _listening(whom: str, at: Address) -> Iterator[None]:
+    """Says which address it was that nothing can listen on."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot listen to {whom} on {at.host}:{at.port}: {error.strerror or error}") from error
 
 
 def _where(server: asyncio.Server) -> tuple[str, int]:

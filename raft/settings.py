@@ -9,6 +9,7 @@ port alone is one of loopback. A server listens where its members' entry says, u
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 import os
 import tomllib
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from raft.bugs import BUGS
 from raft.core import Options
 from raft.node import DEFAULTS
 
@@ -139,7 +141,7 @@ def _is_loopback(address: Address) -> bool:
 def _address(text: str) -> Address:
     text = text.strip()
     host, colon, port = (f"127.0.0.1:{text}" if text.isdigit() else text).rpartition(":")
-    if not (host and colon and port.isdigit() and int(port) < 1 << 16):
+    if not (host and colon and port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 1 << 16):
         raise SettingsError(f"address {text!r} is not of the form host:port, or a port of loopback")
     return Address(host=host.strip("[]"), port=int(port))
 
@@ -161,7 +163,7 @@ def load(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Se
 def _read_toml(path: Path, known: set[str]) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read the settings in {path}: {error}") from error
     unknown = sorted(set(values) - known)
     if unknown:
@@ -175,24 +177,22 @@ def _build(values: Mapping[str, Any]) -> Settings:
             raise SettingsError(
                 f"{needed} is not set: use --{needed.replace('_', '-')}, RAFT_{needed.upper()} or a file"
             )
-    texts = values["member"].split() if isinstance(values["member"], str) else values["member"]
-    members = tuple(parse_member(text) for text in texts)
+    members = tuple(parse_member(text) for text in _texts("member", values["member"]))
     names = [member.name for member in members]
     if values["name"] not in names or len(set(names)) != len(names):
         raise SettingsError(
             f"name {values['name']!r} must be one of the members, each named once: {', '.join(names)}"
         )
-    bugs = values.get("bug") or ()
     listen = {key: _address(str(values[key])) for key in ("listen_peers", "listen_clients") if key in values}
     return Settings(
         name=values["name"],
         members=members,
-        data_dir=Path(values["data_dir"]),
-        cluster=str(values.get("cluster", "raft")),
+        data_dir=Path(_text("data_dir", values["data_dir"])),
+        cluster=_text("cluster", values.get("cluster", "raft")),
         unsafe_no_sync=_boolean("unsafe_no_sync", values.get("unsafe_no_sync", False)),
         join=_boolean("join", values.get("join", False)),
-        bugs=tuple(bugs.split() if isinstance(bugs, str) else bugs),
-        request_timeout_ms=_integer("request_timeout_ms", values.get("request_timeout_ms", 5_000)),
+        bugs=_bugs(values),
+        request_timeout_ms=_request_timeout_ms(values),
         peer_tls=_tls_files("peer", values),
         client_tls=_tls_files("client", values),
         peer_identity=_choice("peer_identity", values.get("peer_identity", "name"), ("name", "any")),
@@ -209,7 +209,9 @@ def _build(values: Mapping[str, Any]) -> Settings:
 
 def _tls_files(side: str, values: Mapping[str, Any]) -> TlsFiles:
     paths = {
-        kind: Path(values[f"{side}_{kind}"]) for kind in ("cert", "key", "ca") if values.get(f"{side}_{kind}")
+        kind: Path(_text(f"{side}_{kind}", values[f"{side}_{kind}"]))
+        for kind in ("cert", "key", "ca")
+        if values.get(f"{side}_{kind}")
     }
     needed = ("cert", "key", "ca") if side == "peer" else ("cert", "key")
     missing = [f"{side}_{kind}" for kind in needed if kind not in paths]
@@ -225,14 +227,44 @@ def _tls_files(side: str, values: Mapping[str, Any]) -> TlsFiles:
 def _token(values: Mapping[str, Any]) -> str:
     path = values.get("token_file")
     if not path:
-        return str(values.get("token", ""))
+        return _text("token", values.get("token", ""))
     try:
-        token = Path(path).read_text().strip()
+        token = Path(_text("token_file", path)).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the token in {path}: {error}") from error
     if not token:
         raise SettingsError(f"token_file is {path}, which is empty; it must hold what clients have to show")
     return token
+
+
+def _bugs(values: Mapping[str, Any]) -> tuple[str, ...]:
+    bugs = _texts("bug", values.get("bug") or ())
+    unknown = [bug for bug in bugs if bug not in BUGS]
+    if unknown:
+        raise SettingsError(f"bug is {unknown[0]!r}; it must be one of {', '.join(BUGS)}")
+    return bugs
+
+
+def _request_timeout_ms(values: Mapping[str, Any]) -> int:
+    timeout_ms = _integer("request_timeout_ms", values.get("request_timeout_ms", 5_000))
+    if timeout_ms < 1:
+        raise SettingsError(f"request_timeout_ms is {timeout_ms}; it must be at least 1")
+    return timeout_ms
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise SettingsError(f"{name} is {value!r}; it must be text")
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """Several texts: a list of them, or one with spaces between."""
+    if isinstance(value, str):
+        return tuple(value.split())
+    if not isinstance(value, (list, tuple)):
+        raise SettingsError(f"{name} is {value!r}; it must be text, or a list of texts")
+    return tuple(_text(name, one) for one in value)
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
@@ -249,7 +281,7 @@ def _options(values: Mapping[str, Any]) -> Options:
     for name in _OTHER_OPTIONS:
         if name in values:
             kind = type(getattr(Options(), name))
-            convert = {bool: _boolean, int: _integer}.get(kind, lambda _, value: float(value))
+            convert = {bool: _boolean, int: _integer}.get(kind, _number)
             given[name] = convert(name, values[name])
     try:
         return Options(**given)
@@ -266,10 +298,20 @@ def _boolean(name: str, value: Any) -> bool:
 
 
 def _integer(name: str, value: Any) -> int:
-    try:
+    if type(value) is int:
         return int(value)
-    except ValueError as error:
-        raise SettingsError(f"{name} is {value!r}; it must be a whole number") from error
+    # Longer texts are no number that anybody means, and Python refuses to read some of them.
+    if isinstance(value, str) and len(value) <= 18:
+        with contextlib.suppress(ValueError):
+            return int(value)
+    raise SettingsError(f"{name} is {value!r}; it must be a whole number")
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            return float(value)
+    raise SettingsError(f"{name} is {value!r}; it must be a number")
 
 
 _TEXTS = {

@@ -17,6 +17,9 @@ Theory of operation
     disk already, and a sync need not write it down, which takes a file system longer than the data itself. Room
     reads as zeros, which no frame begins with, and is given back before the next segment begins.
 
+    What `load` gives is durable: a node answers for it from then on. A process that was killed, unlike a machine that
+    lost its power, leaves writes that were never synced in the page cache, so a disk syncs what it is asked to read.
+
     `Wal` does its work when it is told to `commit`, and may be told so in a thread: it touches nothing else.
 
 Rules of this module
@@ -64,7 +67,7 @@ class Disk(Protocol):
         """All files."""
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
+        """A whole file, all of it durable, whatever a process before this one left in the page cache."""
 
     def append(self, name: str, data: bytes) -> None:
         """Adds to the end of a file, which need not exist."""
@@ -144,13 +147,22 @@ class Wal:
             if name.endswith(".tmp"):
                 self.disk.remove(name)
         numbers = sorted(int(name.removeprefix("wal-"), 16) for name in names if name.startswith("wal-"))
+        if not numbers and any(name.startswith("snapshot-") for name in names):
+            raise CorruptLog(f"there are snapshots and no log. {_REMEDY}")
         if len(numbers) > 1 and self._is_checkpoint(numbers[-1]) is False:
-            self.disk.remove(_segment_name(numbers.pop()))  # a checkpoint that was never finished
+            self._drop_unfinished(_segment_name(numbers.pop()))
         first = next((number for number in reversed(numbers) if self._is_checkpoint(number)), 1)
         used = [number for number in numbers if number >= first]
         if numbers and used != list(range(first, first + len(used))):
             raise CorruptLog(f"segments are missing; there are only {numbers}. {_REMEDY}")
         return used
+
+    def _drop_unfinished(self, name: str) -> None:
+        """Removes a segment whose checkpoint was never finished, so that nothing was promised after it."""
+        data = self.disk.read(name)
+        if _intact_frame_after(data, len(_CHECKPOINT_MAGIC)) is not None:
+            raise CorruptLog(f"the checkpoint of {name} is damaged, and records follow it. {_REMEDY}")
+        self.disk.remove(name)
 
     def _is_checkpoint(self, number: int) -> bool | None:
         """Whether a segment begins with a whole checkpoint; None if it is an ordinary segment."""

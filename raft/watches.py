@@ -58,6 +58,19 @@ class Watches:
             answer = self._machine.events(waiting.watch, waiting.after)
             if _is_news(answer):
                 self._answer(number, answer)
+            elif isinstance(
+                answer, Done
+            ):  # it has seen all up to here: this need not be looked at again, and may be forgotten
+                waiting.after = answer.value["revision"]
+
+    def forget(self, reply: Reply) -> None:
+        """Whoever would have been told so is gone."""
+        for number, waiting in self._waiting.items():
+            if waiting.reply == reply:
+                del self._waiting[number]
+                if waiting.timer is not None:
+                    waiting.timer.cancel()
+                return
 
     def _on_timer(self, number: int) -> None:
         waiting = self._waiting.get(number)

@@ -7,13 +7,14 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from checkers import (
     ALGORITHMS,
+    MODELS,
     Budget,
     History,
     HistoryError,
@@ -26,8 +27,7 @@ from checkers import (
     model_by_name,
     read_history,
 )
-from checkers.history import CheckerCall
-from checkers.models import Register
+from checkers.history import CheckerCall, CheckerCallError, NoHistoryError
 from checkers.online import check_stream
 from checkers.verdict import merge, worst
 from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, JSON_VALID, ConfigError
@@ -66,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         metavar="NAME",
-        help="what the history must fit (default: what its header says, else a guess)",
+        help=f"what the history must fit (default: what its header says, else a guess by its operations): "
+        f"{', '.join(sorted(MODELS))}; see docs/models.md",
     )
     add(
         "--checker",
@@ -74,13 +75,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[:OPTION=VALUE,...]",
         help="another checker instead of a model, repeatable, e.g. list-append:model=serializable (docs/workloads.md)",
     )
-    add("--format", choices=FORMATS, default="auto", help="default auto")
-    add("--initial", metavar="VALUE", help="the first value of a register, as JSON (default: none)")
+    add(
+        "--format",
+        choices=FORMATS,
+        default="auto",
+        help="of the file, see docs/history-format.md (default auto: look at it)",
+    )
+    add(
+        "--initial",
+        metavar="VALUE",
+        help="what each object holds before the history, as JSON (default: what its header says, else the model's own)",
+    )
     add(
         "--algorithm",
         choices=ALGORITHMS,
         default="auto",
-        help="what may decide (default auto: whatever fits best)",
+        help="what may decide, see docs/models.md (default auto: whatever fits best)",
     )
     budget = Budget()
     add(
@@ -188,7 +198,7 @@ def _check(args: argparse.Namespace, task: _Task) -> _Checked:
     try:
         budget = Budget(configurations=args.configurations, bytes_max=args.mib << 20, seconds=args.seconds)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(str(error).replace("bytes_max", "mib").replace("budget ", "--", 1)) from None
     history = read_history(task.path, args.format)
     verdicts = _with_checkers(args, task, history)
     why = ""
@@ -221,12 +231,25 @@ def _with_checkers(args: argparse.Namespace, task: _Task, history: History) -> l
         return []
     from checkers.catalogue import run_checker  # noqa: PLC0415 - most histories need none of these
 
-    try:
-        return [run_checker(call, history) for call in calls]
-    except HistoryError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    verdicts: list[Verdict] = []
+    for call in calls:
+        try:
+            verdicts.append(run_checker(call, history))
+        except HistoryError:
+            raise
+        except CheckerCallError as error:
+            raise ConfigError(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - a checker that crashes is never a pass
+            verdicts.append(_crashed(call, error))
+    return verdicts
+
+
+def _crashed(call: CheckerCall, error: Exception) -> Verdict:
+    cause = (
+        f"the checker {call.name} failed with {type(error).__name__}: {error}; does the history hold the operations "
+        "that it reads (docs/workloads.md)? Else this is a fault of splitbrain"
+    )
+    return Verdict(valid="unknown", checker=call.name, cause=cause)
 
 
 def _call(text: str) -> CheckerCall:
@@ -246,22 +269,38 @@ def _call(text: str) -> CheckerCall:
 
 def _show(checked: _Checked, *, to_stderr: bool) -> None:
     stream = sys.stderr if to_stderr else sys.stdout
-    for note in (*checked.history.notes, *([checked.why] if checked.why else [])):
-        stream.write(f"note: {note}\n")
-    stream.writelines(f"{line}\n" for line in checked.verdict.lines())
+    lines = checked.verdict.lines()
+    told = "\n".join(lines)
+    for note in (*checked.history.notes, checked.why):
+        if note and note not in told:
+            stream.write(f"note: {note}\n")
+    stream.writelines(f"{line}\n" for line in lines)
 
 
 def _check_online(args: argparse.Namespace, path: Path) -> int:
     """Line by line, as they come; ends with the first violation."""
-    initial = _json_value(args.initial)
-    silent = args.model in {None, "register", "cas-register"}
-    if args.model is not None and not isinstance(model_by_name(args.model), Register):
-        raise ConfigError(f"--online checks registers, not the model {args.model}; leave out --online")
+    other = {
+        "--checker": args.checker is not None,
+        "--with-log": args.with_log,
+        "--expect": args.expect is not None,
+        "--drawing": args.drawing is not None,
+        "--algorithm": args.algorithm != "auto",
+        "--format": args.format not in {"auto", "jsonl"},
+    }
+    given = ", ".join(option for option, there in other.items() if there)
+    if given:
+        raise ConfigError(
+            f"--online goes with --model, --initial and --json only, not with {given}; leave one of them out"
+        )
     try:
         with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
-            verdict = check_stream(file, str(path), initial, silent_nil=silent)
+            verdict = check_stream(file, str(path), args.model, _json_value(args.initial))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give the path of a history") from None
+    except HistoryError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     stream = sys.stderr if args.json else sys.stdout
     stream.writelines(f"{line}\n" for line in verdict.lines())
     if args.json:
@@ -298,6 +337,7 @@ def _check_directory(args: argparse.Namespace, path: Path) -> int:
     stream = sys.stderr if args.json else sys.stdout
     done: list[_Checked] = []
     skipped: list[str] = []
+    faulty: list[str] = []
     surprises: list[str] = []
     for task in _tasks(args, path):
         name = task.path.relative_to(path)
@@ -306,7 +346,8 @@ def _check_directory(args: argparse.Namespace, path: Path) -> int:
         except HistoryError as error:
             if task.expected is not None:
                 raise
-            skipped.append(f"{name} ({error})")
+            told = f"{name} ({str(error).removeprefix(f'{task.path}: ')})"
+            (skipped if isinstance(error, NoHistoryError) else faulty).append(told)
             continue
         done.append(checked)
         stream.write(f"{checked.verdict.valid:8} {checked.wall_s:7.3f} s  {name}\n")
@@ -314,30 +355,37 @@ def _check_directory(args: argparse.Namespace, path: Path) -> int:
             surprises.append(f"{name}: expected {task.expected}, found {checked.verdict.valid}")
         elif task.expected is None and checked.verdict.valid != "valid":
             stream.writelines(f"    {line}\n" for line in checked.verdict.lines())
-    if not done:
+    if not done and not faulty:
         raise ConfigError(
             f"{path} holds no history that could be read; give a file, or a directory with {', '.join(_SUFFIXES)} files"
         )
     total = {valid: sum(checked.verdict.valid == valid for checked in done) for valid in EXIT_CODES}
     counts = ", ".join(f"{count} {valid}" for valid, count in total.items())
     stream.write(f"{len(done)} histories in {sum(checked.wall_s for checked in done):.1f} s: {counts}\n")
-    stream.writelines(f"skipped: {line}\n" for line in skipped)
+    stream.writelines(f"skipped, since it is no history: {line}\n" for line in skipped)
+    stream.writelines(f"could not be checked: {line}\n" for line in faulty)
     stream.writelines(f"surprise: {line}\n" for line in surprises)
-    code = (
-        max(checked.exit_code for checked in done if checked.cut_short)
-        if any(c.cut_short for c in done)
-        else None
-    )
-    if code is None and args.expect is not None:
-        code = EXIT_CODES["invalid" if surprises else "valid"]
-    if code is None:
-        code = EXIT_CODES[worst(checked.verdict.valid for checked in done)]
     if args.json:
-        files = [checked.to_json() for checked in done]
-        sys.stdout.write(
-            json.dumps({"files": files, "skipped": skipped, "surprises": surprises, **total}) + "\n"
-        )
-    return code
+        summary = {
+            "files": [c.to_json() for c in done],
+            "skipped": skipped,
+            "faulty": faulty,
+            "surprises": surprises,
+        }
+        sys.stdout.write(json.dumps({**summary, **total}) + "\n")
+    return _code_of(done, expected=args.expect is not None, faulty=bool(faulty), surprised=bool(surprises))
+
+
+def _code_of(done: Sequence[_Checked], *, expected: bool, faulty: bool, surprised: bool) -> int:
+    """A violation counts most, then what could not be read."""
+    if any(checked.cut_short for checked in done) and (
+        expected or not any(c.verdict.valid == "invalid" for c in done)
+    ):
+        return EXIT_BAD_INPUT
+    if expected:
+        return EXIT_CODES["invalid" if surprised else "valid"]
+    code = EXIT_CODES[worst(checked.verdict.valid for checked in done)]
+    return EXIT_BAD_INPUT if faulty and code != EXIT_CODES["invalid"] else code
 
 
 def _tasks(args: argparse.Namespace, path: Path) -> Iterator[_Task]:

@@ -158,13 +158,14 @@ class Elections(Base):
             return False
         role.transfer_to = target
         role.transfer_until_us = self.now_us + self.options.election_timeout_us_max
-        role.lease_us = 0  # the target may be elected at any time from now on
         self._finish_transfer(role)
         return True
 
     def _finish_transfer(self, role: Leader) -> None:
         target = role.transfer_to
         if target is not None and role.progress[target].match_index == self.log.last_index:
+            # The message may take longer than this leader waits for its effect, so a lease is worth nothing any more.
+            role.has_asked = True
             self._send(TimeoutNow(self.name, target, self.term))
 
     def _on_timeout_now(self, message: TimeoutNow) -> None:

@@ -56,6 +56,8 @@ class Options:
         for limit in _LIMITS:
             if getattr(self, limit) < 1:
                 raise ValueError(f"{limit} {getattr(self, limit)} must be at least 1")
+        if self.snapshot_trailing < 0:
+            raise ValueError(f"snapshot_trailing {self.snapshot_trailing} must not be negative")
 
 
 _LIMITS = (

@@ -16,7 +16,8 @@ A follower may answer reads too: it asks the leader for the index, and waits unt
 
 With `lease_reads` step 3 is saved (thesis 6.4.1): a majority that answered a heartbeat elects nobody else
 within the shortest election timeout after it was sent, as measured by clocks that differ by `lease_drift_max`
-at most.
+at most. A leader that has asked another node to campaign (thesis 3.10) has no lease for the rest of its term: voters do
+not wait for such a candidate, and the message that asks for it may come at any time.
 """
 
 from __future__ import annotations
@@ -87,12 +88,11 @@ class Reads(Base):
         lease_us = int(self.options.election_timeout_us_min * (1 - self.options.lease_drift_max))
         while sent_us and sent_us[0][0] <= confirmed:
             _, at_us = sent_us.popleft()
-            if role.transfer_to is None:
-                role.lease_us = max(role.lease_us, at_us + lease_us)
+            role.lease_us = max(role.lease_us, at_us + lease_us)
 
     def _lease_holds(self, role: Leader) -> bool:
         """Whether nobody else can be the leader now."""
-        return self.options.lease_reads and role.transfer_to is None and self.now_us < role.lease_us
+        return self.options.lease_reads and not role.has_asked and self.now_us < role.lease_us
 
     def _read_by_lease(self, role: Leader) -> None:
         waiting, role.waiting_reads = role.waiting_reads, []

@@ -70,6 +70,7 @@ class Leader:
         default_factory=lambda: deque(maxlen=64)
     )  # of rounds not confirmed
     lease_us: int = 0  # until when no other leader can be elected
+    has_asked: bool = False  # another node to campaign, which may do so at any time from now on
     transfer_to: NodeId | None = None
     transfer_until_us: int = 0
     uncommitted_bytes: int = 0  # of the entries of this term

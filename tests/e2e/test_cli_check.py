@@ -165,6 +165,49 @@ def test_a_directory(capsys, tmp_path):
     assert "notes.txt" in result["skipped"][0]
 
 
+def test_a_directory_with_a_history_that_cannot_be_checked(capsys, tmp_path):
+    """What has a fault is no pass, other than what is no history; a violation is more than either."""
+    history(tmp_path, *GOOD, name="good.jsonl")
+    (tmp_path / "plan.json").write_text('{\n  "splitbrain": "plan"\n}\n')
+    (tmp_path / "results.edn").write_text("{:valid? true}\n")
+    assert check(capsys, tmp_path)[0] == 0
+    bad = history(tmp_path, line(0, "ok", "read", 1), name="bad.jsonl")
+    for _ in range(2):  # what does not pair, then a line that is none
+        code, out, _ = check(capsys, tmp_path)
+        assert code == 254
+        assert "could not be checked: bad.jsonl (" in out
+        assert "skipped, since it is no history: plan.json (line 1" in out
+        bad.write_text((tmp_path / "good.jsonl").read_text() + "{\n")
+    history(tmp_path, *STALE, name="stale.jsonl")
+    assert check(capsys, tmp_path)[0] == 1
+    (tmp_path / "good.jsonl").write_text((tmp_path / "good.jsonl").read_text() + '{"inde')
+    assert check(capsys, tmp_path)[0] == 1
+
+
+def test_a_checker_of_other_histories(capsys, tmp_path):
+    """It does not know these operations: no pass, and no traceback. What there is not is named."""
+    file = history(tmp_path, *GOOD)
+    code, out, err = check(capsys, file, "--checker", "session")
+    assert (code, "Traceback" in err) == (2, False)
+    assert "the checker session failed with TypeError" in out
+    assert "docs/workloads.md" in out
+    for asked, says in (
+        ("sesion", "did you mean 'session'"),
+        ("session:x=1", "no option 'x'"),
+        ("session:guarantees=y", "unknown session guarantee 'y'"),
+    ):
+        code, _, err = check(capsys, file, "--checker", asked)
+        assert (code, says in err) == (254, True), asked
+
+
+def test_a_note_is_told_once(capsys, tmp_path):
+    """Whoever makes it."""
+    file = history(tmp_path, *GOOD)
+    file.write_text(file.read_text() + '{"inde')
+    assert check(capsys, file)[1].count("is cut off") == 1
+    assert check(capsys, file, "--checker", "causal")[1].count("is cut off") == 1
+
+
 def test_a_directory_with_what_is_expected(capsys, tmp_path):
     """Then the exit code says whether it came true."""
     history(tmp_path, *GOOD, name="good.jsonl")
@@ -192,7 +235,8 @@ def test_algorithm_and_budget(capsys, tmp_path):
     assert "use --algorithm auto" in out
     code, _, err = check(capsys, file, "--seconds", "0")
     assert code == 254
-    assert "budget seconds is 0.0: give a number above 0" in err
+    assert "--seconds is 0.0: give a number above 0" in err
+    assert "--mib is 0: give a number above 0" in check(capsys, file, "--mib", "0")[2]
 
 
 def test_a_command_imports_only_itself():
@@ -217,6 +261,10 @@ def test_online(capsys, tmp_path, monkeypatch):
     code, _, err = check(capsys, good, "--online", "--model", "stack")
     assert code == 254
     assert "--online checks registers" in err
+    code, _, err = check(capsys, good, "--online", "--model", "regster")
+    assert (code, "did you mean 'register'" in err) == (254, True)
+    code, _, err = check(capsys, good, "--online", "--drawing", "x.svg", "--algorithm", "zones")
+    assert (code, "not with --drawing, --algorithm" in err) == (254, True)
     (tmp_path / "bad.jsonl").write_text(good.read_text() + "{no\n")
     code, _, err = check(capsys, tmp_path / "bad.jsonl", "--online")
     assert code == 254

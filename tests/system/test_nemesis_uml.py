@@ -20,8 +20,20 @@ MODULES = Path("/usr/lib/uml/modules")
 
 
 @pytest.fixture(scope="module")
-def guest():
-    """The path of the guest kernel."""
+def preloaded(tmp_path_factory):
+    """The environment in which the guest runs on processors that are newer than it (tests/uml/xstate.c)."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return dict(os.environ)
+    library = tmp_path_factory.mktemp("uml") / "xstate.so"
+    source = REPOSITORY / "tests" / "uml" / "xstate.c"
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    return os.environ | {"LD_PRELOAD": str(library)}
+
+
+@pytest.fixture(scope="module")
+def guest(preloaded):
+    """How to start the guest: the path of its kernel, and the environment."""
     if "SPLITBRAIN_IN_GUEST" in os.environ:
         pytest.skip("this is the guest")
     kernel = shutil.which("linux.uml")
@@ -29,11 +41,12 @@ def guest():
         pytest.skip("no user-mode-linux; on Debian: apt-get install user-mode-linux")
     if shutil.which("modprobe", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
         pytest.skip("no modprobe, which the guest needs; on Debian: apt-get install kmod")
-    return kernel
+    return kernel, preloaded
 
 
-def run_in_guest(kernel, directory, *arguments, timeout_s=1000):
+def run_in_guest(guest, directory, *arguments, timeout_s=1000):
     """Runs pytest in the guest with these arguments; returns what the console showed."""
+    kernel, environment = guest
     assert not any(" " in argument or "," in argument for argument in arguments), "init.sh splits at commas"
     done = subprocess.run(
         [
@@ -52,6 +65,7 @@ def run_in_guest(kernel, directory, *arguments, timeout_s=1000):
         errors="replace",
         timeout=timeout_s,
         check=False,
+        env=environment,
     )
     return done.stdout + done.stderr
 

@@ -131,7 +131,7 @@ def test_few_operations_tell_why():
     assert 0 < len(verdict.evidence) <= 20
     assert any("enqueue 100" in line for line in verdict.evidence)
     model = model_by_name("fifo-queue")
-    part = smallest(history.operations, model, decide(history.operations, model))
+    part, _ = smallest(history.operations, model, decide(history.operations, model))
     assert len(part) <= 4
     assert not is_linearizable(part, model)
 

@@ -2,12 +2,14 @@
 
 import json
 
+import msgspec
 import pytest
 
 from checkers import (
     History,
     HistoryError,
     Op,
+    check_linearizable,
     default_model,
     encode_header,
     encode_op,
@@ -309,3 +311,40 @@ def test_default_models():
     assert (name, "delete, put" in reason) == ("kv", True)
     with pytest.raises(HistoryError, match="no model fits the operations fly"):
         default_model(History.of(lines((0, "invoke", "fly", None))))
+
+
+def test_revisions_of_lines_without_index():
+    """What may be left out says nothing about the rest: 5 before 3 is wrong with and without it."""
+    rows = [("invoke", 1, ""), ("ok", 1, ',"revision":5'), ("invoke", 2, ""), ("ok", 2, ',"revision":3')]
+    text = "".join(
+        f'{{"process":0,"type":"{kind}","f":"write","value":{value}{more}}}\n' for kind, value, more in rows
+    )
+    history = parse_history(text.encode())
+    assert [op.revision for op in history.lines] == [None, 5, None, 3]
+    assert check_linearizable(history, "revision-register").valid == "invalid"
+
+
+def test_negative_times_are_times():
+    """What happened before the clock's zero; a line without a time is another thing."""
+    data = b'{"process":0,"type":"invoke","f":"read","time_ns":-2}\n{"process":0,"type":"ok","f":"read","time_ns":-1}\n'
+    history = parse_history(data)
+    assert (history.timed, [op.time_ns for op in history.lines]) == (True, [-2, -1])
+
+
+def test_an_index_that_stands_twice_is_a_fault():
+    """Evidence names operations by it."""
+    rows = lines((0, "invoke", "write", 1), (0, "ok", "write", 1), (0, "invoke", "read", None))
+    twice = [msgspec.structs.replace(op, index=0 if op.index == 2 else op.index + 1) for op in rows]
+    assert len(History.of(twice).operations) == 2, "any order, and gaps, are fine"
+    twice[2] = msgspec.structs.replace(twice[2], index=1)
+    with pytest.raises(HistoryError, match=r"index 1 stands on two lines.*leave index out"):
+        _ = History.of(twice).operations
+
+
+def test_clients_that_are_names_are_told_to_be_numbers():
+    """Lines of names are notes: a history of nothing else was meant otherwise."""
+    data = b'{"process":"a","type":"invoke","f":"write","value":1}\n{"process":"a","type":"ok","f":"write","value":1}\n'
+    history = parse_history(data, source="h.jsonl")
+    for use in (default_model, lambda history: check_linearizable(history, "register")):
+        with pytest.raises(HistoryError, match=r'h.jsonl: .*"a".* give each client an integer'):
+            use(history)

@@ -110,6 +110,22 @@ def test_what_is_unusual_is_left_to_the_reader(line):
     assert scan(encode_op(Op(0, 0, 0, "invoke", "read")) + line + b"\n") is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["kid", "valid", "extra", "input", "name", "time_ms", "private", "reversed", "g", "a_revision", ""],
+)
+def test_other_names_are_not_taken_for_ours(name):
+    """The reader leaves them out; a column of that length and beginning is another thing."""
+    rows = [("invoke", "write", 1), ("ok", "write", 1), ("invoke", "read", None), ("ok", "read", 0)]
+    body = b"".join(
+        encode_op(Op(n, n + 1, 0, kind, f, None, value))[:-2] + f',"{name}":{n}}}\n'.encode()
+        for n, (kind, f, value) in enumerate(rows)
+    )
+    history = formats.parse_history(body)
+    assert isinstance(history.lines, list)
+    assert check_linearizable(history, model_by_name("register", 0)).valid == "invalid"
+
+
 def test_columns_are_kept_beside_the_file(tmp_path, monkeypatch):
     """They are used while the file is the same, and not a moment longer."""
     monkeypatch.setattr(formats, "_KEEP_BYTES", 1)

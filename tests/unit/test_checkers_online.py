@@ -1,13 +1,26 @@
 """Registers checked while they are recorded: the same answers as of the stored history, in bounded memory."""
 
 import random
+import re
 import sys
 import types
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from checkers import History, Op, check_linearizable, model_by_name, online
+from checkers import (
+    History,
+    HistoryError,
+    Op,
+    check_linearizable,
+    default_model,
+    encode_header,
+    encode_op,
+    model_by_name,
+    online,
+    parse_history,
+)
 
 
 def random_lines(rng, count, clients):
@@ -96,6 +109,81 @@ def test_mutants_are_caught(text, replacement):
     assert disagreement(made)[0] is not None
 
 
+def stored(lines, **header):
+    """The lines of a file."""
+    return [encode_header(**header), *map(encode_op, lines)] if header else list(map(encode_op, lines))
+
+
+def rows(*cells):
+    """Lines from (time, process, type, f, value)."""
+    return [Op(n, *cell[:4], None, *cell[4:]) for n, cell in enumerate(cells)]
+
+
+TOUCHING = rows(
+    (0, 0, "invoke", "write", 1), (5, 0, "ok", "write", 1), (5, 1, "invoke", "read"), (6, 1, "ok", "read", 0)
+)  # fmt: skip
+NIL = rows(
+    (1, 0, "invoke", "write", 1), (2, 0, "ok", "write", 1), (3, 1, "invoke", "read"), (4, 1, "ok", "read")
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "header", "valid"),
+    [
+        (
+            TOUCHING,
+            {"model": "register", "initial": 0},
+            "valid",
+        ),  # the first line is at time 0, and times count
+        (
+            [msgspec.structs.replace(op, time_ns=0) for op in TOUCHING],
+            {"model": "register", "initial": 0},
+            "invalid",
+        ),
+        (NIL, {}, "invalid"),  # null means absent where nothing else is said, and to etcd's register
+        (NIL, {"model": "etcd-register"}, "invalid"),
+        (NIL, {"model": "register"}, "valid"),
+    ],
+)
+def test_a_stream_is_read_as_its_file(lines, header, valid):
+    """Times, the header's model, what null means: the same as of the stored history."""
+    data = stored(lines, **header)
+    history = parse_history(b"".join(data))
+    assert check_linearizable(history, default_model(history)[0]).valid == valid
+    verdict = online.check_stream(data, "h.jsonl")
+    assert (verdict.valid, verdict.model) == (valid, header.get("model", "etcd-register"))
+    bare = [re.sub(rb'"index":\d+,"time_ns":\d+,', b"", line) for line in stored(NIL)]
+    assert online.check_stream(bare, "h.jsonl", "register").valid == "valid"
+    assert online.check_stream([b"\xef\xbb\xbf" + bare[0], b"\n", *bare[1:]], "h.jsonl").valid == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "is empty"),
+        ([b"  \n"], "is empty"),
+        (stored(rows((9, 0, "invoke", "read"), (5, 0, "ok", "read"))), "index 1: time_ns 5 is before 9"),
+        ([*stored(NIL[:2]), b'{"process":0,"type":"invoke","f":"read"}\n'], "line 3 has no time_ns"),
+        ([*stored(NIL[:2]), b'{"index":2,"time_ns":3,"proc'], "line 3 is cut off .*without --online"),
+        (stored(NIL, model="stack"), "not the model stack"),
+        (stored(rows((1, "a", "invoke", "read"))), 'such as "a" are notes'),
+        ([*stored(NIL[:2]), b"[]\n"], "line 3 .*got `array`"),
+    ],
+)
+def test_what_is_wrong_with_a_stream(lines, message):
+    """One sentence, as of the stored history."""
+    with pytest.raises(HistoryError, match=f"h.jsonl: .*{message}"):
+        online.check_stream(lines, "h.jsonl")
+
+
+def test_a_stream_without_clients_is_no_pass():
+    """Nothing was checked."""
+    verdict = online.check_stream(stored(rows((1, "nemesis", "info", "start"))), "h.jsonl")
+    assert (verdict.valid, "nothing to check" in verdict.cause) == ("unknown", True)
+    many = [Op(n, 0, n // 2, ("invoke", "ok")[n % 2], "write", None, n // 2) for n in range(3_000)]
+    assert online.check_stream(stored(many), "h.jsonl").operations == 1_500
+
+
 def test_memory_does_not_grow():
     """Twenty thousand operations on one key: never more values held than some clients can still read."""
     check, most = online.Online(), 0
@@ -113,6 +201,7 @@ def test_what_does_not_fit_is_unknown():
     for lines in (
         [Op(0, 1, 0, "invoke", "cas", None, [1, 2])],
         [Op(0, 1, 0, "ok", "read", None, 1)],
+        [Op(0, 1, 0, "invoke", "read"), Op(1, 2, 0, "ok", "write", None, 1)],
         [Op(0, 1, 0, "invoke", "write", None, 1), Op(1, 2, 1, "invoke", "write", None, 1)],
     ):
         check = online.Online()

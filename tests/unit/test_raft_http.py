@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -22,6 +23,7 @@ def call(cluster):
     def call(method, path, body=None, **headers):
         return cluster.call("n1", method, path, body, headers)[:2]
 
+    call.port = cluster.clients["n1"]
     return call
 
 
@@ -208,13 +210,61 @@ def test_what_cannot_be_is_said(call, method, path, body, status, why):
     assert why in answer["error"]
 
 
+def test_names_that_are_no_text_are_refused_rather_than_confused(call):
+    for path in ("/v1/keys/%FF", "/v1/keys?prefix=%FE", "/v1/watch?key=%FF", "/v1/leases/%FF"):
+        status, answer = call("GET", path)
+        assert (status, "utf-8" in answer["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("deep", [101, 990, 100_000])
+def test_what_is_nested_too_deep_is_refused(call, deep):
+    whole = {"value": []}
+    for _ in range(98):
+        whole = [whole]
+    assert call("PUT", "/v1/keys/deep", whole)[0] == 200
+    assert call("PUT", "/v1/keys/flat", [[]] * 500)[0] == 200
+    assert call("PUT", "/v1/keys/text", '[{\\"[[' * 500)[0] == 200
+    connection = http.client.HTTPConnection("127.0.0.1", call.port, timeout=10)
+    connection.request("PUT", "/v1/keys/deep", "[" * deep + "]" * deep)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (
+        400,
+        {"error": "the JSON is nested more than 100 deep"},
+    )
+    connection.close()
+
+
+def test_head_is_get_without_the_body(call):
+    connection = http.client.HTTPConnection("127.0.0.1", call.port, timeout=10)
+    for path, status in (("/health", 200), ("/leader", 200), ("/nothing", 404), ("/v1/watch?key=x", 200)):
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+    connection.request("GET", "/health")
+    assert json.loads(connection.getresponse().read()) == {"healthy": True}
+    connection.close()
+
+
 def test_a_number_must_go_with_a_client(call):
     assert call("PUT", "/v1/keys/x", 1, Client="me", Seq="one")[0] == 400
     assert call("PUT", "/v1/keys/x", None)[0] == 400
 
 
-def test_a_client_that_goes_away_leaves_nothing_behind(cluster, call):
+def waited(is_so):
+    deadline = time.monotonic() + 20
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert is_so()
+
+
+def watches(cluster):
+    body = cluster.call("n1", "GET", "/metrics", None, {})[1]
+    return int(next(line for line in body.splitlines() if line.startswith("raft_watches ")).split()[1])
+
+
+@pytest.mark.parametrize("how", [b"", b"&wait_ms=50000"])
+def test_a_client_that_goes_away_leaves_nothing_behind(cluster, how):
     with socket.create_connection(("127.0.0.1", cluster.clients["n1"])) as connection:
-        connection.sendall(b"GET /v1/watch?key=nobody HTTP/1.1\r\n\r\n")
-        connection.recv(100)
-    assert call("GET", "/health")[0] == 200
+        connection.sendall(b"GET /v1/watch?key=nobody%b HTTP/1.1\r\n\r\n" % how)
+        waited(lambda: watches(cluster) == 1)
+    waited(lambda: watches(cluster) == 0)

@@ -144,6 +144,7 @@ def test_what_is_no_call_is_answered_with_why_and_ends_the_connection(call, stat
         (b"GET / HTTP/1.0\r\n\r\n", True),
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", False),
         (b"GET / HTTP/1.1\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nConnection: TE, close\r\n\r\n", True),
     ],
 )
 def test_a_connection_lives_as_long_as_the_client_wishes(call, closes):
@@ -193,6 +194,33 @@ def test_a_stream_is_sent_in_chunks_no_faster_than_it_is_taken():
     asyncio.run(run())
 
 
+def test_who_knows_no_chunks_gets_a_stream_that_ends_with_its_connection():
+    async def run():
+        client = Client()
+        client.send(b"GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        for _ in range(20):
+            await asyncio.sleep(0.0025)
+        head_, _, body = client.transport.take().partition(b"\r\n\r\n")
+        assert b"Transfer-Encoding" not in head_
+        assert b"Connection: close" in head_
+        assert body == b"firstsecond"
+        assert client.transport.closed
+
+    asyncio.run(run())
+
+
+def test_head_gets_no_body():
+    client = Client()
+    answer = client.send(b"HEAD /x HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiGET /y HTTP/1.1\r\n\r\n")
+    assert [call.method for call in client.calls] == ["GET", "GET"]
+    assert b"Content-Length: 2\r\n" in answer
+    assert b"hi" not in answer
+    assert answer.endswith(b"{}")
+    stream = client.send(b"HEAD /stream HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert stream.endswith(b"\r\n\r\n")
+    assert client.transport.closed
+
+
 def test_a_stream_ends_with_its_connection():
     async def run():
         client = Client()
@@ -215,12 +243,13 @@ def test_answers_to_a_client_that_is_gone_go_nowhere():
     assert client.transport.take() == b""
 
 
-def test_there_are_never_too_many_connections(monkeypatch):
-    monkeypatch.setattr("raft.http1.CONNECTIONS_MAX", 1)
+def test_there_are_never_too_many_connections():
     client = Client()
+    client.http1.connections_max = 1
     second = Transport()
     client.http1.connection().connection_made(second)
     assert second.closed
+    assert second.written.startswith(b"HTTP/1.1 503 ")
     assert not client.transport.closed
 
 

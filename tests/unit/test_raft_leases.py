@@ -333,6 +333,29 @@ def test_a_node_that_gets_a_snapshot_tells_those_who_wait():
     assert [event["value"] for event in answers[0].value["events"]][:3] == [0, 1, 2]
 
 
+def test_who_waits_has_seen_what_was_forgotten_meanwhile():
+    world = cluster(watch_events_max=3)
+    waiting = {name: watch(world, name, "x", wait_ms=10_000) for name in world.names}
+    for number in range(10):
+        world.call(world.leader(), Put("y", number))
+    world.call(world.leader(), Put("x", "seen"))
+    world.run(ms=100)
+    for answers in waiting.values():
+        assert [event["value"] for event in answers[0].value["events"]] == ["seen"]
+
+
+def test_who_is_gone_waits_no_more():
+    world = cluster(watches_max=1)
+    node, answers = world.nodes[world.leader()], []
+    node.watches.add(Watch("x", wait_ms=1000), answers.append)
+    node.watches.forget(answers.append)
+    node.watches.forget(answers.append)
+    assert len(node.watches) == 0
+    world.call(world.leader(), Put("x", 1))
+    world.run(ms=2000)
+    assert answers == []
+
+
 def test_those_who_wait_are_bounded():
     world = cluster(watches_max=2)
     watches = [watch(world, world.leader(), "x", wait_ms=1000) for _ in range(3)]

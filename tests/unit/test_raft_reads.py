@@ -11,6 +11,7 @@ from raft.core import (
     ReadIndex,
     ReadIndexReply,
     Saved,
+    TimeoutNow,
     VoteReply,
 )
 
@@ -178,6 +179,35 @@ def test_a_transfer_ends_the_lease():
     assert settle(core)[1] == []
 
 
+def test_a_transfer_that_came_to_nothing_leaves_no_lease():
+    """The message that asks for the election may still be on its way, and voters would vote at once."""
+    core = lead(core_of(lease_reads=True))
+    ok(core, "b", 1)
+    settle(core)
+    assert core.transfer("b", core.now_us)
+    assert any(isinstance(message, TimeoutNow) for message in settle(core)[0])
+    while core.role.transfer_to is not None:
+        core.tick(core.deadline_us)
+        ok(core, "c", 1, read_seq=settle(core)[0][0].read_seq)
+        settle(core)
+    core.read("r1", core.now_us)
+    assert settle(core)[1] == []
+    ok(core, "c", 1, read_seq=core.role.read_seq)
+    assert settle(core)[1] == [("r1", 1)]
+
+
+def test_a_transfer_to_one_who_lags_leaves_the_lease_until_it_is_asked_to_campaign():
+    core = lead(core_of(lease_reads=True))
+    ok(core, "c", 1)
+    settle(core)
+    core.tick(core.deadline_us)
+    ok(core, "c", 1, read_seq=settle(core)[0][0].read_seq)
+    settle(core)
+    assert core.transfer("b", core.now_us)
+    core.read("r1", core.now_us)
+    assert settle(core)[1] == [("r1", 1)]
+
+
 def test_leases_need_check_quorum():
     with pytest.raises(ValueError, match="lease_reads needs check_quorum"):
         Options(lease_reads=True, check_quorum=False)
@@ -251,8 +281,9 @@ def test_a_transfer_under_way_keeps_a_late_answer_from_renewing_the_lease():
     assert core.transfer("b", core.now_us)
     ok(core, "c", 1, read_seq=core.role.read_seq)
     settle(core)
-    assert core.role.lease_us == 0
     assert len(core.role.sent_us) == 0
+    core.read("r1", core.now_us)
+    assert settle(core)[1] == []
 
 
 def test_an_answer_to_nobodys_question_is_dropped():

@@ -12,6 +12,7 @@ import pytest
 
 from raft.core import AppendEntries, Entry, EntryKind, Message, RequestVote
 from raft.framing import BadFrame, Unframer, frame
+from raft.peers import Guests, Hello, Inbound
 from raft.testing.processes import free_ports, running
 
 CALM = ("--election-timeout-ms-min", "2500", "--election-timeout-ms-max", "4000")  # on a busy machine
@@ -206,6 +207,20 @@ def test_bad_settings_end_with_254_and_a_sentence():
     assert done.stderr.startswith("raft: member is not set")
 
 
+def test_what_cannot_be_served_from_ends_with_255_and_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, other = taken.getsockname()[1], free_ports(1)[0]
+        in_use = run("--name", "n1", "--data-dir", str(tmp_path / "d"), "--member", f"n1={other},{port}")
+    no_directory = run("--name", "n1", "--data-dir", str(tmp_path / "file"), "--member", "n1=1,2")
+    assert (in_use.returncode, no_directory.returncode) == (255, 255)
+    assert f"raft: cannot listen to clients on 127.0.0.1:{port}: " in in_use.stderr
+    assert "in use" in in_use.stderr
+    assert no_directory.stderr == (
+        f"raft: data_dir {tmp_path / 'file'} cannot be used: File exists; name a directory that can be written\n"
+    )
+
+
 def test_a_damaged_log_ends_with_255_and_a_sentence(tmp_path):
     (tmp_path / "wal-0000000000000001").write_bytes(b"raft-wal 1\n" + b"\xff" * 40 + frame(b"abc"))
     port, other = free_ports(2)
@@ -235,6 +250,97 @@ def test_a_disk_that_cannot_be_written_ends_with_255_and_a_sentence(tmp_path):
         found = cluster.call("n1", "GET", "/v1/keys?prefix=k&limit=1000").body["records"]
         assert len(found) >= acknowledged
         assert 5 < acknowledged < 100
+
+
+def test_a_node_that_meets_what_cannot_be_ends_with_255_and_a_sentence(tmp_path):
+    """Here somebody poses as another leader of the same term."""
+    with running(tmp_path, 1) as cluster:
+        cluster.leader()
+        term = cluster.call("n1", "GET", "/status").body["term"]
+        port = int(cluster.call("n1", "GET", "/members").body["members"][0]["peers"].rpartition(":")[2])
+        encode = msgspec.msgpack.Encoder().encode
+        with socket.create_connection(("127.0.0.1", port)) as impostor:
+            impostor.sendall(frame(encode(Hello("raft", "n2"))))
+            impostor.sendall(frame(encode([AppendEntries("n2", "n1", term, 0, 0, 0, 0, ())])))
+            assert cluster.running["n1"].wait(30) == 255
+        cluster.running.clear()
+        log = cluster.log_file("n1").read_text()
+        assert "another leader of the same term; this is a bug, the node stops here" in log
+        assert log.splitlines()[-1].startswith(
+            "raft: the node broke, so this server stops: ProtocolViolation: n1, leader"
+        )
+
+
+def test_idle_clients_leave_the_log_the_files_that_it_needs(tmp_path):
+    (peers, port), clients = free_ports(2), []
+    flags = [
+        "--name",
+        "n1",
+        "--data-dir",
+        str(tmp_path),
+        "--member",
+        f"n1={peers},{port}",
+        "--snapshot-entries",
+        "20",
+    ]
+    command = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", sys.executable, "-m", "raft", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while len(clients) < 200:
+            with suppress(ConnectionRefusedError):  # it is not there yet
+                clients.append(socket.create_connection(("127.0.0.1", port), 30))
+        put = b"PUT /v1/keys/x HTTP/1.1\r\nContent-Length: 1\r\n\r\n1"
+        acknowledged = 0
+        while acknowledged < 100:  # so that snapshots are taken
+            answer = ask(clients[0], put)
+            assert answer
+            acknowledged += answer == b"HTTP/1.1 200 OK"
+        assert ask(clients[-1], put) == b"HTTP/1.1 503 Service Unavailable"
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+        for client in clients:
+            client.close()
+
+
+def ask(client, call):
+    with suppress(ConnectionError):
+        client.sendall(call)
+        return client.recv(1000).split(b"\r\n")[0]
+
+
+class Transport:
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def guest(guests, name=None):
+    """A connection that somebody has dialled."""
+    inbound, transport = Inbound("raft", lambda _messages: None, lambda _name: None, guests), Transport()
+    inbound.connection_made(transport)
+    if name is not None:
+        inbound.data_received(frame(msgspec.msgpack.encode(Hello("raft", name))))
+    return inbound, transport
+
+
+def test_a_server_that_dials_again_takes_the_place_of_its_former_connection():
+    guests = Guests()
+    came = [guest(guests, name) for name in ("n2", "n3", "n2")]
+    assert [transport.closed for _, transport in came] == [True, False, False]
+    for (inbound, _), left in zip(came, (2, 1, 0), strict=True):
+        inbound.connection_lost(None)
+        assert len(guests) == left
+
+
+@pytest.mark.parametrize("name", [None, "n%d"])
+def test_those_who_dial_are_never_too_many(name):
+    guests = Guests(3)
+    came = [guest(guests, name and name % number) for number in range(5)]
+    assert [transport.closed for _, transport in came] == [True, True, False, False, False]
+    assert len(guests) == 3
 
 
 # -- frames -------------------------------------------------------------------------------------------------

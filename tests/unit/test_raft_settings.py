@@ -67,6 +67,12 @@ def test_members_in_the_environment_are_separated_by_spaces():
         ([*FLAGS, "--heartbeat-ms", "soon"], "heartbeat_ms is 'soon'; it must be a whole number"),
         ([*FLAGS, "--heartbeat-ms", "500"], "must be positive and below"),
         ([*FLAGS, "--pre-vote", "maybe"], "pre_vote is 'maybe'; it must be true or false"),
+        ([*FLAGS, "--heartbeat-ms", "9" * 5_000], "it must be a whole number"),
+        ([*FLAGS, "--lease-drift-max", "much"], "lease_drift_max is 'much'; it must be a number"),
+        ([*FLAGS, "--snapshot-trailing", "-5"], "snapshot_trailing -5 must not be negative"),
+        ([*FLAGS, "--request-timeout-ms", "0"], "request_timeout_ms is 0; it must be at least 1"),
+        ([*FLAGS, "--bug", "no-such"], "bug is 'no-such'; it must be one of stale-read, "),
+        ([*FLAGS, "--member", "n3=a:²,b:1"], "address 'a:²' is not of the form host:port"),
         ([*FLAGS, "--color"], "unrecognized arguments: --color"),
         ([*FLAGS, "--config", "nowhere.toml"], "cannot read the settings in nowhere.toml"),
     ],
@@ -74,6 +80,32 @@ def test_members_in_the_environment_are_separated_by_spaces():
 def test_what_cannot_be_is_named(flags, why):
     with pytest.raises(SettingsError, match=why.replace("(", r"\(")):
         load(flags, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("heartbeat_ms = true", "heartbeat_ms is True; it must be a whole number"),
+        ("heartbeat_ms = [1]", r"heartbeat_ms is \[1\]; it must be a whole number"),
+        ("lease_drift_max = [1]", r"lease_drift_max is \[1\]; it must be a number"),
+        ("pre_vote = 3", "pre_vote is 3; it must be true or false"),
+        ("member = [1]", "member is 1; it must be text"),
+        ("member = 3", "member is 3; it must be text, or a list of texts"),
+        ("bug = 3", "bug is 3; it must be text, or a list of texts"),
+        ("data_dir = 3", "data_dir is 3; it must be text"),
+        ("cluster = 3", "cluster is 3; it must be text"),
+        ("token_file = 3", "token_file is 3; it must be text"),
+        ("peer_cert = 3", "peer_cert is 3; it must be text"),
+        ('cluster = "\udcff"', "cannot read the settings in"),
+    ],
+)
+def test_what_a_file_says_must_be_of_the_right_kind(tmp_path, line, why):
+    file = tmp_path / "raft.toml"
+    file.write_bytes(line.encode("utf-8", "surrogateescape") + b"\n")
+    named = line.partition(" ")[0].replace("_", "-")
+    flags = [flag for at, flag in enumerate(FLAGS) if f"--{named}" not in FLAGS[max(0, at - 1) : at + 1]]
+    with pytest.raises(SettingsError, match=why):
+        load(["--config", str(file), *flags], {})
 
 
 def test_unknown_settings_in_a_file_are_named(tmp_path):

@@ -1,6 +1,8 @@
 """The write-ahead log: what survives which damage, and what is refused."""
 
+import os
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -288,6 +290,30 @@ def test_a_damaged_checkpoint_without_anything_before_it_is_refused():
         opened(disk)
 
 
+def test_a_damaged_checkpoint_that_records_follow_is_refused_also_where_the_log_before_it_is_still_there():
+    disk = written()
+    before = dict(disk.files)
+    wal, _ = opened(disk)
+    wal.commit(HISTORY[3])
+    wal.commit(HISTORY[4])
+    name = disk.names()[-1]
+    damaged = bytearray(disk.files[name])
+    damaged[30] ^= 1
+    disk.files |= {**before, name: bytes(damaged)}  # as after a power cut before the removal was durable
+    with pytest.raises(
+        CorruptLog, match=f"the checkpoint of {name} is damaged, and records follow it. Restore"
+    ):
+        opened(disk)
+
+
+def test_snapshots_without_a_log_are_no_new_node():
+    disk = written()
+    opened(disk)[0].commit(HISTORY[3])
+    disk.files = {name: data for name, data in disk.files.items() if name.startswith("snapshot-")}
+    with pytest.raises(CorruptLog, match=r"there are snapshots and no log\. Restore"):
+        opened(disk)
+
+
 # -- real files ---------------------------------------------------------------------------------------------
 
 
@@ -321,6 +347,27 @@ def test_a_sync_need_not_write_down_how_long_a_file_is(tmp_path):
     disk = FileDisk(tmp_path)
     assert opened(disk)[1] == states()[3]
     assert (tmp_path / name).stat().st_size == len(disk.read(name).rstrip(b"\0"))
+    disk.close()
+
+
+def test_what_a_killed_process_left_in_the_cache_is_synced_before_it_is_believed(tmp_path, monkeypatch):
+    disk = FileDisk(tmp_path / "n1", unsafe_no_sync=True)  # as if it was killed before any sync
+    wal = Wal(disk, room_bytes=0, segment_bytes=60)
+    wal.load()
+    for batch in HISTORY[:3]:
+        wal.commit(batch)
+    disk.close()
+    durable = set()
+
+    def note(handle):
+        durable.add(str(Path(f"/proc/self/fd/{handle}").readlink()))
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr(os, "fsync", note)
+    disk = FileDisk(tmp_path / "n1")
+    monkeypatch.setattr(os, "ftruncate", None)  # nothing was torn
+    assert Wal(disk).load() == states()[3]
+    assert durable == {str(tmp_path / "n1"), *(str(tmp_path / "n1" / name) for name in disk.names())}
     disk.close()
 
 

@@ -1,0 +1,151 @@
+"""A user's own model, with an eye on what is easily wrong in one.
+
+Rules of this module
+    1. A mistake in a model is never a pass: it raises `ModelError`, whose message names the model, the operation, the
+       state and the remedy. What may be meant so is a remark.
+    2. The models of this package are not wrapped: their tests are their proof.
+    3. A step is asked twice the same, since a step that is not pure makes any verdict worthless.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from checkers.effects import Inconsistent, State
+from checkers.history import Operation
+from checkers.models import Model
+from checkers.values import show
+
+_SHOWN = 60
+_NEEDED = ("name", "initial", "step")
+
+
+class ModelError(Exception):
+    """A mistake in a user's model; the message is a sentence for its author."""
+
+
+def vetted(model: Any) -> Model:
+    """The model, wrapped in `OwnModel` where it is a user's.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(model, type):
+        name = model.__name__
+        raise TypeError(f"{name} is a class: give an object of it, {name}()")
+    missing = next((needed for needed in _NEEDED if not hasattr(model, needed)), None)
+    if missing is not None:
+        raise TypeError(
+            f"{_text(model)} is no model: it has no {missing}; a model is a name from `checkers.MODELS`, or an object "
+            "with name, initial() and step(state, operation), see docs/models.md"
+        )
+    ours = type(model).__module__.partition(".")[0] == __name__.partition(".")[0]
+    return model if ours else OwnModel(model)
+
+
+class OwnModel:
+    """A user's model that looks at what its steps answer.
+
+    Attributes:
+        remarks: what may be meant so, but often is not.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.name = str(model.name)
+        self.remarks: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._model, name)
+
+    def initial(self) -> State:
+        """The state before the first operation."""
+        try:
+            state = self._model.initial()
+        except Exception as error:
+            raise ModelError(f"initial() of the model {self.name} failed with {_words(error)}") from error
+        self._look_at(state, "initial()")
+        return state
+
+    def step(self, state: Any, operation: Operation, /) -> State | Inconsistent:
+        """The model's answer.
+
+        Raises:
+            ModelError: it is none, or another one when asked again.
+        """
+        at = f"at {operation.f}"
+        at += "" if operation.argument is None else f" {show(operation.argument, _SHOWN)}"
+        at += f" (index {operation.invoke_index}) in the state {_text(state)}"
+        before = hash(state)
+        try:
+            after, again = self._model.step(state, operation), self._model.step(state, operation)
+        except Exception as error:
+            raise ModelError(f"step of the model {self.name} failed {at} with {_words(error)}") from error
+        if isinstance(after, Inconsistent) and isinstance(again, Inconsistent):
+            return after
+        self._look_at(after, f"step {at}")
+        if hash(state) != before:
+            raise ModelError(
+                f"step of the model {self.name} changed the state {at}: return a new one instead"
+            )
+        if after != again:
+            raise ModelError(
+                f"step of the model {self.name} is not pure: {at} it answered {_text(after)}, then {_text(again)}; it "
+                "must answer the same to the same"
+            )
+        self._look_at_kind(after, at)
+        return after
+
+    def _look_at(self, state: State, where: str) -> None:
+        """Whether it is a value that can be remembered."""
+        try:
+            hash(state)
+        except TypeError:
+            kind = type(state).__name__
+            raise ModelError(
+                f"{where} of the model {self.name} returned the state {_text(state)}, which is not hashable: "
+                f"instead of a {kind} use a tuple, a frozenset or a frozen dataclass"
+            ) from None
+        by_identity = type(state).__eq__ is object.__eq__ and not isinstance(state, enum.Enum | type)
+        if by_identity and getattr(state, "__dict__", None):
+            kind = type(state).__name__
+            raise ModelError(
+                f"states of the model {self.name} are of the class {kind}, which compare by identity, so that equal "
+                f"states differ: make {kind} a frozen dataclass"
+            )
+
+    def _look_at_kind(self, after: State, at: str) -> None:
+        """Whether it looks like a state at all."""
+        advice = "step returns the next state, or Inconsistent(reason)"
+        if after is Inconsistent:
+            raise ModelError(
+                f"step of the model {self.name} returned the class Inconsistent {at}: call it with a reason"
+            )
+        first = self._model.initial()
+        pair = isinstance(after, tuple) and len(after) == 2 and isinstance(after[0], bool)
+        if (isinstance(after, bool) and not isinstance(first, bool)) or (
+            pair and not isinstance(first, tuple)
+        ):
+            raise ModelError(f"step of the model {self.name} returned {_text(after)} {at}: {advice}")
+        if after is None and first is not None:
+            self.remarks.setdefault(
+                "none",
+                f"step of the model {self.name} returned None {at}, which was taken for a state; {advice}",
+            )
+
+
+def remarks_of(model: Model) -> tuple[str, ...]:
+    """What is to be said about the model beside the verdict."""
+    return tuple(model.remarks.values()) if isinstance(model, OwnModel) else ()
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _text(thing: Any) -> str:
+    text = repr(thing)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
