@@ -320,7 +320,7 @@ class Check:
     def operations(self, key: Hashable) -> list[Operation]:
         """The operations of a key; of a long history they are made when somebody asks."""
         if key not in self.groups:
-            self.groups[key] = groups_of(self.key_parts().part(key), self.model)[key]
+            self.groups[key] = groups_of(self.key_parts().part(key), self.model).get(key, [])
         return self.groups[key]
 
     def key_parts(self) -> KeyParts:
