@@ -217,31 +217,35 @@ def explain_part(
     return Explanation((first, *rest), figure)
 
 
-def explain_told(part: Sequence[Operation], model: Model, key: Hashable, count: int, why: str) -> Explanation:
-    """Operations that contradict each other by the revisions they told, and how."""
+def explain_told(
+    part: Sequence[Operation], model: Model, key: Hashable, count: int, why: Sequence[str]
+) -> Explanation:
+    """Operations that contradict each other, and how, in lines."""
     where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
     first = f"{where}of {count} operations these contradict each other (model {model.name})"
     shown = sorted(part, key=lambda operation: operation.call)
-    return Explanation((first, *_table(shown), why))
+    return Explanation((first, *_table(shown), *why))
 
 
-def stale_words(seen: Operation, writer: Operation | None, shown: Operation | None) -> str:
+def stale_words(seen: Operation, writer: Operation | None, shown: Operation | None) -> list[str]:
     """Why a value was not there any more, or not yet, when it was seen; see `checkers.intervals`."""
     value = seen.argument[0] if _is_cas(seen) else seen.result  # type: ignore[index]  # a pair
     name, what = f"[{seen.invoke_index}]", show(value, _VALUE_CHARS)
-    first = f"{name} cannot have seen {what}: "
+    lines = [f"{name} cannot have seen {what}, because"]
     if shown is None:
-        return f"{first}when it returned, nobody had asked to write {what}, and that is not the initial value"
+        return [
+            *lines,
+            f"  when it returned nobody had asked to write {what}, and that is not the initial value",
+        ]
     other = f"[{shown.invoke_index}]"
-    after = f"at {other} another value was there, and {other} returned before {name} was invoked"
     if writer is None:
-        return (
-            f"{first}it is the initial value, nobody had asked to write it when {name} returned, and {after}"
+        lines.append(f"  {what} is the initial value, and when {name} returned nobody had asked to write it")
+    else:
+        last = f"[{writer.invoke_index}]"
+        lines.append(
+            f"  of all who had asked to write {what} by then {last} returned last, before {other} was called"
         )
-    return (
-        f"{first}everybody who wrote it and was invoked before {name} returned had returned before {other} was "
-        f"invoked; {after}"
-    )
+    return [*lines, f"  at {other} another value was there, and {other} returned before {name} was called"]
 
 
 def failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:

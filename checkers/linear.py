@@ -257,6 +257,10 @@ class Check:
 
     def run(self) -> Verdict:
         """The verdict."""
+        if not self.count:
+            cause = "every operation failed: there is nothing to check"
+            notes = self.history.notes
+            return Verdict(valid="unknown", model=self.model.name, algorithm="none", cause=cause, notes=notes)
         left = self.keys
         if self.columns is not None and self.algorithm in {"auto", "zones"}:
             left = self._by_zones()
@@ -329,7 +333,7 @@ class Check:
     def operations(self, key: Hashable) -> list[Operation]:
         """The operations of a key; of a long history they are made when somebody asks."""
         if key not in self.groups:
-            self.groups[key] = groups_of(self.key_parts().part(key), self.model)[key]
+            self.groups[key] = groups_of(self.key_parts().part(key), self.model).get(key, [])
         return self.groups[key]
 
     def key_parts(self) -> KeyParts:

@@ -22,7 +22,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from checkers import Budget, History, Op, Verdict, check_linearizable, check_stats, model_by_name
+from checkers import (
+    Budget,
+    History,
+    HistoryError,
+    Op,
+    Verdict,
+    check_linearizable,
+    check_stats,
+    model_by_name,
+)
 from checkers.catalogue import CheckerCall, run_checker
 from checkers.committed import CHECKER, LoggedRequest, check_with_log
 from harness import effect, liveness, workloads
@@ -90,10 +99,18 @@ def merged(checks: Sequence[Check]) -> Valid:
     return "valid"
 
 
-def check_model(ops: Sequence[Op], model: str) -> Check:
-    """Is the history linearizable?"""
+def check_model(ops: Sequence[Op], model: str, *, of_user: bool = False) -> Check:
+    """Is the history linearizable?
+
+    Raises:
+        HistoryError: it is none of this model's, and was recorded by a user's own test.
+    """
     try:
         verdict: Verdict = check_linearizable(ops, model_by_name(model), budget=Budget())
+    except HistoryError as error:
+        if of_user:
+            raise
+        return _crashed("linearizable", error)
     except Exception as error:  # noqa: BLE001 - whatever a checker dies of, the answer is unknown
         return _crashed("linearizable", error)
     return Check("linearizable", verdict.valid, tuple(verdict.lines()), verdict.to_json())

@@ -173,9 +173,9 @@ def _operations(draw: st.DrawFn, base: Plan) -> tuple[PlannedOp, ...]:
 
 @st.composite
 def valid_histories(draw: st.DrawFn) -> list[Op]:
-    """Lines of a history of registers with read, write and cas that is linearizable."""
+    """Lines of a history of registers with read, write and cas that is linearizable, and not empty."""
     run = _AtomicRun()
-    for _ in range(draw(st.integers(0, STEPS_MAX))):
+    for _ in range(draw(st.integers(1, STEPS_MAX))):
         run.step(draw(st.integers(0, PROCESSES_MAX - 1)), draw)
     return run.lines
 

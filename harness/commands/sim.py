@@ -20,6 +20,7 @@ from harness.sim import scenario as scenarios
 from harness.sim.scenario import Ran, Scenario
 
 NAME = "sim"
+TIME_LIMIT_S_MAX = 1e6
 HELP = "run your own asyncio program in the simulator: splitbrain sim run MODULE:FACTORY"
 
 
@@ -50,8 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run seeds until one fails."""
-    if not args.time_limit > 0:
-        raise ConfigError(f"time limit is {args.time_limit:g}; give a number of seconds above 0")
+    if not 0 < args.time_limit <= TIME_LIMIT_S_MAX:
+        raise ConfigError(
+            f"time limit is {args.time_limit:g}; give a number of seconds above 0, and at most {TIME_LIMIT_S_MAX:g}"
+        )
+    if args.seed is not None and args.seed < 0:
+        raise ConfigError(f"seed is {args.seed}; give a number from 0 on")
     first, last = (args.seed, args.seed + 1) if args.seed is not None else seed_range(args.seeds)
     scenario = _load(args.scenario)
     kinds = tuple(kind for kind in args.fault if kind != "none")
@@ -69,9 +74,12 @@ def main(args: argparse.Namespace) -> int:
             parted = scenarios.difference(ran, again)
             if parted is not None:
                 raise ConfigError(
-                    f"{parted}; the program takes something that no seed fixes: the order of a set, datetime.now(), "
-                    "a file, or state that outlives a run"
+                    f"{parted}; the program takes something that no seed fixes: the order of a set, a file, or state "
+                    "that outlives a run"
                 )
+            if ran.trace != again.trace:
+                note = f"note: two runs of seed {seed} recorded the same and took other steps: it does not fix all"
+                console.print(note, highlight=False)
         if ran.valid != "valid":
             break
     history = _store(Path(args.store), args.scenario, ran) if ran.valid != "valid" and ran.ops else None
@@ -95,10 +103,14 @@ def _load(name: str) -> Scenario:
             if module_name.endswith(".py")
             else importlib.import_module(module_name)
         )
+    except ConfigError:
+        raise
     except ImportError as error:
         raise ConfigError(
             f"scenario {name!r}: {error}; give a module that can be imported from here"
         ) from None
+    except Exception as error:
+        raise ConfigError(f"scenario {name!r} cannot be imported: {scenarios.raised(error)}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         raise ConfigError(f"scenario {name!r}: {module_name} has no function {factory_name}")
@@ -112,6 +124,7 @@ def _from_file(path: Path) -> Any:
     assert spec is not None, "a file ending in .py has a loader"
     assert spec.loader is not None, "likewise"
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # where a dataclass looks up its annotations
     spec.loader.exec_module(module)
     return module
 
@@ -135,7 +148,7 @@ def _say(
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    for line in (*ran.lines, *(f"note: {exit_}" for exit_ in ran.exits)):
+    for line in (*ran.lines, *(f"note: {note}" for note in ran.notes)):
         say(line)
     say(
         f"{ran.valid.upper()}  {total['seeds']:g} seeds, {total['ops']:g} operations, {total['faults']:g} faults, "

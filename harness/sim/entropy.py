@@ -1,25 +1,32 @@
 """Time and chance, virtual for each node while a simulation runs; the real ones are put back after it.
 
 Rules of this module
-    1. While `virtual` is in force, the clocks of `time`, the functions of `random`, `os.urandom`, `uuid` and
-       `secrets` answer from the simulation: clocks from virtual time (wall clocks with the node's skew), chance from
-       the node's own stream.
-    2. What was imported by name (`from time import monotonic`) is found in the loaded modules and replaced too, but
-       not in this project's own.
-    3. Threads, blocking sleeps and real sockets are refused with a sentence that says what to do instead.
-    4. `datetime.now` and `utcnow` are methods of a class that cannot be set like others: they are put into its
+    1. While `virtual` is in force, the clocks of `time`, the functions of `random`, `os.urandom`, `uuid`, `secrets` and
+       the name of the host answer from the simulation: clocks from virtual time (wall clocks with the node's skew),
+       chance from the node's own stream.
+    2. What was imported by name (`from random import random as dice`) is found in the loaded modules and replaced too,
+       but not in this project's own. In the standard library it is replaced under its own name only: threads that are
+       none of the simulation wait there by the real clock.
+    3. Each replacement is one function for ever, which asks whose turn it is: a module that is loaded in the middle of
+       a run, and keeps what it imported, has the real thing after it and the virtual one in the next.
+    4. Threads, processes, blocking sleeps, look-ups and sockets are refused with a sentence that says what to do
+       instead.
+    5. `datetime.now` and `utcnow` are methods of a class that cannot be set like others: they are put into its
        dictionary. Local time is UTC. `date.today` asks `time.time`, and so is virtual by itself.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import datetime as dt
+import functools
 import gc
 import os
 import random
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -34,7 +41,7 @@ OWN = ("harness", "checkers", "nemesis", "raft")
 RANDOM_NAMES = (
     "random", "uniform", "triangular", "randint", "choice", "randrange", "sample", "shuffle", "choices",
     "normalvariate", "lognormvariate", "expovariate", "vonmisesvariate", "gammavariate", "gauss", "betavariate",
-    "paretovariate", "weibullvariate", "getrandbits", "randbytes",
+    "paretovariate", "weibullvariate", "getrandbits", "randbytes", "binomialvariate",
 )  # fmt: skip
 
 
@@ -54,6 +61,15 @@ class Source(Protocol):
     def rng(self) -> random.Random:
         """The node's stream."""
 
+    def host_name(self) -> str:
+        """The node's name."""
+
+
+class _Turn:
+    """Whose time and chance it is now: a simulation's, or with None the real world's."""
+
+    source: Source | None = None
+
 
 @contextlib.contextmanager
 def virtual(source: Source) -> Iterator[None]:
@@ -61,51 +77,100 @@ def virtual(source: Source) -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = []
     state = random.getstate()
     dates = _put_into(dt.datetime, _date_clocks(source))
+    before, _Turn.source = _Turn.source, source
     try:
-        for owner, name, new in _replacements(source):
+        table = _table()
+        for owner, name, new in (*table, *_others(source)):
             old = getattr(owner, name)
             replaced.append((owner, name, old))
             setattr(owner, name, new)
-            if owner is time:
-                replaced += _replace_imported(name, old, new)
+        replaced += _replace_imported(table)
         yield
     finally:
         for owner, name, old in reversed(replaced):
             setattr(owner, name, old)
         _put_into(dt.datetime, dates)
+        _Turn.source = before
         random.setstate(state)
 
 
-def _replacements(source: Source) -> Iterator[tuple[Any, str, Any]]:
-    yield from _clocks(source)
-    for name in RANDOM_NAMES:
-        yield random, name, _of_node(source, name)
+@functools.cache
+def _table() -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
+    """Functions of modules, and what takes their place."""
+    found = [*_clocks(), *_refused()]
+    found += [(random, name, _of_node(name)) for name in RANDOM_NAMES if hasattr(random, name)]
+    found.append((random, "_urandom", _randbytes))
+    found += [(os, name, _randbytes) for name in ("urandom", "getrandom") if hasattr(os, name)]
+    found += [(socket, name, _host_name) for name in ("gethostname", "getfqdn")]
+    return tuple((owner, name, _by_turn(getattr(owner, name), new)) for owner, name, new in found)
 
-    def urandom(count: int) -> bytes:
-        return source.rng().randbytes(count)
 
-    yield os, "urandom", urandom
-    yield random, "_urandom", urandom
+def _by_turn(real: Callable[..., Any], new: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        source = _Turn.source
+        return real(*args, **kwargs) if source is None else new(source, *args, **kwargs)
+
+    return call
+
+
+def _others(source: Source) -> Iterator[tuple[Any, str, Any]]:
+    """What is no function of a module, or cannot be taken by name."""
     yield random.Random, "seed", _seeding(source)
     yield uuid, "_generate_time_safe", None
     yield uuid, "_node", 0x5B_00_00_00_00_01
     yield uuid, "_last_timestamp", None
     yield threading.Thread, "start", _refuse_thread
+    yield subprocess.Popen, "__init__", _refuse_process
     yield socket, "socket", SimSocket
 
 
-def _clocks(source: Source) -> Iterator[tuple[Any, str, Any]]:
-    for name in ("monotonic", "perf_counter"):
-        yield time, name, lambda: source.monotonic_us() / 1e6
-        yield time, f"{name}_ns", lambda: source.monotonic_us() * 1000
-    yield time, "time", lambda: EPOCH_S + source.wall_us() / 1e6
-    yield time, "time_ns", lambda: EPOCH_S * 10**9 + source.wall_us() * 1000
+# -- time ------------------------------------------------------------------------------------------------------
+
+
+def _clocks() -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+        yield time, name, lambda source: source.monotonic_us() / 1e6
+        yield time, f"{name}_ns", lambda source: source.monotonic_us() * 1000
+    yield time, "time", _wall_s
+    yield time, "time_ns", _wall_ns
+    if hasattr(time, "clock_gettime"):
+        yield time, "clock_gettime", lambda source, clock: _clock_ns(source, clock) / 1e9
+        yield time, "clock_gettime_ns", _clock_ns
+    for name in ("gmtime", "localtime"):
+        yield time, name, _broken_down
+    yield time, "ctime", lambda source, seconds=None: _asctime(_broken_down(source, seconds))
+    yield time, "asctime", lambda source, at=None: _asctime(_broken_down(source) if at is None else at)
+    yield (
+        time,
+        "strftime",
+        lambda source, text, at=None: _strftime(text, _broken_down(source) if at is None else at),
+    )
     yield time, "sleep", _refuse_sleep
+
+
+_gmtime, _asctime, _strftime = time.gmtime, time.asctime, time.strftime
+
+
+def _wall_s(source: Source) -> float:
+    return EPOCH_S + source.wall_us() / 1e6
+
+
+def _wall_ns(source: Source) -> int:
+    return EPOCH_S * 10**9 + source.wall_us() * 1000
+
+
+def _clock_ns(source: Source, clock: int) -> int:
+    return _wall_ns(source) if clock == time.CLOCK_REALTIME else source.monotonic_us() * 1000
+
+
+def _broken_down(source: Source, seconds: float | None = None) -> time.struct_time:
+    return _gmtime(_wall_s(source) if seconds is None else seconds)
 
 
 def _date_clocks(source: Source) -> dict[str, Any]:
     def now(cls: type[dt.datetime], tz: dt.tzinfo | None = None) -> dt.datetime:
-        at = cls.fromtimestamp(EPOCH_S + source.wall_us() / 1e6, tz or dt.UTC)
+        at = cls.fromtimestamp(_wall_s(source), tz or dt.UTC)
         return at if tz is not None else at.replace(tzinfo=None)
 
     return {"now": classmethod(now), "utcnow": classmethod(now)}
@@ -120,24 +185,58 @@ def _put_into(owner: type, new: Mapping[str, Any]) -> dict[str, Any]:
     return old
 
 
-def _replace_imported(name: str, old: Any, new: Any) -> list[tuple[Any, str, Any]]:
-    """Where a clock was imported by name, replace it there."""
+# -- names that were imported ----------------------------------------------------------------------------------
+
+
+def _replace_imported(table: tuple[tuple[Any, str, Callable[..., Any]], ...]) -> list[tuple[Any, str, Any]]:
+    """Where a function was imported by name, replace it there; what was where."""
+    new_of = {id(new.__wrapped__): (name, new) for _, name, new in table}  # type: ignore[attr-defined]
+    new_of[id(_real_socket)] = ("socket", SimSocket)
     found: list[tuple[Any, str, Any]] = []
     for module_name, module in list(sys.modules.items()):
-        own = module_name.split(".")[0] in OWN or module_name.startswith("importlib")
-        if module is time or own or not hasattr(module, "__dict__"):
-            continue
-        if vars(module).get(name) is old:
-            found.append((module, name, old))
-            setattr(module, name, new)
+        here = getattr(module, "__dict__", {})
+        known, count, aliases = _aliases_in.get(module_name, (None, 0, ()))
+        if known is not module or count != len(
+            here
+        ):  # a module of as many names has the same ones, mostly for ever
+            aliases = tuple(_aliases(module_name, here, new_of))
+            _aliases_in[module_name] = module, len(here), aliases
+        for alias in aliases:
+            if id(here.get(alias)) in new_of:
+                found.append((module, alias, here[alias]))
+                setattr(module, alias, new_of[id(here[alias])][1])
     return found
 
 
-def _of_node(source: Source, name: str) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
+def _aliases(
+    module_name: str, here: Mapping[str, Any], new_of: Mapping[int, tuple[str, Any]]
+) -> Iterator[str]:
+    """The names under which a module has functions that are to be replaced."""
+    top = module_name.partition(".")[0]
+    if top not in OWN and top != "importlib":
+        is_standard = top in sys.stdlib_module_names
+        for alias, value in list(here.items()):
+            if id(value) in new_of and (alias == new_of[id(value)][0] or not is_standard):
+                yield alias
+
+
+_aliases_in: dict[str, tuple[Any, int, tuple[str, ...]]] = {}
+_real_socket = socket.socket
+
+
+# -- chance ----------------------------------------------------------------------------------------------------
+
+
+def _of_node(name: str) -> Callable[..., Any]:
+    def call(source: Source, *args: Any, **kwargs: Any) -> Any:
         return getattr(source.rng(), name)(*args, **kwargs)
 
     return call
+
+
+def _randbytes(source: Source, count: int, flags: int = 0) -> bytes:
+    del flags
+    return source.rng().randbytes(count)
 
 
 def _seeding(source: Source) -> Callable[..., None]:
@@ -150,15 +249,43 @@ def _seeding(source: Source) -> Callable[..., None]:
     return seed
 
 
-def _refuse_thread(_self: threading.Thread) -> NoReturn:
+# -- what is refused -------------------------------------------------------------------------------------------
+
+
+def _refused() -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    yield _thread, "start_new_thread", _refuse_thread
+    for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system"):
+        if hasattr(os, name):
+            yield os, name, _refuse_process
+    for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo"):
+        yield socket, name, functools.partial(_refuse_look_up, name)
+
+
+def _host_name(source: Source, name: str = "") -> str:
+    return name or source.host_name()
+
+
+def _refuse_thread(*_args: Any, **_kwargs: Any) -> NoReturn:
     raise SimRefused(
         "a thread was started in the simulator, which has only one; use asyncio.to_thread or a task"
     )
 
 
-def _refuse_sleep(seconds: float) -> NoReturn:
+def _refuse_process(*_args: Any, **_kwargs: Any) -> NoReturn:
+    raise SimRefused(
+        "a process was started in the simulator, which has only one; put it behind a function that the test replaces"
+    )
+
+
+def _refuse_sleep(_source: Source, seconds: float) -> NoReturn:
     raise SimRefused(
         f"time.sleep({seconds:g}) would stop the whole simulated world; use await asyncio.sleep({seconds:g})"
+    )
+
+
+def _refuse_look_up(name: str, *_args: Any, **_kwargs: Any) -> NoReturn:
+    raise SimRefused(
+        f"socket.{name} asks the real world; use the name itself, or the loop's getaddrinfo, in the simulator"
     )
 
 

@@ -13,13 +13,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import inspect
 import random
+import traceback
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkers import Op, encode_op
-from harness.errors import ConfigError, Valid
+import msgspec
+
+from checkers import Op, encode_op, model_by_name
+from harness.errors import ConfigError, SplitbrainError, Valid
 from harness.judge import check_model
 from harness.sim.entropy import SimRefused
 from harness.sim.world import World
@@ -67,6 +72,10 @@ class Sim:
 
     def node(self, name: str, program: Callable[[Host], Coroutine[Any, Any, Any]]) -> Host:
         """Add a host that runs `program(host)` at each start."""
+        if not callable(program):
+            raise ConfigError(
+                f"the program of node {name!r} is {program!r}; give an async function of one host"
+            )
         host = self.world.host(name, lambda: program(host))
         return host
 
@@ -77,6 +86,8 @@ class Sim:
     @contextlib.contextmanager
     def operation(self, f: str, key: Any = None, value: Any = None) -> Iterator[Operation]:
         """Record an operation: ok or fail if `done` is called, else info, also where the body raises an OSError."""
+        for part in (key, value):
+            _check_json(f, part)
         process = heapq.heappop(self._free) if self._free else self._fresh()
         self._record(process, "invoke", f, key=key, value=value)
         operation = Operation()
@@ -89,6 +100,8 @@ class Sim:
             error = type(raised).__name__
         finally:
             outcome = operation.outcome
+            if outcome is not None:
+                _check_json(f, outcome[1])
             if outcome is None:
                 self._record(process, "info", f, key=key, value=value, error=error or "unknown")
             else:
@@ -115,7 +128,8 @@ class Ran:
         lines: why it is not valid.
         ops: the recorded history.
         faults: how many were injected.
-        exits: what programs ended with, beside being killed.
+        notes: what programs ended with, beside being killed, and what of their tasks nobody caught.
+        trace: a digest of all that ran.
     """
 
     seed: int
@@ -124,7 +138,8 @@ class Ran:
     ops: Sequence[Op]
     faults: int
     sim_seconds: float
-    exits: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+    trace: str = ""
 
 
 def run(
@@ -138,9 +153,8 @@ def run(
     """
     world = World(seed)
     sim = Sim(world, arg)
-    test = scenario(sim)
-    if not callable(test):
-        raise ConfigError("the scenario returned no test; let it return an async function without arguments")
+    with world.virtual():
+        test = _test_of(scenario, sim)
     conductor = _Conductor(world, _drawn(world, kinds, limit_s))
     lines: list[str] = []
     try:
@@ -151,15 +165,63 @@ def run(
         lines.append(f"the test failed: {type(error).__name__}: {error}")
     valid: Valid = "invalid" if lines else "valid"
     if sim.model is not None:
-        check = check_model(sim.ops, sim.model)
+        check = check_model(sim.ops, sim.model, of_user=True)
         if check.valid != "valid":
             lines += check.lines
             valid = "invalid" if "invalid" in (valid, check.valid) else check.valid
-    exits = [f"{host.name} {how}" for host in world.hosts.values() for how in host.exits if how != "killed"]
     return Ran(
         seed, valid, tuple(lines[:LINES_MAX]), sim.ops, conductor.injected,
-        world.loop.now_us / 1e6, tuple(exits[:LINES_MAX]),
+        world.loop.now_us / 1e6, _notes(world), world.loop.trace_sha256,
     )  # fmt: skip
+
+
+def _test_of(scenario: Scenario, sim: Sim) -> Test:
+    """The test, if the factory is what it should be."""
+    try:
+        test: Any = scenario(sim)
+    except (SplitbrainError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise ConfigError(f"the scenario raised {raised(error)}") from error
+    if inspect.iscoroutine(test):
+        test.close()
+        raise ConfigError("the scenario is an async function; let it be a plain one that returns one")
+    if not callable(test):
+        raise ConfigError("the scenario returned no test; let it return an async function without arguments")
+    if sim.model is not None:
+        try:
+            model_by_name(sim.model)
+        except ValueError as error:
+            raise ConfigError(f"sim.model: {error}") from None
+    return test  # type: ignore[no-any-return]
+
+
+def raised(error: BaseException) -> str:
+    """An exception in a user's code, in half a sentence: what, and at which line."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError):
+        return what  # it names the line
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{what} (line {frames[-1].lineno} of {frames[-1].filename})" if frames else what
+
+
+def _notes(world: World) -> tuple[str, ...]:
+    """What a user wants to know of the programs: how they ended, and what nobody caught, each once and how often."""
+    exits = [f"{host.name} {how}" for host in world.hosts.values() for how in host.exits if how != "killed"]
+    uncaught = (f"{name}: {message}" for name, message in world.uncaught)
+    counted = Counter([*exits, *uncaught])
+    notes = [note if count == 1 else f"{note} ({count} times)" for note, count in counted.items()]
+    return tuple(notes[:LINES_MAX])
+
+
+def _check_json(f: str, part: Any) -> None:
+    """What is recorded is written down as JSON, and compared as that."""
+    if part is None or isinstance(part, (bool, int, float, str)):
+        return
+    try:
+        msgspec.json.encode(part)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"the scenario recorded {f} of {part!r}, which is no JSON: {error}") from None
 
 
 def difference(first: Ran, second: Ran) -> str | None:
@@ -167,7 +229,11 @@ def difference(first: Ran, second: Ran) -> str | None:
     for a, b in zip(first.ops, second.ops, strict=False):
         if a != b:
             return f"two runs of seed {first.seed} differ: first {_shown(a)}, then {_shown(b)}"
-    if len(first.ops) != len(second.ops) or first.sim_seconds != second.sim_seconds:
+    if (
+        len(first.ops) != len(second.ops)
+        or first.sim_seconds != second.sim_seconds
+        or first.lines != second.lines
+    ):
         return f"two runs of seed {first.seed} end differently"
     return None
 
@@ -195,8 +261,13 @@ class _Conductor:
 
     async def conduct(self, test: Test) -> None:
         faults = asyncio.ensure_future(self._inject())
+        made = test()
         try:
-            await test()
+            if not inspect.isawaitable(made):
+                raise ConfigError(
+                    f"the test returned {made!r} and nothing to wait for; make it an async function"
+                )
+            await made
         finally:
             faults.cancel()
 

@@ -34,6 +34,7 @@ b'hello world!\n'
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -91,7 +92,7 @@ class World:
             SimRefused: a program asked for something real.
         """
         process = self._test.process = SimProcess(self._test)
-        with entropy.virtual(_Source(self)):
+        with self.virtual():
             try:
                 for host in self.hosts.values():
                     host.start()
@@ -101,6 +102,10 @@ class World:
                 for host in self.hosts.values():
                     host.kill()
                 self.loop.close()
+
+    def virtual(self) -> contextlib.AbstractContextManager[None]:
+        """Time and chance of this world, for what is done before it runs."""
+        return entropy.virtual(_Source(self))
 
     def current(self) -> SimProcess:
         """The process that runs now."""
@@ -215,6 +220,9 @@ class _Source:
 
     def rng(self) -> random.Random:
         return self._world.current().host.rng
+
+    def host_name(self) -> str:
+        return self._world.current().host.name
 
 
 def virtual_seconds(world: World) -> float:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import InternalError
 from harness.sim.clock import SimClock
 from harness.sim.entropy import SimRefused
 from harness.sim.files import SimFiles
@@ -118,8 +119,14 @@ class Host:
         process = self.process
         assert process is not None, "started"
         assert self._program is not None, "only hosts with a program are started"
-        process.main = asyncio.ensure_future(self._program())
-        process.main.add_done_callback(self._exited)
+        try:
+            process.main = asyncio.ensure_future(self._program())
+        except SimRefused:
+            raise
+        except Exception as error:  # noqa: BLE001 - as if the program had begun and raised
+            self._end(f"raised {error!r}")
+        else:
+            process.main.add_done_callback(self._exited)
 
     def _exited(self, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -183,8 +190,13 @@ class Host:
         if not (self.paused or process.inbox or now_us < self._busy_until_us):
             self._busy_until_us = now_us + self._event_us
             return True
-        if len(process.inbox) < INBOX_MAX:
-            process.inbox.append(handle)
+        process.inbox.append(handle)
+        if len(process.inbox) > INBOX_MAX:  # bytes of a connection must not be missing silently
+            self._world.loop.fail(
+                InternalError(
+                    f"more than {INBOX_MAX} callbacks wait for {self.name}, which is paused or slow"
+                )
+            )
         self.waited += not self.paused
         if not self.paused:
             self._drain_in(self._busy_until_us - now_us)

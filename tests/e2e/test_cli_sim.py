@@ -42,6 +42,20 @@ def test_the_mended_example_is_valid(tmp_path):
     assert summary["faults"] > 0
 
 
+def test_a_file_with_dataclasses(tmp_path):
+    """They look their annotations up in the module that they are in."""
+    (tmp_path / "classes.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "@dataclasses.dataclass\n"
+        "class Options:\n"
+        "    count: int = 0\n"
+        "def scenario(sim): pass\n"
+    )
+    result = splitbrain("sim", "run", "classes.py:scenario", cwd=tmp_path)
+    assert "cannot be imported" not in result.stderr, result.stderr
+
+
 def test_a_program_that_a_seed_does_not_fix_is_told(tmp_path):
     (tmp_path / "loose.py").write_text(
         "import asyncio\n"
@@ -58,9 +72,100 @@ def test_a_program_that_a_seed_does_not_fix_is_told(tmp_path):
     assert "two runs of seed 0" in result.stderr
 
 
+MISTAKES = """
+import asyncio, random
+def raises(sim): raise KeyError("x")
+def nothing(): pass
+def twice(sim):
+    sim.node("a", asyncio.sleep)
+    sim.node("a", asyncio.sleep)
+def no_program(sim): sim.node("a", 3)
+async def waits(sim): pass
+def no_test(sim): return lambda: 3
+def no_model(sim):
+    sim.model = "nosuch"
+    return lambda: asyncio.sleep(1)
+def recording(f, value, model="register"):
+    def scenario(sim):
+        sim.model = model
+        async def test():
+            with sim.operation(f, "k", value) as operation:
+                operation.done()
+        return test
+    return scenario
+flies = recording("fly", 1)
+no_json = recording("write", object())
+def chance(sim):
+    drawn = random.random()
+    async def test():
+        assert drawn > 2, f"drawn {drawn}"
+    return test
+def notes(sim):
+    async def program(host):
+        async def on_client(reader, writer):
+            raise KeyError("uncaught")
+        await (await asyncio.start_server(on_client, port=80)).serve_forever()
+    sim.node("n1", program)
+    async def test():
+        for _ in range(3):
+            _, writer = await asyncio.open_connection("n1", 80)
+            await asyncio.sleep(1)
+    return test
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("raises", "the scenario raised KeyError: 'x' (line 3 of "),
+        ("nothing", "the scenario raised TypeError: nothing() takes 0 positional arguments"),
+        ("twice", "the scenario raised ValueError: there are two hosts named 'a'"),
+        ("no_program", "the program of node 'a' is 3; give an async function"),
+        ("waits", "the scenario is an async function"),
+        ("no_test", "the test returned 3 and nothing to wait for; make it an async function"),
+        ("no_model", "sim.model: unknown model 'nosuch'"),
+        ("flies", "the model register knows read, write only, not 'fly'"),
+        ("no_json", "the scenario recorded write of <object object at"),
+    ],
+)
+def test_a_mistake_in_a_scenario_is_the_users_and_said_in_one_sentence(tmp_path, factory, says):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    result = splitbrain("sim", "run", f"mistakes:{factory}", cwd=tmp_path)
+    assert says in result.stderr
+    assert result.returncode == 254
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("x = (", "SyntaxError: '(' was never closed"), ("boom", "NameError")]
+)
+def test_a_module_that_cannot_be_imported_is_the_users_mistake(tmp_path, text, says):
+    (tmp_path / "broken.py").write_text(text)
+    for name in ("broken:f", "broken.py:f"):
+        result = splitbrain("sim", "run", name, cwd=tmp_path)
+        assert f"scenario '{name}' cannot be imported: {says}" in result.stderr
+        assert (result.returncode, "Traceback" in result.stderr) == (254, False)
+
+
+def test_the_factory_draws_from_the_seed_too(tmp_path):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    results = [splitbrain("sim", "run", "mistakes:chance", "--seeds", "1", cwd=tmp_path) for _ in range(2)]
+    assert results[0].stdout == results[1].stdout
+    assert "the test failed: AssertionError: drawn 0." in results[0].stdout
+
+
+def test_what_nobody_caught_is_told(tmp_path):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    result = splitbrain("sim", "run", "mistakes:notes", "--seeds", "1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "KeyError('uncaught') (3 times)" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
+        ((f"{EXAMPLE}:scenario", "--seed", "-1"), "seed is -1"),
+        ((f"{EXAMPLE}:scenario", "--time-limit", "inf"), "time limit is inf"),
         (("nowhere:scenario",), "No module named 'nowhere'"),
         (("nowhere",), "give MODULE:FACTORY"),
         (("nowhere.py:x",), "no such file"),

@@ -1,0 +1,160 @@
+"""Nothing real leaks into a simulation: clocks, chance, names and processes, however a program has imported them."""
+
+import _thread
+import asyncio
+import importlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness.sim.entropy import EPOCH_S, SimRefused
+from harness.sim.world import World
+
+MODULE = """
+import os, random, socket, time
+from os import getrandom, urandom as noise
+from random import choice, random as dice
+from time import gmtime, localtime as here, time as now
+
+def chance():
+    return dice(), choice(range(10**9)), noise(4), getrandom(4), os.urandom(4), random.SystemRandom().random()
+
+def clocks():
+    at = [gmtime(), here(), time.gmtime(), time.localtime(), gmtime(86_400), here(86_400)]
+    texts = [time.ctime(), time.asctime(), time.strftime("%Y-%m-%d %H:%M:%S"), time.ctime(0), time.asctime(gmtime(0))]
+    wall = [now(), time.time_ns(), time.clock_gettime(time.CLOCK_REALTIME)]
+    passed = [time.clock_gettime_ns(time.CLOCK_MONOTONIC), time.thread_time_ns(), time.process_time()]
+    return [tuple(one) for one in at], texts, wall, passed
+
+def names():
+    return socket.gethostname(), socket.getfqdn()
+"""
+
+
+@pytest.fixture
+def users(tmp_path, monkeypatch):
+    """Imports the program of a user."""
+    (tmp_path / "users_own.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "users_own", raising=False)
+    yield lambda: importlib.import_module("users_own")
+    sys.modules.pop("users_own", None)
+
+
+def run(program, *, seconds=1.0):
+    async def test():
+        await asyncio.sleep(seconds)
+
+    world = World(3)
+    world.host("n1", program)
+    world.run(test)
+
+
+@pytest.mark.parametrize("first", ["before", "in the run"])
+def test_what_was_imported_by_any_name_is_virtual(users, first):
+    if first == "before":
+        users()
+    seen = []
+
+    async def program():
+        own = users()  # in the first run, perhaps for the first time: it keeps what it finds there
+        await asyncio.sleep(0.5)
+        seen.append((own.chance(), own.clocks(), own.names()))
+
+    run(program)
+    run(program)
+    assert seen[0] == seen[1]
+    _, (at, texts, wall, passed), names = seen[0]
+    began, second = tuple(time.gmtime(EPOCH_S)), tuple(time.gmtime(86_400))
+    assert at == [began] * 4 + [second] * 2
+    assert texts[:3] == ["Tue Nov 14 22:13:20 2023"] * 2 + ["2023-11-14 22:13:20"]
+    assert texts[3:] == ["Thu Jan  1 00:00:00 1970"] * 2
+    assert wall == [EPOCH_S + 0.5, EPOCH_S * 10**9 + 500_000_000, EPOCH_S + 0.5]
+    assert passed == [500_000_000, 500_000_000, 0.5]
+    assert names == ("n1", "n1")
+    assert users().clocks()[2][0] > EPOCH_S + 86_400  # the real ones are back
+    assert users().chance() != users().chance()
+    assert users().names()[0] == socket.gethostname()
+
+
+def test_the_standard_librarys_own_clocks_stay_real():
+    """Threads that are none of the simulation wait by them."""
+    import queue  # noqa: PLC0415 - it has `from time import monotonic as time`
+
+    real, seen = queue.time, []
+
+    async def program():
+        seen.append(queue.time)
+
+    run(program)
+    assert seen == [real]
+
+
+def test_everything_is_as_it_was():
+    def look():
+        names = ("time", "gmtime", "sleep", "process_time", "strftime")
+        found = [getattr(time, name) for name in names]
+        found += [os.urandom, os.fork, random._urandom, random.choice, socket.gethostname, socket.getaddrinfo]
+        return [*found, subprocess.Popen.__init__, _thread.start_new_thread, random.getstate()]
+
+    before = look()
+    run(lambda: asyncio.sleep(1))
+    assert look() == before
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (lambda: subprocess.run(["true"], check=True), "a process was started"),
+        (lambda: os.system("true"), "a process was started"),
+        (lambda: os.fork(), "a process was started"),  # noqa: PLW0108 - looked up in the run
+        (lambda: _thread.start_new_thread(print, ()), "only one"),
+        (lambda: socket.getaddrinfo("n1", 80), r"socket\.getaddrinfo asks the real world; use"),
+        (lambda: socket.gethostbyname("n1"), r"socket\.gethostbyname asks"),
+    ],
+)
+def test_what_leads_out_is_refused(what, says):
+    async def program():
+        what()
+
+    with pytest.raises(SimRefused, match=says):
+        run(program)
+
+
+def test_more_than_a_paused_process_can_keep_is_told_and_not_dropped(monkeypatch):
+    monkeypatch.setattr("harness.sim.world_host.INBOX_MAX", 10)
+    world = World(1)
+
+    async def server():
+        async def on_client(reader, _writer):
+            while await reader.read(100):
+                pass
+
+        await (await asyncio.start_server(on_client, port=80)).serve_forever()
+
+    async def test():
+        _, writer = await asyncio.open_connection("n1", 80)
+        await asyncio.sleep(1)
+        world.hosts["n1"].pause()
+        for _ in range(30):
+            writer.write(b"x")
+            await asyncio.sleep(0.1)
+
+    world.host("n1", server)
+    with pytest.raises(Exception, match="more than 10 callbacks wait for n1, which is paused or slow"):
+        world.run(test)
+
+
+def test_a_program_that_cannot_begin_is_one_that_raised():
+    async def test():
+        await asyncio.sleep(1)
+
+    world = World(1)
+    world.host("n1", lambda: None)
+    world.run(test)
+    assert world.hosts["n1"].exits[0].startswith("raised TypeError(")
