@@ -158,8 +158,8 @@ class _Reader:
         f, a, b = operations
         calls, ends = lines
         initial, count, nothing = values
-        key = keys[1][calls]
-        found, (a, b, start) = self._numbered_by_key(a, b, key, initial, len(keys[0]), count)
+        names, key = self._asked_keys(keys[0], keys[1][calls])
+        found, (a, b, start) = self._numbered_by_key(a, b, key, initial, len(names), count)
         if not self.model.strict_nil and nothing >= 0:
             silent = found % count == nothing
             a = np.where((f == READ) & silent[a], -1, a)
@@ -169,8 +169,15 @@ class _Reader:
             np.ascontiguousarray(c[order], np.int64) for c in (f, a, b, call, ret, key)
         )
         return RegisterColumns(
-            f, a, b, call, ret, key, found // count, start, keys[0], (calls[order], ends[order])
+            f, a, b, call, ret, key, found // count, start, names, (calls[order], ends[order])
         )
+
+    def _asked_keys(self, names: list[Hashable], key: Any) -> tuple[list[Hashable], Any]:
+        """Without keys that no operation has: all of theirs failed, or a completion left its key out."""
+        there = self.np.bincount(key, minlength=len(names)) > 0
+        if there.all() or not there.any():
+            return names, key
+        return [name for name, asked in zip(names, there, strict=True) if asked], (there.cumsum() - 1)[key]
 
     def _numbered_by_key(
         self, a: Any, b: Any, key: Any, initial: int, keys: int, values: int

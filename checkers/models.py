@@ -96,6 +96,11 @@ def register_code(model: Model, operation: Operation) -> RegisterCode | None:
     return say(operation) if say is not None else None
 
 
+def reaches_of(model: Model) -> Callable[[State, Operation], bool] | None:
+    """What the model says of states that can be grown into one that an operation fits; None where it is silent."""
+    return getattr(model, "reaches", None)
+
+
 def misfit(model: Model, operation: Operation) -> str | None:
     """Why the model cannot speak of that operation at all, as a clause; None where it can."""
     say: Callable[[Operation], str | None] | None = getattr(model, "misfit", None)
@@ -233,7 +238,7 @@ class StringKv:
         """See `Effect`."""
         if operation.f in _READS:
             return Effect.PURE
-        return Effect.OVERWRITE if operation.f in _WRITES else Effect.GENERAL
+        return Effect.OVERWRITE if operation.f in _WRITES else Effect.BLIND
 
     def step(self, state: str, operation: Operation, /) -> State | Inconsistent:
         """See `Model.step`."""
@@ -244,6 +249,13 @@ class StringKv:
         if not isinstance(argument, str):
             return _MISFIT
         return argument if f in _WRITES else state + argument
+
+    def reaches(self, state: str, operation: Operation) -> bool:
+        """A string grows at its end until something is put in its place."""
+        if operation.f not in _READS:
+            return True
+        result = "" if operation.result is None else operation.result
+        return isinstance(result, str) and result.startswith(state)
 
     def misfit(self, operation: Operation) -> str | None:
         """See the function `misfit`."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -28,6 +29,7 @@ from nemesis.backend import Backend, only
 from nemesis.target import HEALTHY, Link, LinkRule, Ruleset
 
 ANSWER_S_MAX = 30.0
+NOBODY = nfqueue.State({})
 
 
 class NetworkError(RuntimeError):
@@ -54,6 +56,15 @@ class Reach(Protocol):
         """Starts a program that answers lines."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a node was brought to: by tc (None where it was never touched), and by the queue."""
+
+    rules: Ruleset | None
+    state: nfqueue.State
+    counts_by_tc: bool = False
+
+
 class Network:
     """The network of some nodes, broken and healed through a backend."""
 
@@ -66,9 +77,10 @@ class Network:
         self._python = python
         self._rules = HEALTHY
         self._devices: dict[str, str] = {}
-        self._written: dict[str, tuple[str, nfqueue.State]] = {}
+        self._written: dict[str, _Written] = {}
         self._daemons: dict[str, Conversation] = {}
         self._probers: dict[str, Conversation] = {}
+        self._closing: list[asyncio.Future[None]] = []
         self._probing = {node: asyncio.Lock() for node in addresses}
         self._has_tree: dict[str, bool] = dict.fromkeys(addresses, False)
         self._is_gone: dict[str, bool] = dict.fromkeys(addresses, False)
@@ -132,16 +144,17 @@ class Network:
     async def _met(self, node: str) -> dict[Link, int]:
         """What met the leaves of tc on the way out of a node, and our chain on the way in."""
         counts: dict[Link, int] = {}
-        if self._has_tree[node]:
+        written = self._written.get(node)
+        if self._has_tree[node] and (written is None or written.counts_by_tc):
             device = await self._device(node)
             said = await self._reach.run(node, ["tc", "-s", "-j", "qdisc", "show", "dev", device])
             for peer, count in tc.met(said, node, self._addresses).items():
                 counts[node, peer] = count
         name_of = {address: name for name, address in self._addresses.items()}
-        if node in self._written and self._written[node][1].peers:
+        if written is not None and written.state.peers:
             script = "".join(
                 f"{tool} -w -t mangle -nvxL {nfqueue.CHAIN} 2>/dev/null || true\n"
-                for tool in ("iptables", "ip6tables")
+                for tool in nfqueue.tools(written.state.peers)
             )
             for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
                 if address in name_of:
@@ -161,8 +174,9 @@ class Network:
                 await self._drop_prober(src)
                 raise NetworkError(f"the prober of {src} answered {answer or 'nothing'!r}") from None
             except asyncio.CancelledError:
-                # Its answer to this question would be taken for one to the next.
-                await self._drop_prober(src)
+                # Its answer to this question would be taken for one to the next. It ends when it has given it: whoever
+                # wants to heal does not wait for that.
+                self._closing.append(asyncio.ensure_future(self._probers.pop(src).close()))
                 raise
 
     async def _drop_prober(self, node: str) -> None:
@@ -174,7 +188,8 @@ class Network:
         async with self._lock:
             self._rules = HEALTHY
             probers, self._probers = self._probers, {}
-            await _all(one.close() for one in probers.values())
+            closing, self._closing = self._closing, []
+            await _all([*closing, *(one.close() for one in probers.values())])
             await _all(self._heal(node) for node in self._present())
 
     async def _write_all(self) -> None:
@@ -186,7 +201,8 @@ class Network:
     async def _open(self, node: str) -> None:
         await self._device(node)
         if self._uses_daemons:
-            await self._tell(node, nfqueue.State({}))
+            await self._tell(node, NOBODY)
+            self._written[node] = _Written(None, NOBODY)
 
     def _fields_of_queue(self, rule: LinkRule) -> tuple[str, ...]:
         """What of a rule is done on the receiver's side; what netem cannot do takes the other shapes with it."""
@@ -200,28 +216,34 @@ class Network:
         return self._backend.shapes == "nfqueue" or self._backend.blocked == "iptables"
 
     async def _write(self, node: str) -> None:
-        script, state = await self._wanted(node)
-        if self._written.get(node) == (script, state):
+        wanted = self._wanted(node)
+        before = self._written.get(node)
+        if before == wanted:
             return
         self._written.pop(node, None)
-        # The queue first: between the two steps a link is slower than it should be rather than open.
-        if state.peers or node in self._daemons:
-            await self._tell(node, state)
-        if script:
-            await self._run_script(node, script)
+        # The queue first: between the two steps a link is slower than it should be rather than open. One that had
+        # nothing to do and gets nothing to do need not be told.
+        is_idle = before is not None and not before.state.peers and not wanted.state.peers
+        if (wanted.state.peers or node in self._daemons) and not is_idle:
+            await self._tell(node, wanted.state)
+        if wanted.rules is not None and (before is None or before.rules != wanted.rules):
+            device = await self._device(node)
+            write = tc.change_script if self._has_tree[node] else tc.script
+            await self._run_script(node, write(wanted.rules, node, self._addresses, device))
             self._has_tree[node] = True
-        self._written[node] = (script, state)
+        self._written[node] = wanted
 
-    async def _wanted(self, node: str) -> tuple[str, nfqueue.State]:
+    def _wanted(self, node: str) -> _Written:
         """What tc and what the queue should do on a node. A node that was never touched stays so."""
         by_queue = {link: self._fields_of_queue(rule) for link, rule in self._rules.links.items()}
         rules = only(
             self._rules, lambda link: [n for n in backends.NETWORK_FIELDS if n not in by_queue[link]]
         )
         state = nfqueue.state(self._rules, node, self._addresses, lambda link: by_queue[link])
-        if not self._has_tree[node] and not any(src == node for src, _ in rules.links):
-            return "", state
-        return tc.script(rules, node, self._addresses, await self._device(node)), state
+        mine = Ruleset({link: rule for link, rule in rules.links.items() if link[0] == node})
+        if not self._has_tree[node] and not mine.links:
+            return _Written(None, state)
+        return _Written(mine, state, counts_by_tc=tc.is_sick(mine, node))
 
     async def _heal(self, node: str) -> None:
         self._written.pop(node, None)

@@ -125,6 +125,16 @@ def heal_script() -> str:
     )
 
 
+def tools(addresses: Iterable[str]) -> tuple[str, ...]:
+    """The commands that have something to do with these addresses: most clusters have no IPv6.
+
+    >>> tools(["10.0.0.1"]), tools(["10.0.0.1", "fe80::1"])
+    (('iptables',), ('iptables', 'ip6tables'))
+    """
+    kinds = {":" in address for address in addresses}
+    return tuple(tool for tool, is_v6 in (("iptables", False), ("ip6tables", True)) if is_v6 in kinds)
+
+
 def needs_payload(rule: LinkRule) -> bool:
     """Whether the kernel must copy the packets of a queue to us."""
     return bool(rule.duplicate or rule.corrupt or rule.reset)
@@ -319,6 +329,7 @@ class Daemon:
         self._numbers: dict[str, int] = {}
         self._pending = b""
         self._has_rules = False
+        self._jumps: set[str] = set()  # the commands by which our chain is jumped to
 
     def serve(self) -> None:
         """Runs until standard input ends or SIGTERM comes; then removes the rules and lets all packets go."""
@@ -336,7 +347,8 @@ class Daemon:
                 if had_packets:
                     time.sleep(COALESCE_S)
         finally:
-            self._write_chain({})
+            if self._has_rules:
+                _run(["sh", "-c", heal_script()])
             queue.receive()
             queue.close()
 
@@ -366,17 +378,14 @@ class Daemon:
         self._write_chain({address: queues.get(address) for address in state.peers})
 
     def _write_chain(self, verdicts: Mapping[str, int | None]) -> None:
-        if not verdicts:
-            if self._has_rules:
-                _run(["sh", "-c", heal_script()])
-            self._has_rules = False
-            return
-        self._has_rules = True
-        for tool, colon in (("iptables", False), ("ip6tables", True)):
-            mine = {address: number for address, number in verdicts.items() if (":" in address) == colon}
-            if not colon or mine or any(":" in address for address in self._numbers):
-                _run([f"{tool}-restore", "-w", "--noflush"], chain(mine))
+        """One command for each change, once all is there: an empty chain costs nothing, and stays to the end."""
+        for tool in tools(self._numbers) if self._has_rules else tools(verdicts):
+            mine = {address: number for address, number in verdicts.items() if tools([address]) == (tool,)}
+            self._has_rules = True
+            _run([f"{tool}-restore", "-w", "--noflush"], chain(mine))
+            if tool not in self._jumps:
                 self._jump(tool)
+                self._jumps.add(tool)
 
     @staticmethod
     def _jump(tool: str) -> None:

@@ -89,6 +89,19 @@ def script(rules: Ruleset, node: str, peers: Peers, device: str) -> str:
     )
 
 
+def change_script(rules: Ruleset, node: str, peers: Peers, device: str) -> str:
+    """The same for a device that has the skeleton, which costs a third; if it has lost it, it gets it again."""
+    return (
+        f"tc -batch - 2>/dev/null <<'END' && exit\n{leaves(rules, node, peers, device)}END\n"
+        f"{script(rules, node, peers, device)}"
+    )
+
+
+def is_sick(rules: Ruleset, node: str) -> bool:
+    """Whether a leaf of this node counts what it meets."""
+    return any(src == node and (rule.blocked or needs_netem(rule)) for (src, _), rule in rules.links.items())
+
+
 def heal_script(device: str) -> str:
     """A shell script that removes our root queue where it is, and does nothing where it is not."""
     return (

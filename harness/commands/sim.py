@@ -124,6 +124,7 @@ def _from_file(path: Path) -> Any:
     assert spec is not None, "a file ending in .py has a loader"
     assert spec.loader is not None, "likewise"
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # where a dataclass looks up its annotations
     spec.loader.exec_module(module)
     return module
 

@@ -42,6 +42,20 @@ def test_the_mended_example_is_valid(tmp_path):
     assert summary["faults"] > 0
 
 
+def test_a_file_with_dataclasses(tmp_path):
+    """They look their annotations up in the module that they are in."""
+    (tmp_path / "classes.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "@dataclasses.dataclass\n"
+        "class Options:\n"
+        "    count: int = 0\n"
+        "def scenario(sim): pass\n"
+    )
+    result = splitbrain("sim", "run", "classes.py:scenario", cwd=tmp_path)
+    assert "cannot be imported" not in result.stderr, result.stderr
+
+
 def test_a_program_that_a_seed_does_not_fix_is_told(tmp_path):
     (tmp_path / "loose.py").write_text(
         "import asyncio\n"

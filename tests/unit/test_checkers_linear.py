@@ -253,6 +253,10 @@ def test_a_history_without_clients_is_no_pass():
         verdict = check_linearizable(lines, "register")
         assert (verdict.valid, verdict.operations, verdict.keys) == ("unknown", 0, 0)
         assert verdict.cause == "no client did anything in this history: there is nothing to check"
+    refused = history((0, "invoke", "cas", [1, 2]), (0, "fail", "cas", [1, 2], "mismatch"))
+    assert check_linearizable(refused, "etcd-register").valid == "valid", "it says what was not there"
+    verdict = check_linearizable(refused, "cas-register")
+    assert (verdict.valid, verdict.cause) == ("unknown", "every operation failed: there is nothing to check")
 
 
 def test_a_kind_that_never_succeeded_is_no_pass():

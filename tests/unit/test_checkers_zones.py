@@ -14,6 +14,7 @@ from checkers import (
     check_linearizable,
     encode_op,
     fast,
+    formats,
     linear,
     model_by_name,
     parse_history,
@@ -273,10 +274,36 @@ def test_columns_of_lines_are_those_of_operations():
         solved = dict(zip(columns.keys, solve(columns, fast.Compiled()).status, strict=True))
         plain = dict(zip(expected.keys, solve(expected).status, strict=True))
         for key, status in plain.items():
+            if key not in solved:
+                assert {(o.f, o.status) for o in groups[key]} == {("read", "info")}
+                continue
             assert solved[key] == status, f"seed {seed}, key {key}"
             part = groups_of(KeyParts(history, columns).part(key), model).get(key, [])
             whole = [o.invoke_index for o in groups[key] if o.status != "info" or o.f != "read"]
             assert [o.invoke_index for o in part] == whole
+
+
+@NEEDS_FAST
+@pytest.mark.parametrize("scanned", [False, True])
+@pytest.mark.parametrize("algorithm", ["auto", "search"])
+def test_a_key_that_no_operation_has_is_none(monkeypatch, scanned, algorithm):
+    """Completions may leave their key out, and all operations of a key may have failed."""
+    for name in dir(linear):
+        if name.startswith("_COLUMNS_"):
+            monkeypatch.setattr(linear, name, 1)
+    for name in ("_SCAN_BYTES_COLD", "_SCAN_BYTES_WARM", "_SCAN_BYTES_LOADED"):
+        monkeypatch.setattr(formats, name, 1 if scanned else 1 << 40)
+    rows = [
+        ("invoke", "write", "y", 1), ("fail", "write", "y", 1), ("invoke", "write", "x", 1), ("ok", "write", None, 1),
+        ("invoke", "write", "x", 1), ("ok", "write", None, 1), ("invoke", "write", "z", 1), ("ok", "write", None, 1),
+    ]  # fmt: skip
+    lines = [Op(n, n + 1, 0, kind, f, key, value) for n, (kind, f, key, value) in enumerate(rows)]
+    history = parse_history(b"".join(map(encode_op, lines)))
+    verdict = check_linearizable(history, "cas-register", algorithm=algorithm)
+    assert (verdict.valid, verdict.keys, verdict.operations) == ("valid", 2, 3), verdict.cause
+    assert register_columns(history, model_by_name("cas-register")).keys == ["x", "z"]
+    nothing = parse_history(b"".join(map(encode_op, lines[:2])))
+    assert check_linearizable(nothing, "cas-register", algorithm=algorithm).valid == "unknown"
 
 
 @NEEDS_FAST

@@ -123,6 +123,61 @@ def test_the_queue_goes_to_the_receiver_and_tc_knows_nothing_of_it(reach):
     run(network, script)
 
 
+def test_a_change_asks_for_no_more_than_it_needs(reach):
+    """On hosts by ssh each of these costs a round trip and some processes, and a burst of faults has little time."""
+    network = Network(reach, ADDRESSES, QUEUE)
+
+    async def script(network):
+        await network.open()
+        reach.take()
+        await network.apply(rules(n1_n2=CUT))
+        assert reach.take() == {"n1": ["sh"]}, "the queues had nothing to do, and have nothing"
+        await network.apply(rules(n1_n2=CUT, n1_n3=SLOW))
+        assert reach.take() == {"n3": ["ask"]}, "tc does the same as before"
+        await network.apply(rules(n1_n3=SLOW))
+        assert [text.startswith("tc -batch") for _, what, text in reach.log if what == "sh"] == [True]
+        assert reach.take() == {"n1": ["sh"]}
+        await network.apply(HEALTHY)
+        assert reach.take() == {"n3": ["ask"]}
+
+    run(network, script)
+
+
+def test_a_probe_that_is_given_up_holds_nobody_up(reach):
+    """Its prober answers in its own time, and is waited for when all is over."""
+    ended = asyncio.Event()
+
+    class Probing(Talk):
+        async def ask(self, line):
+            await asyncio.sleep(60)
+
+        async def close(self):
+            await ended.wait()
+            reach.log.append((self.node, "close", None))
+
+    async def talk(node, argv):
+        return Probing(reach, node)
+
+    reach.talk = talk
+
+    async def script(network):
+        probe = asyncio.create_task(network.probe("n1", "n2", 7000, 1, 400))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        probe.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(probe, return_exceptions=True)
+        assert reach.take() == {}
+        healing = asyncio.create_task(network.heal())
+        await asyncio.sleep(0.01)
+        assert not healing.done()
+        ended.set()
+        await healing
+        assert reach.take()["n1"][0] == "close"
+
+    run(Network(reach, ADDRESSES, NETEM), script)
+
+
 def test_without_tc_links_are_blocked_by_the_receiver(reach):
     network = Network(reach, ADDRESSES, IPTABLES)
     run(network, lambda network: network.apply(rules(n1_n2=CUT)))

@@ -97,6 +97,18 @@ def test_every_ruleset_writes_the_whole_tree(links, rule):
     assert not re.search(r"nan|inf|e[+-]\d", text), "tc reads plain numbers only"
 
 
+def test_a_device_that_has_the_tree_gets_the_leaves_at_once_and_the_rest_only_if_that_fails():
+    rules = Ruleset({("n1", "n2"): LinkRule(blocked=True)})
+    text = tc.change_script(rules, "n1", PEERS, "eth0")
+    assert text.startswith(
+        "tc -batch - 2>/dev/null <<'END' && exit\n" + tc.leaves(rules, "n1", PEERS, "eth0")
+    )
+    assert text.endswith(tc.script(rules, "n1", PEERS, "eth0"))
+    assert tc.is_sick(rules, "n1")
+    assert not tc.is_sick(rules, "n2")
+    assert not tc.is_sick(Ruleset({("n1", "n2"): LinkRule(rate_kbit=64)}), "n1"), "a rate counts nothing"
+
+
 def test_scripts_touch_only_our_own_root():
     script = tc.script(HEALTHY, "n1", PEERS, "eth0")
     assert "tc qdisc show dev eth0 root | grep -q 'qdisc htb 5b: root'" in script
