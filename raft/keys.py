@@ -10,7 +10,7 @@ Rules of this module
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 
@@ -22,6 +22,7 @@ canonical = msgspec.json.Encoder(order="deterministic").encode
 parse = msgspec.json.Decoder().decode
 NULL = b"null"
 PAGE_BYTES_MAX = 2 << 20
+MANY = 100
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -84,7 +85,7 @@ class Keys:
         self._events_max = events_max
         self._events_bytes = 0
         self._events_bytes_max = events_bytes_max
-        self._order: list[str] | None = None  # all keys in order, where somebody asked since the last new one
+        self._order: list[str] | None = None  # all keys in order, from when somebody has asked for it
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -93,7 +94,8 @@ class Keys:
         revision = self.revision + 1
         old = self.records.get(key)
         if old is None:
-            self._order = None
+            if self._order is not None:
+                insort(self._order, key)
             record = Record(value, revision, revision, 1, lease)
         else:
             version = old.version + (old.mod_revision != revision)
@@ -105,9 +107,15 @@ class Keys:
         """Removes a key; returns what it was."""
         old = self.records.pop(key, None)
         if old is not None:
-            self._order = None
+            if self._order is not None:
+                del self._order[bisect_left(self._order, key)]
             self._changed[key] = None
         return old
+
+    def expect(self, deletions: int) -> None:
+        """So many keys are to go: of many, sorting the rest once takes less than taking out one by one."""
+        if deletions > MANY:
+            self._order = None
 
     def commit(self) -> None:
         """Makes what was changed one revision."""
