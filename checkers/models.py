@@ -316,9 +316,10 @@ class MultiRegister:
         steps = _transaction(operation)
         if steps is not None and all(_plain(step[0]) in {"read", "r", "write", "w"} for step in steps):
             return None
+        wrong = operation.result if operation.status == "ok" else operation.argument
         return (
-            f"{operation.f} needs [[read, key, value], [write, key, value], ...], not "
-            f"{show(operation.argument, 60)} (transactions of append and r are for --checker list-append)"
+            f"{operation.f} needs [[read, key, value], [write, key, value], ...], not {show(wrong, 60)} "
+            "(transactions of append and r are for --checker list-append)"
         )
 
 
