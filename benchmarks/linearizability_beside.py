@@ -57,6 +57,10 @@ def made_rows(large):
             yield f"5 values, cas, c={clients}, {size}", lines, "cas-register", 0
             yield "  with an impossible read", table.with_impossible_read(lines), "cas-register", 0
     yield "20 crashed writes on one key", table.twenty_crashed(), "cas-register", 0
+    for size, clients, keys in ((500, 10, 10), (2_000, 10, 10), (2_000, 10, 1), (5_000, 50, 10)):
+        lines = table.string_lines(size, clients, keys=keys)
+        yield f"strings by append, c={clients}, {keys} keys, {size}", lines, "string-kv", None
+        yield "  with two pieces swapped", table.with_swapped_parts(lines), "string-kv", None
 
 
 def stored_rows(folder):

@@ -3,8 +3,9 @@
 Rules of this module
     1. What is changed between two calls of `commit` is one revision, whichever keys and however often.
     2. Values are canonical JSON text. Equality is equality of that text.
-    3. The last `events_max` changes are kept, and are part of the state: a node that was restored from a
-       snapshot answers a watcher as any other does. `compacted` is the newest revision that was forgotten.
+    3. The last `events_max` changes are kept, as long as their values have no more than `events_bytes_max` bytes,
+       and are part of the state: a node that was restored from a snapshot answers a watcher as any other does.
+       `compacted` is the newest revision that was forgotten.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from raft.api import Json
 canonical = msgspec.json.Encoder(order="deterministic").encode
 parse = msgspec.json.Decoder().decode
 NULL = b"null"
+PAGE_BYTES_MAX = 2 << 20
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -68,15 +70,20 @@ class Keys:
     Record(value=b'3', create_revision=1, mod_revision=2, version=2, lease='')
     """
 
-    __slots__ = ("_changed", "_events", "_events_max", "_order", "compacted", "records", "revision")
+    __slots__ = (
+        "_changed", "_events", "_events_bytes", "_events_bytes_max", "_events_max", "_order", "compacted", "records",
+        "revision",
+    )  # fmt: skip
 
-    def __init__(self, events_max: int) -> None:
+    def __init__(self, events_max: int, events_bytes_max: int = 64 << 20) -> None:
         self.records: dict[str, Record] = {}
         self.revision = 0
         self.compacted = 0
         self._changed: dict[str, Record | None] = {}
         self._events: deque[tuple[int, str, Record | None]] = deque()
         self._events_max = events_max
+        self._events_bytes = 0
+        self._events_bytes_max = events_bytes_max
         self._order: list[str] | None = None  # all keys in order, where somebody asked since the last new one
 
     # -- changes -----------------------------------------------------------------------------------
@@ -110,9 +117,13 @@ class Keys:
         events = self._events
         for key, record in self._changed.items():
             events.append((self.revision, key, record))
+            if record is not None:
+                self._events_bytes += len(record.value)
         self._changed.clear()
-        while len(events) > self._events_max:
-            self.compacted = events.popleft()[0]
+        while len(events) > self._events_max or self._events_bytes > self._events_bytes_max:
+            self.compacted, _, forgotten = events.popleft()
+            if forgotten is not None:
+                self._events_bytes -= len(forgotten.value)
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -155,6 +166,7 @@ class Keys:
     def forget_events(self) -> None:
         """Drops the changes that are kept, for the sake of `raft.bugs`."""
         self._events.clear()
+        self._events_bytes = 0
 
     # -- the whole ---------------------------------------------------------------------------------
 
@@ -172,6 +184,17 @@ class Keys:
             (event.mod_revision, event.key, _restored(event) if event.version else None)
             for event in stored.events
         )
+        self._events_bytes = sum(len(record.value) for _, _, record in self._events if record is not None)
+
+
+def page_of(found: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """As many as one answer should hold, and at least one."""
+    size = 0
+    for at, (key, record) in enumerate(found):
+        size += len(key) + len(record.value)
+        if size > PAGE_BYTES_MAX and at:
+            return found[:at]
+    return found
 
 
 def as_json(key: str, record: Record) -> Json:

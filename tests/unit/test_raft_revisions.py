@@ -226,6 +226,31 @@ def test_what_is_forgotten_is_said_to_be(store, client):
     assert len(seen(store, "x", after=5)["events"]) == 10
 
 
+def test_large_changes_are_forgotten_sooner():
+    store = KeyValue(events_bytes_max=100)
+    client = Client(store)
+    for number in range(9):
+        client(Put("x", "y" * (18 + 10 * (number == 8))))  # 20 bytes as JSON, and 30
+    assert [event["mod_revision"] for event in seen(store, "x", after=5)["events"]] == [6, 7, 8, 9]
+    assert store.events(Watch("x"), 4) == Compacted(5)
+    client(Delete("x"))
+    copy = KeyValue(events_bytes_max=100)
+    copy.restore(store.snapshot())
+    for one in (store, copy):
+        Client(one, "other")(Put("x", "y" * 200))
+    assert copy.digest() == store.digest()
+    assert store.keys.compacted == 11
+
+
+def test_a_range_ends_where_an_answer_would_be_too_large(store, client):
+    for number in range(5):
+        client(Put(f"k{number}", "x" * (900 << 10)))
+    first = store.query(Range("k", limit=10, detail=True)).value
+    assert ([record["key"] for record in first["records"]], first["more"]) == (["k0", "k1"], True)
+    rest = store.query(Range("k4", limit=10, detail=True)).value
+    assert ([record["key"] for record in rest["records"]], rest["more"]) == (["k4"], False)
+
+
 def test_a_snapshot_has_the_changes(store, client):
     for number in range(12):
         client(Put(f"k{number % 3}", number))
