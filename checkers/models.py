@@ -40,7 +40,7 @@ from checkers.effects import Effect, Inconsistent, State
 from checkers.history import History, HistoryError, Operation, nobody_asked
 from checkers.objects import OBJECTS
 from checkers.revision_models import REVISION_MODELS
-from checkers.values import Map, freeze, show
+from checkers.values import Map, freeze, show, show_apart
 
 
 @runtime_checkable
@@ -245,7 +245,10 @@ class StringKv:
         f, argument = operation.f, operation.argument
         if f in _READS:
             result = "" if operation.result is None else operation.result
-            return state if result == state else Inconsistent(_holds(state, f"got {show(result)}"))
+            if result == state:
+                return state
+            got, held = show_apart(result, state)
+            return Inconsistent(f"got {got} while the value was {held}")
         if not isinstance(argument, str):
             return _MISFIT
         return argument if f in _WRITES else state + argument
@@ -328,9 +331,10 @@ class MultiRegister:
         steps = _transaction(operation)
         if steps is not None and all(_plain(step[0]) in {"read", "r", "write", "w"} for step in steps):
             return None
+        wrong = operation.result if operation.status == "ok" else operation.argument
         return (
-            f"{operation.f} needs [[read, key, value], [write, key, value], ...], not "
-            f"{show(operation.argument, 60)} (transactions of append and r are for --checker list-append)"
+            f"{operation.f} needs [[read, key, value], [write, key, value], ...], not {show(wrong, 60)} "
+            "(transactions of append and r are for --checker list-append)"
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
-from checkers.values import freeze, show
+from checkers.values import freeze, show, show_apart
 
 _SHOWN = 60
 
@@ -68,7 +68,8 @@ class Machine:
 
 
 def _saw(result: Hashable, there: Hashable) -> Inconsistent:
-    return Inconsistent(f"got {show(result, _SHOWN)} while there was {show(there, _SHOWN)}")
+    got, held = show_apart(result, there, _SHOWN)
+    return Inconsistent(f"got {got} while there was {held}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,12 @@ def test_an_operation_that_the_model_does_not_know_is_the_users_matter():
         check_linearizable(history((0, "invoke", "put", 3)), "string-kv")
     with pytest.raises(HistoryError, match="txn needs"):
         check_linearizable(history((0, "invoke", "txn", [["fly", "x", 1]])), "multi-register")
+    answered = history((0, "invoke", "txn", [["w", "x", 1]]), (0, "ok", "txn", "boom"))
+    with pytest.raises(HistoryError, match=r'txn needs .* not "boom"'):
+        check_linearizable(answered, "multi-register")
+    for txn in ({"compare": [5]}, {"then": 7}, {"then": [["txn", {"else": 7}]]}):
+        with pytest.raises(HistoryError, match="of txn is a list of lists, not"):
+            check_linearizable(history((0, "invoke", "txn", txn)), "revision-kv")
     with pytest.raises(ValueError, match="did you mean 'register'"):
         check_linearizable(FINE, "registr")
 
