@@ -11,8 +11,8 @@ cas-register, etcd-register and string-kv.
 
 Ours is told in two parts: until the operations of the lines in memory are paired, which theirs has not in it, and the
 check from there to the verified verdict. Everything is compiled before, and all are the smallest of the repetitions.
-Ratios (theirs by our check; and by both parts) are printed only where both verdicts were compared and are the same. ``out of memory`` is a PROGRAM that died at `MEMORY_MIB`. The exit code is 1 where two
-verdicts differ.
+Ratios (theirs by our check; and by both parts) are printed only where both verdicts were compared and are the same.
+``out of memory`` is a PROGRAM that died at `MEMORY_MIB`. The exit code is 1 where two verdicts differ.
 """
 
 from __future__ import annotations
