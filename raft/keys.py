@@ -10,7 +10,8 @@ Rules of this module
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import itertools
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ canonical = msgspec.json.Encoder(order="deterministic").encode
 parse = msgspec.json.Decoder().decode
 NULL = b"null"
 PAGE_BYTES_MAX = 2 << 20
+MANY = 100
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -84,7 +86,7 @@ class Keys:
         self._events_max = events_max
         self._events_bytes = 0
         self._events_bytes_max = events_bytes_max
-        self._order: list[str] | None = None  # all keys in order, where somebody asked since the last new one
+        self._order: list[str] | None = None  # all keys in order, from when somebody has asked for it
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -93,7 +95,8 @@ class Keys:
         revision = self.revision + 1
         old = self.records.get(key)
         if old is None:
-            self._order = None
+            if self._order is not None:
+                insort(self._order, key)
             record = Record(value, revision, revision, 1, lease)
         else:
             version = old.version + (old.mod_revision != revision)
@@ -105,9 +108,15 @@ class Keys:
         """Removes a key; returns what it was."""
         old = self.records.pop(key, None)
         if old is not None:
-            self._order = None
+            if self._order is not None:
+                del self._order[bisect_left(self._order, key)]
             self._changed[key] = None
         return old
+
+    def expect(self, deletions: int) -> None:
+        """So many keys are to go: of many, sorting the rest once takes less than taking out one by one."""
+        if deletions > MANY:
+            self._order = None
 
     def commit(self) -> None:
         """Makes what was changed one revision."""
@@ -144,6 +153,13 @@ class Keys:
         last = bisect_left(order, end) if end else len(order)
         for at in range(bisect_left(order, start), last):
             yield order[at], self.records[order[at]]
+
+    def changed_since(self, revision: int) -> set[str] | None:
+        """The keys that have changed; None if that is forgotten."""
+        if revision < self.compacted:
+            return None
+        newer = itertools.takewhile(lambda event: event[0] > revision, reversed(self._events))
+        return {key for _, key, _ in newer}
 
     def events(self, key: str, end: str | None, after: int, limit: int) -> tuple[list[Json], int]:
         """Changes since a revision, in order, and the revision up to which there are no others.

@@ -236,6 +236,7 @@ class KeyValue:
         """Removes keys; returns how many there were."""
         names = [key] if end is None else [name for name, _ in self.keys.between(key, end)]
         count = 0
+        self.keys.expect(len(names))
         for name in names:
             old = self.keys.delete(name)
             if old is not None:
@@ -362,6 +363,7 @@ class KeyValue:
     def _end_lease(self, lease: str) -> int:
         """Ends a lease and its keys, as one revision; returns how many keys there were."""
         keys = self.leases.end(lease)
+        self.keys.expect(len(keys))
         for key in keys:
             self.keys.delete(key)
         self.keys.commit()

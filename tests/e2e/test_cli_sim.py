@@ -73,7 +73,7 @@ def test_a_program_that_a_seed_does_not_fix_is_told(tmp_path):
 
 
 MISTAKES = """
-import asyncio, random
+import asyncio, dataclasses, random, time
 def raises(sim): raise KeyError("x")
 def nothing(): pass
 def twice(sim):
@@ -93,6 +93,13 @@ def recording(f, value, model="register"):
                 operation.done()
         return test
     return scenario
+class Kept:
+    clock = staticmethod(time.time)
+    dice: float = dataclasses.field(default_factory=random.random)
+def kept(sim):
+    async def test(clock=time.time, dice=random.random):
+        assert False, (clock(), dice(), Kept.clock(), Kept.dice.default_factory())
+    return test
 flies = recording("fly", 1)
 no_json = recording("write", object())
 def chance(sim):
@@ -152,6 +159,16 @@ def test_the_factory_draws_from_the_seed_too(tmp_path):
     results = [splitbrain("sim", "run", "mistakes:chance", "--seeds", "1", cwd=tmp_path) for _ in range(2)]
     assert results[0].stdout == results[1].stdout
     assert "the test failed: AssertionError: drawn 0." in results[0].stdout
+
+
+def test_what_a_scenario_keeps_when_it_is_imported_is_virtual_in_its_runs(tmp_path):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    results = [
+        splitbrain("sim", "run", name, "--seeds", "1", cwd=tmp_path)
+        for name in ("mistakes:kept", "mistakes.py:kept")
+    ]
+    assert "the test failed: AssertionError: (1700000000.0, 0." in results[0].stdout
+    assert results[0].stdout.splitlines()[0] == results[1].stdout.splitlines()[0]
 
 
 def test_what_nobody_caught_is_told(tmp_path):
