@@ -172,6 +172,42 @@ def container_rows():
         yield "  with one taken out of turn", container_lines(put, take, choose, wrong=True), name, "invalid"
 
 
+def string_lines(count, clients, *, seed=1, puts=0.05, keys=1):
+    """Lines of strings at whose end things are put: half reads, and now and then all of it is replaced."""
+    rng, state, open_, lines, free, made = random.Random(seed), [""] * keys, [], [], list(range(clients)), 0
+    while made < count or open_:
+        if made < count and free and (not open_ or rng.random() < 0.7):
+            key, kind, made = rng.randrange(keys), rng.random(), made + 1
+            f = "get" if kind < 0.5 else "put" if kind > 1 - puts else "append"
+            open_.append([free.pop(), f, str(key), None if f == "get" else f"x {made} y", None])
+            lines.append(Op(len(lines), 1000 * len(lines) + 1, open_[-1][0], "invoke", *open_[-1][1:4]))
+            continue
+        at = rng.randrange(len(open_))
+        who, f, key, text, result = open_[at]
+        if result is None:
+            held = state[int(key)]
+            state[int(key)] = {"get": held, "put": text, "append": held + (text or "")}[f]
+            open_[at][4] = result = held if f == "get" else text
+            if rng.random() < 0.5:
+                continue
+        open_[at] = open_[-1]
+        open_.pop()
+        lines.append(Op(len(lines), 1000 * len(lines) + 1, who, "ok", f, key, result))
+        free.append(who)
+    return lines
+
+
+def with_swapped_parts(lines, part=0.9):
+    """The first long read after that part of the history sees two of its pieces in the other order."""
+    for n in range(int(part * len(lines)), len(lines)):
+        op = lines[n]
+        if op.type == "ok" and op.f == "get" and op.value.count("x") > 3:
+            *rest, one, two, last, end = op.value.split("y")
+            value = "y".join((*rest, two, one, last, end))
+            return [*lines[:n], Op(n, op.time_ns, op.process, "ok", "get", op.key, value), *lines[n + 1 :]]
+    raise ValueError("no read to change")
+
+
 def measure_jit():
     """How long each part compiles, in a process and a cache of its own; then how long it loads."""
     program = (
@@ -218,6 +254,10 @@ def cas_rows(large):
 def other_rows(_large):
     """Containers, revisions, refused cas, crashed writes."""
     yield from container_rows()
+    for size, clients, keys in ((2_000, 10, 1), (5_000, 50, 10), (20_000, 50, 10)):
+        lines = string_lines(size, clients, keys=keys)
+        yield f"strings by append, c={clients}, {keys} keys, {size}", lines, "string-kv", "valid"
+        yield "  with two pieces swapped", with_swapped_parts(lines), "string-kv", "invalid"
     lines = register_lines(100_000, 10, values=5, cas=0.3, revisions=True)
     yield "5 values with revisions, c=10, 100000", lines, "revision-register", "valid"
     lines = register_lines(7_500, 10, values=5, cas=0.3)

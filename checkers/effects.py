@@ -26,9 +26,11 @@ class Effect(enum.Enum):
     Attributes:
         PURE: never changes the state (a read). May be impossible in a state.
         OVERWRITE: possible in every state, and the new state does not depend on the old one (a write).
+        BLIND: possible in every state, and its answer says nothing of the state (an append).
         GENERAL: anything else.
     """
 
     PURE = "pure"
     OVERWRITE = "overwrite"
+    BLIND = "blind"
     GENERAL = "general"

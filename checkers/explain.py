@@ -32,16 +32,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import msgspec
-
 from checkers.clash import clashing
 from checkers.drawing import START, Arrow, Box, Figure
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
 from checkers.levels import Levels
 from checkers.meter import Exhausted, Meter
-from checkers.models import Model, effect_of, register_code
+from checkers.models import Model, effect_of
 from checkers.order_graph import contradiction
+from checkers.parts import between, first_impossible, give_up
 from checkers.problem import Problem, compile_exact, compile_problem
 from checkers.search import Outcome, Searcher, search
 from checkers.values import show
@@ -140,6 +139,8 @@ def explain(operations: Sequence[Operation], model: Model, key: Hashable, outcom
     """
     problem = compile_problem(operations, model)
     levels = Levels(problem)
+    if problem.grows is not None:
+        outcome = first_impossible(problem, levels, outcome, model)
     failing = problem.operations[levels.rets[outcome.level]]
     impossible = _Impossible(model)
     window = _window(problem, levels, outcome, model, impossible)
@@ -216,31 +217,35 @@ def explain_part(
     return Explanation((first, *rest), figure)
 
 
-def explain_told(part: Sequence[Operation], model: Model, key: Hashable, count: int, why: str) -> Explanation:
-    """Operations that contradict each other by the revisions they told, and how."""
+def explain_told(
+    part: Sequence[Operation], model: Model, key: Hashable, count: int, why: Sequence[str]
+) -> Explanation:
+    """Operations that contradict each other, and how, in lines."""
     where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
     first = f"{where}of {count} operations these contradict each other (model {model.name})"
     shown = sorted(part, key=lambda operation: operation.call)
-    return Explanation((first, *_table(shown), why))
+    return Explanation((first, *_table(shown), *why))
 
 
-def stale_words(seen: Operation, writer: Operation | None, shown: Operation | None) -> str:
+def stale_words(seen: Operation, writer: Operation | None, shown: Operation | None) -> list[str]:
     """Why a value was not there any more, or not yet, when it was seen; see `checkers.intervals`."""
     value = seen.argument[0] if _is_cas(seen) else seen.result  # type: ignore[index]  # a pair
     name, what = f"[{seen.invoke_index}]", show(value, _VALUE_CHARS)
-    first = f"{name} cannot have seen {what}: "
+    lines = [f"{name} cannot have seen {what}, because"]
     if shown is None:
-        return f"{first}when it returned, nobody had asked to write {what}, and that is not the initial value"
+        return [
+            *lines,
+            f"  when it returned nobody had asked to write {what}, and that is not the initial value",
+        ]
     other = f"[{shown.invoke_index}]"
-    after = f"at {other} another value was there, and {other} returned before {name} was invoked"
     if writer is None:
-        return (
-            f"{first}it is the initial value, nobody had asked to write it when {name} returned, and {after}"
+        lines.append(f"  {what} is the initial value, and when {name} returned nobody had asked to write it")
+    else:
+        last = f"[{writer.invoke_index}]"
+        lines.append(
+            f"  of all who had asked to write {what} by then {last} returned last, before {other} was called"
         )
-    return (
-        f"{first}everybody who wrote it and was invoked before {name} returned had returned before {other} was "
-        f"invoked; {after}"
-    )
+    return [*lines, f"  at {other} another value was there, and {other} returned before {name} was called"]
 
 
 def failed_search(operations: Sequence[Operation], model: Model) -> Outcome | None:
@@ -261,33 +266,10 @@ def _window(
         if level <= 0 or not 0 < len(states) <= _STATES_MAX:
             continue
         start = levels.rets[level - 1]
-        operations = _between(problem.operations, problem.ret[start], last, model)
+        operations = between(problem.operations, problem.ret[start], last, model)
         if impossible(operations, states):
             return _Window(problem.operations[start], states, operations)
-    return _Window(None, (model.initial(),), _between(problem.operations, -1, last, model))
-
-
-def _between(operations: Sequence[Operation], start: int, last: int, model: Model) -> list[Operation]:
-    """What may happen after ``start``: firm if called and returned within, else it may happen or not."""
-    kept: list[Operation] = []
-    for operation in operations:
-        if operation.call > last or (operation.ret is not None and operation.ret <= start):
-            continue
-        if operation.call > start and operation.ret is not None and operation.ret <= last:
-            kept.append(operation)
-        elif effect_of(model, operation) is not Effect.PURE:
-            kept.append(weaken(operation, model))
-    return kept
-
-
-def weaken(operation: Operation, model: Model) -> Operation:
-    """It may happen or not, from its call on; if it does, with the answer that it got."""
-    if operation.status == "info":
-        return operation
-    gone = {"ret": None, "complete_index": None, "ret_ns": None}
-    if register_code(model, operation) is not None:  # what it does then is in its argument
-        return msgspec.structs.replace(operation, status="info", result=None, **gone)
-    return msgspec.structs.replace(operation, **gone)
+    return _Window(None, (model.initial(),), between(problem.operations, -1, last, model))
 
 
 def _minimal(window: _Window, model: Model, impossible: _Impossible) -> list[Operation]:
@@ -299,7 +281,7 @@ def _minimal(window: _Window, model: Model, impossible: _Impossible) -> list[Ope
         at = 0
         while at < len(firm):
             chunk = set(firm[at : at + size])
-            candidate = _give_up(current, chunk, model)
+            candidate = give_up(current, chunk, model)
             if impossible(candidate, window.starts):
                 current = candidate
                 del firm[at : at + size]
@@ -308,16 +290,6 @@ def _minimal(window: _Window, model: Model, impossible: _Impossible) -> list[Ope
         if size == 1:
             return current
         size = max(1, size // 2)
-
-
-def _give_up(current: Sequence[Operation], chunk: set[int], model: Model) -> list[Operation]:
-    kept: list[Operation] = []
-    for operation in current:
-        if operation.invoke_index not in chunk:
-            kept.append(operation)
-        elif effect_of(model, operation) is not Effect.PURE:
-            kept.append(weaken(operation, model))
-    return kept
 
 
 def _that_write_what_they_saw(

@@ -69,7 +69,7 @@ def read_jepsen_log(data: bytes, source: str) -> History:
         lines.append(_op(values, len(lines), source))
     if not lines:
         raise HistoryError(
-            f"{source}: has no line 'INFO  jepsen.util - PROCESS :type :f value': name its format"
+            f"{source}: has no line of an operation (PROCESS :type :f value): give a log of Jepsen, or another --format"
         )
     return _history(lines, source, "jepsen-log")
 

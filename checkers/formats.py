@@ -33,6 +33,9 @@ _SCAN_BYTES_LOADED, _SCAN_BYTES_WARM, _SCAN_BYTES_COLD = 1 << 20, 1 << 24, 1 << 
 #: Editors of Windows put it before the text.
 _MARK = b"\xef\xbb\xbf"
 
+#: What msgspec says of what it cannot read; the last of values in values in values.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.json.Encoder()
 _op_decoder = msgspec.json.Decoder(Op)
 
@@ -184,7 +187,7 @@ def _lines(body: bytes, first_line: int, source: str) -> tuple[Sequence[Op], boo
     try:
         with collector_paused():
             lines: list[Op] = _op_decoder.decode_lines(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return _read_lenient(body, first_line, source)
     return lines, any(op.time_ns for op in lines)
 
@@ -220,7 +223,7 @@ def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:
         return none, data, 1
     try:
         header = _header_decoder.decode(first)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         if b'"process"' in first:  # an operation that happens to hold the word
             return none, data, 1
         raise HistoryError(f"{source}: line 1 is no header: {error}: see docs/history-format.md") from None
@@ -237,7 +240,7 @@ def is_cut(line: bytes) -> bool:
     """Whether a file's last line ends in the middle: without its newline, and as no whole JSON value."""
     try:
         msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return not line.endswith(b"\n")
     return False
 
@@ -287,11 +290,11 @@ def decode_line(raw: bytes, number: int, source: str, place: int) -> tuple[Op, b
     """
     try:
         return _op_decoder.decode(raw), True
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         pass
     try:
         line = _line_decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise _bad_line(source, number, raw, error) from None
     index = place if line.index is None else line.index
     told = (line.key, line.value, line.error, line.node, line.revision)

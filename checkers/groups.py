@@ -21,14 +21,20 @@ def check_multi_register(history: History) -> Verdict:
         HistoryError: the history is malformed.
     """
     groups: dict[Any, list[Op]] = {}
+    asked: dict[int, Any] = {}  # a completion may leave out its key
     for op in history.lines:
         if isinstance(op.process, int):
-            groups.setdefault(freeze(op.key), []).append(op)
+            if op.type == "invoke":
+                asked[op.process] = op.key
+            key = asked.get(op.process) if op.key is None else op.key
+            groups.setdefault(freeze(key), []).append(op)
     if not groups:
         return Verdict(
             valid="unknown", checker=NAME, cause="there is no transaction: there is nothing to check"
         )
     verdicts = {show(key): _check(lines) for key, lines in groups.items()}
+    # Where everything failed there is nothing to check; of one group among others that is no matter.
+    verdicts = {key: verdict for key, verdict in verdicts.items() if verdict.operations} or verdicts
     bad = [(key, verdict) for key, verdict in verdicts.items() if verdict.valid != "valid"]
     valid = worst(verdict.valid for verdict in verdicts.values())
     first = next((verdict for _, verdict in bad if verdict.valid == valid), Verdict(valid=valid))

@@ -30,7 +30,16 @@ from checkers.intervals import Stale, refute
 from checkers.levels import Levels
 from checkers.memory import collector_paused
 from checkers.meter import Meter
-from checkers.models import Model, Register, by_key, misfit, model_by_name, uses_mismatch, uses_revisions
+from checkers.models import (
+    Model,
+    Register,
+    by_key,
+    misfit,
+    model_by_name,
+    reaches_of,
+    uses_mismatch,
+    uses_revisions,
+)
 from checkers.own_model import ModelError, remarks_of, vetted
 from checkers.problem import Problem, compile_problem
 from checkers.registers import PLAIN, Backend, RegisterColumns, columns_of, solve
@@ -248,6 +257,10 @@ class Check:
 
     def run(self) -> Verdict:
         """The verdict."""
+        if not self.count:
+            cause = "every operation failed: there is nothing to check"
+            notes = self.history.notes
+            return Verdict(valid="unknown", model=self.model.name, algorithm="none", cause=cause, notes=notes)
         left = self.keys
         if self.columns is not None and self.algorithm in {"auto", "zones"}:
             left = self._by_zones()
@@ -262,7 +275,7 @@ class Check:
             left = []
         for key in left:
             if not self._search_columns(key):
-                self._search(key, fast.by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED))
+                self._search(key, self._plain_share())
         for key in list(self.undecided):
             self._search_hard(key)
         explanation = self._told().explanation() if self.explain and self.failing else None
@@ -411,9 +424,15 @@ class Check:
             self._settle(key, outcome)
         return True
 
+    def _plain_share(self) -> int:
+        """Objects that only grow have too many states for tables, and the plain search looks ahead for them."""
+        if reaches_of(self.model) is not None:
+            return self.budget.configurations
+        return fast.by_readiness("deep", _PLAIN_COLD, _PLAIN_WARM, _PLAIN_LOADED)
+
     def _search_hard(self, key: Hashable) -> None:
         """Compiled where that can be had; the plain search has gone on for long."""
-        if self.undecided[key].cause == NOT_THIS:
+        if self.undecided[key].cause == NOT_THIS or reaches_of(self.model) is not None:
             return
         by = self.compiled if fast.installed() else self._plain
         self._search(key, self.budget.configurations, by=by)

@@ -40,7 +40,7 @@ from checkers.effects import Effect, Inconsistent, State
 from checkers.history import History, HistoryError, Operation, nobody_asked
 from checkers.objects import OBJECTS
 from checkers.revision_models import REVISION_MODELS
-from checkers.values import Map, freeze, show
+from checkers.values import Map, freeze, show, show_apart
 
 
 @runtime_checkable
@@ -94,6 +94,11 @@ def register_code(model: Model, operation: Operation) -> RegisterCode | None:
     """The operation as one of a register, or None where the model is no register."""
     say: Callable[[Operation], RegisterCode | None] | None = getattr(model, "register_code", None)
     return say(operation) if say is not None else None
+
+
+def reaches_of(model: Model) -> Callable[[State, Operation], bool] | None:
+    """What the model says of states that can be grown into one that an operation fits; None where it is silent."""
+    return getattr(model, "reaches", None)
 
 
 def misfit(model: Model, operation: Operation) -> str | None:
@@ -233,17 +238,27 @@ class StringKv:
         """See `Effect`."""
         if operation.f in _READS:
             return Effect.PURE
-        return Effect.OVERWRITE if operation.f in _WRITES else Effect.GENERAL
+        return Effect.OVERWRITE if operation.f in _WRITES else Effect.BLIND
 
     def step(self, state: str, operation: Operation, /) -> State | Inconsistent:
         """See `Model.step`."""
         f, argument = operation.f, operation.argument
         if f in _READS:
             result = "" if operation.result is None else operation.result
-            return state if result == state else Inconsistent(_holds(state, f"got {show(result)}"))
+            if result == state:
+                return state
+            got, held = show_apart(result, state)
+            return Inconsistent(f"got {got} while the value was {held}")
         if not isinstance(argument, str):
             return _MISFIT
         return argument if f in _WRITES else state + argument
+
+    def reaches(self, state: str, operation: Operation) -> bool:
+        """A string grows at its end until something is put in its place."""
+        if operation.f not in _READS:
+            return True
+        result = "" if operation.result is None else operation.result
+        return isinstance(result, str) and result.startswith(state)
 
     def misfit(self, operation: Operation) -> str | None:
         """See the function `misfit`."""
@@ -316,9 +331,10 @@ class MultiRegister:
         steps = _transaction(operation)
         if steps is not None and all(_plain(step[0]) in {"read", "r", "write", "w"} for step in steps):
             return None
+        wrong = operation.result if operation.status == "ok" else operation.argument
         return (
-            f"{operation.f} needs [[read, key, value], [write, key, value], ...], not "
-            f"{show(operation.argument, 60)} (transactions of append and r are for --checker list-append)"
+            f"{operation.f} needs [[read, key, value], [write, key, value], ...], not {show(wrong, 60)} "
+            "(transactions of append and r are for --checker list-append)"
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
-from checkers.values import freeze, show
+from checkers.values import freeze, show, show_apart
 
 _SHOWN = 60
 
@@ -68,7 +68,18 @@ class Machine:
 
 
 def _saw(result: Hashable, there: Hashable) -> Inconsistent:
-    return Inconsistent(f"got {show(result, _SHOWN)} while there was {show(there, _SHOWN)}")
+    got, held = show_apart(result, there, _SHOWN)
+    return Inconsistent(f"got {got} while there was {held}")
+
+
+@dataclass(frozen=True, slots=True)
+class GrowingList(Machine):
+    """A list that only grows."""
+
+    def reaches(self, state: Any, operation: Operation) -> bool:
+        """See rule 3 of `checkers.models`."""
+        seen = operation.result
+        return operation.f != "read" or (isinstance(seen, tuple) and seen[: len(state)] == state)
 
 
 def _read(state: Any, _argument: Any, result: Any, _known: bool) -> State | Inconsistent:  # noqa: FBT001
@@ -186,7 +197,7 @@ _smallest: Callable[[Any], int] = lambda state: min(range(len(state)), key=state
 _GENERAL, _PURE = Effect.GENERAL, Effect.PURE
 _COUNTER = {"read": (_PURE, _read), "add": (_GENERAL, _add_number), "subtract": (_GENERAL, _take_number)}
 _SET = {"read": (_PURE, _read_set), "add": (_GENERAL, _add_element), "remove": (_GENERAL, _remove_element)}
-_LIST = {"read": (_PURE, _read), "append": (_GENERAL, _at_end)}
+_LIST = {"read": (_PURE, _read), "append": (Effect.BLIND, _at_end)}
 _STACK = {"push": (_GENERAL, _at_end), "pop": (_GENERAL, _taking(_last))}
 _BAG = {"enqueue": (_GENERAL, _to_bags), "dequeue": (_GENERAL, _from_bags)}
 _MUTEX = {"acquire": (_GENERAL, _lock), "release": (_GENERAL, _unlock)}
@@ -228,7 +239,7 @@ def _holding(
 
 #: Models by name, from an initial value (None: empty, 0, or one permit).
 OBJECTS: dict[str, Callable[[Any], Machine]] = {
-    "append-list": _holding("append-list", _LIST),
+    "append-list": lambda initial: GrowingList("append-list", _elements("append-list", initial), _LIST),
     "counter": lambda initial: Machine("counter", _number("counter", initial, 0), _COUNTER, numeric=True),
     "fifo-queue": _holding("fifo-queue", _queue(_first)),
     "lease": lambda initial: Machine(

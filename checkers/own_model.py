@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from checkers.effects import Inconsistent, State
+from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
 from checkers.models import Model
 from checkers.values import show
@@ -55,6 +55,7 @@ class OwnModel:
         self._model = model
         self.name = str(model.name)
         self.remarks: dict[str, str] = {}
+        self._written: dict[Any, State] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -85,6 +86,11 @@ class OwnModel:
         except Exception as error:
             raise ModelError(f"step of the model {self.name} failed {at} with {_words(error)}") from error
         if isinstance(after, Inconsistent) and isinstance(again, Inconsistent):
+            if self._says(operation) is Effect.OVERWRITE:
+                raise ModelError(
+                    f"effect of the model {self.name} says OVERWRITE, which is possible in every state, but step is "
+                    f"not {at}: say GENERAL"
+                )
             return after
         self._look_at(after, f"step {at}")
         if hash(state) != before:
@@ -97,7 +103,25 @@ class OwnModel:
                 "must answer the same to the same"
             )
         self._look_at_kind(after, at)
+        self._look_at_effect(operation, state, after, at)
         return after
+
+    def _says(self, operation: Operation) -> Effect | None:
+        say = getattr(self._model, "effect", None)
+        return None if say is None else say(operation)
+
+    def _look_at_effect(self, operation: Operation, state: State, after: State, at: str) -> None:
+        """Whether the step did what the model says of it; the searches rest on that."""
+        says = self._says(operation)
+        kind = (operation.f, operation.key, operation.argument, operation.result, operation.revision)
+        if says is Effect.PURE and after != state:
+            wrong = f"PURE, which changes no state, but step made it {_text(after)}"
+        elif says is Effect.OVERWRITE and self._written.setdefault(kind, after) != after:
+            wrong = f"OVERWRITE, whose new state is always the same, but step made it {_text(self._written[kind])} and "
+            wrong += _text(after)
+        else:
+            return
+        raise ModelError(f"effect of the model {self.name} says {wrong} {at}: say GENERAL")
 
     def _look_at(self, state: State, where: str) -> None:
         """Whether it is a value that can be remembered."""

@@ -27,10 +27,23 @@ from typing import Any
 
 from checkers.effects import Effect, Inconsistent
 from checkers.history import Operation
-from checkers.models import Model, RegisterCode, by_key, effect_of, register_code, uses_revisions
+from checkers.models import (
+    Model,
+    RegisterCode,
+    by_key,
+    effect_of,
+    reaches_of,
+    register_code,
+    uses_revisions,
+)
 
 PURE, OVERWRITE, GENERAL = 0, 1, 2
-_EFFECTS = {Effect.PURE: PURE, Effect.OVERWRITE: OVERWRITE, Effect.GENERAL: GENERAL}
+_EFFECTS = {
+    Effect.PURE: PURE,
+    Effect.OVERWRITE: OVERWRITE,
+    Effect.BLIND: GENERAL,
+    Effect.GENERAL: GENERAL,
+}
 
 #: `Problem.ret` of an operation that never returns.
 NEVER = 1 << 62
@@ -75,7 +88,11 @@ class Problem:
         self._step = step
         #: What each kind does to a register; None where the object is none.
         self.forms: list[RegisterCode] | None = None
+        #: Of an object that only grows, whether a state can be grown into one that an operation fits; else None.
+        #: Then all operations that are GENERAL here are blind (`checkers.effects`).
+        self.grows: Callable[[Any, int], bool] | None = None
         self.memo: list[dict[int, int]] = [{} for _ in kinds]
+        self._reached: list[dict[int, bool]] = [{} for _ in kinds]
         self.initial = 0
 
     def next(self, kind: int, state: int) -> int:
@@ -87,6 +104,19 @@ class Problem:
         number = ILLEGAL if isinstance(after, Inconsistent) else self.number(after)
         self.memo[kind][state] = number
         return number
+
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """Effects of what nobody sees if it goes in just before an overwrite."""
+        return (OVERWRITE,) if self.grows is None else (OVERWRITE, GENERAL)
+
+    def reaches(self, kind: int, state: int) -> bool:
+        """False where no operation but an overwrite leads from the state to one that the kind fits."""
+        assert self.grows is not None, "asked of objects that only grow"
+        known = self._reached[kind].get(state)
+        if known is None:
+            known = self._reached[kind][state] = self.grows(self.states[state], self.sample[kind])
+        return known
 
     def number(self, state: Hashable) -> int:
         """The number of a state, a new one where it is new."""
@@ -102,11 +132,15 @@ def compile_problem(operations: Sequence[Operation], model: Model) -> Problem:
     codes = [register_code(model, operation) for operation in kept]
     if kept and None not in codes:
         return _compile_register(kept, codes, effects, model)  # type: ignore[arg-type]
-    return _compile_any(kept, effects, model)
+    problem = _compile_any(kept, effects, model)
+    reaches = reaches_of(model)
+    if reaches is not None and all(effect_of(model, operation) is not Effect.GENERAL for operation in kept):
+        problem.grows = lambda state, at: reaches(state, kept[at])
+    return problem
 
 
 def compile_exact(operations: Sequence[Operation], model: Model) -> Problem:
-    """The same without the reductions for registers: its states are those of the model."""
+    """The same without the reductions for registers: its states are those of the model, and `grows` is None."""
     return _compile_any(*_without_pure_infos(operations, model), model)
 
 

@@ -285,6 +285,9 @@ def _bad_txn(txn: Hashable) -> str | None:
     if not isinstance(txn, Map) or not {key for key, _ in txn} <= {"compare", "then", "else"}:
         return f'txn needs {{"compare": [...], "then": [...], "else": [...]}}, not {show(txn)}'
     parts = cast("dict[str, Any]", dict(txn))
+    for name, part in parts.items():
+        if not isinstance(part, tuple) or not all(isinstance(one, tuple) for one in part):
+            return f"{name} of txn is a list of lists, not {show(part)}"
     for compare in parts.get("compare", ()):
         if len(compare) != 4 or compare[1] not in _TARGETS or compare[2] not in _RELATIONS:
             return f"a condition is [key, target, relation, operand], not {show(compare)}"

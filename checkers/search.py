@@ -29,6 +29,16 @@ Theory of operation
     R6  Of configurations equal but for ``infos`` only the minimal ones are kept; more generally one is
         dropped if another one in the same state can do all that it can.
 
+    Objects that only grow (`Problem.grows`) have two more, in `Ahead`, and R3 holds for what is blind as for
+    overwrites:
+
+    R7  A configuration is dropped if something pure that is still to come cannot be reached from its state: not
+        by growing, nor by growing after an overwrite that may come before it returns. It could have passed
+        some levels yet, so that the level of a no may be too low (`checkers.explain` finds the right one).
+    R8  What is blind, or an overwrite, goes in before it returns only if something pure that is still to come
+        is reached from the state after it. Else nobody sees it before the next overwrite, and it could have
+        gone in just before that, or when it returns, whatever is first.
+
     R2 and R3 interact: of two pending operations of one kind, one optional and one not, neither choice
     dominates unless the kind is an overwrite (where the second becomes optional again by R4), so both
     are tried.
@@ -44,6 +54,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from checkers.ahead import Ahead
 from checkers.levels import Levels
 from checkers.meter import Exhausted, Meter
 from checkers.problem import OVERWRITE, PURE, Problem
@@ -105,6 +116,7 @@ class Searcher:
         self.levels = Levels(problem)
         self.meter = meter
         self.held = 0
+        self.ahead = Ahead(problem, self.levels) if problem.grows is not None else None
         self.start = Config(problem.initial, 0, 0, (0,) * len(self.levels.info_kinds), None)
 
     # -- one level ---------------------------------------------------------------------------------------
@@ -215,7 +227,7 @@ class Searcher:
             place = levels.info_places[number][counts[number]]
             counts = (*counts[:number], counts[number] + 1, *counts[number + 1 :])
             moves.append((place, Config(state, config.used, opt, counts, Trail(config.trail, level, place))))
-        return moves
+        return moves if self.ahead is None else self._worthwhile(self.ahead, moves, level)
 
     def _candidates(self, config: Config, level: int) -> tuple[list[int], set[int]]:
         """Pending operations by R2, in the order of their calls, and their kinds."""
@@ -249,12 +261,24 @@ class Searcher:
     def _wanted(self, state: int, watchers: Sequence[int]) -> bool:
         return any(self.problem.next(kind, state) >= 0 for kind in watchers)
 
+    def _worthwhile(
+        self, ahead: Ahead, moves: Sequence[tuple[int, Config]], level: int
+    ) -> list[tuple[int, Config]]:
+        """Those that R7 and R8 leave."""
+        returning = self.levels.rets[level]
+        return [
+            (place, after)
+            for place, after in moves
+            if (place == returning or ahead.seen(after.state, after.used, level))
+            and not ahead.hopeless(after.state, after.used, level)
+        ]
+
     def _absorbed(self, config: Config, level: int) -> int:
         """R3: the optional ones once an overwrite goes in."""
         problem, bits = self.problem, self.levels.bit
-        opt = config.opt
+        unseen, opt = problem.unseen, config.opt
         for place in self.levels.pending[level]:
-            if problem.effect[problem.kind[place]] == OVERWRITE and not config.used & bits[place]:
+            if problem.effect[problem.kind[place]] in unseen and not config.used & bits[place]:
                 opt |= bits[place]
         return opt
 
@@ -346,7 +370,8 @@ class Searcher:
 
 def search(problem: Problem, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
     """Depth first and level by level in turns, each turn with four times the budget of the last."""
-    share = _FIRST_SHARE
+    # Who looks ahead goes straight on, and need not start over.
+    share = _FIRST_SHARE if problem.grows is None else max(_FIRST_SHARE, 4 * len(problem.operations))
     searcher = Searcher(problem, meter)
     total = meter.left
     spent = 0

@@ -103,7 +103,7 @@ class Telling:
 
     def _misordered(self, key: Hashable, name: Hashable) -> Explanation:
         found = self.check.misordered[key]
-        return explain_told(found.clash, self.check.model, name, len(self.check.operations(key)), found.why)
+        return explain_told(found.clash, self.check.model, name, len(self.check.operations(key)), [found.why])
 
     def cause(self) -> str:
         """Why the first undecided key is unknown."""

@@ -138,3 +138,49 @@ def show(value: Any, limit: int = 0) -> str:
     if limit and len(text) > limit:
         return text[: limit - 3] + "..."
     return text
+
+
+def show_apart(one: Any, other: Any, limit: int = 60) -> tuple[str, str]:
+    """Two values that differ, as `show`; of long strings and lists the stretch where they part.
+
+    >>> show_apart([1, 2], [2])
+    ('[1,2]', '[2]')
+    >>> show_apart("x" * 100 + "ab", "x" * 100 + "b", limit=20)
+    ('"...xxxxxxxxxxab"', '"...xxxxxxxxxxb"')
+    >>> show_apart(tuple(range(50)), (*range(30), 99), limit=20)[1]
+    '[... 25 more, 25,26,27,28,29,99]'
+    """
+    text = isinstance(one, str) and isinstance(other, str)
+    listed = isinstance(one, tuple) and isinstance(other, tuple)
+    if not (text or listed) or max(len(one), len(other)) <= (limit if text else _ELEMENTS_SHOWN):
+        return show(one, limit), show(other, limit)
+    same = _same_start(one, other)
+    if text:
+        start = max(0, same - limit // 2)
+        return _stretch(one, start, limit), _stretch(other, start, limit)
+    start = max(0, same - _ELEMENTS_SHOWN // 2 - 1)
+    return _elements(one, start), _elements(other, start)
+
+
+_ELEMENTS_SHOWN = 8
+
+
+def _same_start(one: Any, other: Any) -> int:
+    """The length of the start that two strings, or two tuples, have in common; by halves, since they may be long."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
+
+
+def _stretch(text: str, start: int, limit: int) -> str:
+    end = start + limit
+    return show(("..." if start else "") + text[start:end] + ("..." if len(text) > end else ""))
+
+
+def _elements(values: tuple[Any, ...], start: int) -> str:
+    end = start + _ELEMENTS_SHOWN
+    before = f"... {start} more, " if start else ""
+    after = f", ... {len(values) - end} more" if len(values) > end else ""
+    return f"[{before}{show(values[start:end])[1:-1]}{after}]"

@@ -96,7 +96,8 @@ class Verdict:
         subject = f"{words[self.valid]}{self.checker}"
         if self.model:
             keys = f" on {self.keys} keys" if self.keys > 1 else ""
-            subject += f" with model {self.model}: {self.operations} operations{keys}, {self.algorithm}"
+            by = f", {self.algorithm}" if self.algorithm else ""
+            subject += f" with model {self.model}: {self.operations} operations{keys}{by}"
         else:
             subject = f"{self.checker}, {self.operations} operations"
         out = [f"{self.valid}: {subject}"]

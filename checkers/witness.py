@@ -69,10 +69,10 @@ class _Replay:
                 self.optional.setdefault(place, len(self.order))
 
     def _put(self, level: int, place: int) -> None:
-        kind = self.problem.kind[place]
+        kind, unseen = self.problem.kind[place], self.problem.unseen
         if self.problem.effect[kind] == OVERWRITE:
             for other in self.levels.pending[level]:
-                if other not in self.placed and self.problem.effect[self.problem.kind[other]] == OVERWRITE:
+                if other not in self.placed and self.problem.effect[self.problem.kind[other]] in unseen:
                     self.optional.setdefault(other, len(self.order))
         self.state = self.problem.next(kind, self.state)
         if self.state == ILLEGAL:

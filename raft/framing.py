@@ -6,6 +6,7 @@ damaged length is not followed into the middle of nowhere.
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 
@@ -23,7 +24,14 @@ def frame(body: bytes) -> bytes:
 
     >>> frame(b"abc")[8:]
     b'abc'
+
+    Raises:
+        OSError: nobody could read it back.
     """
+    if len(body) > FRAME_BYTES_MAX:
+        raise OSError(
+            errno.EFBIG, f"{len(body)} bytes are too many for a file of the log; at most {FRAME_BYTES_MAX}"
+        )
     return _HEADER.pack(len(body), _checksum(body)) + body
 
 

@@ -3,13 +3,15 @@
 Rules of this module
     1. What is changed between two calls of `commit` is one revision, whichever keys and however often.
     2. Values are canonical JSON text. Equality is equality of that text.
-    3. The last `events_max` changes are kept, and are part of the state: a node that was restored from a
-       snapshot answers a watcher as any other does. `compacted` is the newest revision that was forgotten.
+    3. The last `events_max` changes are kept, as long as their values have no more than `events_bytes_max` bytes,
+       and are part of the state: a node that was restored from a snapshot answers a watcher as any other does.
+       `compacted` is the newest revision that was forgotten.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import itertools
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 
@@ -20,6 +22,8 @@ from raft.api import Json
 canonical = msgspec.json.Encoder(order="deterministic").encode
 parse = msgspec.json.Decoder().decode
 NULL = b"null"
+PAGE_BYTES_MAX = 2 << 20
+MANY = 100
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -68,16 +72,21 @@ class Keys:
     Record(value=b'3', create_revision=1, mod_revision=2, version=2, lease='')
     """
 
-    __slots__ = ("_changed", "_events", "_events_max", "_order", "compacted", "records", "revision")
+    __slots__ = (
+        "_changed", "_events", "_events_bytes", "_events_bytes_max", "_events_max", "_order", "compacted", "records",
+        "revision",
+    )  # fmt: skip
 
-    def __init__(self, events_max: int) -> None:
+    def __init__(self, events_max: int, events_bytes_max: int = 64 << 20) -> None:
         self.records: dict[str, Record] = {}
         self.revision = 0
         self.compacted = 0
         self._changed: dict[str, Record | None] = {}
         self._events: deque[tuple[int, str, Record | None]] = deque()
         self._events_max = events_max
-        self._order: list[str] | None = None  # all keys in order, where somebody asked since the last new one
+        self._events_bytes = 0
+        self._events_bytes_max = events_bytes_max
+        self._order: list[str] | None = None  # all keys in order, from when somebody has asked for it
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -86,7 +95,8 @@ class Keys:
         revision = self.revision + 1
         old = self.records.get(key)
         if old is None:
-            self._order = None
+            if self._order is not None:
+                insort(self._order, key)
             record = Record(value, revision, revision, 1, lease)
         else:
             version = old.version + (old.mod_revision != revision)
@@ -98,9 +108,15 @@ class Keys:
         """Removes a key; returns what it was."""
         old = self.records.pop(key, None)
         if old is not None:
-            self._order = None
+            if self._order is not None:
+                del self._order[bisect_left(self._order, key)]
             self._changed[key] = None
         return old
+
+    def expect(self, deletions: int) -> None:
+        """So many keys are to go: of many, sorting the rest once takes less than taking out one by one."""
+        if deletions > MANY:
+            self._order = None
 
     def commit(self) -> None:
         """Makes what was changed one revision."""
@@ -110,9 +126,13 @@ class Keys:
         events = self._events
         for key, record in self._changed.items():
             events.append((self.revision, key, record))
+            if record is not None:
+                self._events_bytes += len(record.value)
         self._changed.clear()
-        while len(events) > self._events_max:
-            self.compacted = events.popleft()[0]
+        while len(events) > self._events_max or self._events_bytes > self._events_bytes_max:
+            self.compacted, _, forgotten = events.popleft()
+            if forgotten is not None:
+                self._events_bytes -= len(forgotten.value)
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -133,6 +153,13 @@ class Keys:
         last = bisect_left(order, end) if end else len(order)
         for at in range(bisect_left(order, start), last):
             yield order[at], self.records[order[at]]
+
+    def changed_since(self, revision: int) -> set[str] | None:
+        """The keys that have changed; None if that is forgotten."""
+        if revision < self.compacted:
+            return None
+        newer = itertools.takewhile(lambda event: event[0] > revision, reversed(self._events))
+        return {key for _, key, _ in newer}
 
     def events(self, key: str, end: str | None, after: int, limit: int) -> tuple[list[Json], int]:
         """Changes since a revision, in order, and the revision up to which there are no others.
@@ -155,6 +182,7 @@ class Keys:
     def forget_events(self) -> None:
         """Drops the changes that are kept, for the sake of `raft.bugs`."""
         self._events.clear()
+        self._events_bytes = 0
 
     # -- the whole ---------------------------------------------------------------------------------
 
@@ -172,6 +200,17 @@ class Keys:
             (event.mod_revision, event.key, _restored(event) if event.version else None)
             for event in stored.events
         )
+        self._events_bytes = sum(len(record.value) for _, _, record in self._events if record is not None)
+
+
+def page_of(found: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """As many as one answer should hold, and at least one."""
+    size = 0
+    for at, (key, record) in enumerate(found):
+        size += len(key) + len(record.value)
+        if size > PAGE_BYTES_MAX and at:
+            return found[:at]
+    return found
 
 
 def as_json(key: str, record: Record) -> Json:

@@ -49,7 +49,7 @@ from raft.api import (
     Txn,
     Watch,
 )
-from raft.keys import NULL, Keys, StoredKeys, as_json, canonical, parse
+from raft.keys import NULL, Keys, StoredKeys, as_json, canonical, page_of, parse
 from raft.leases import LeaseTable, StoredLease
 from raft.sessions import Sessions, StoredSessions, is_opened
 
@@ -132,10 +132,14 @@ class KeyValue:
     __slots__ = ("_leases_max", "_named", "clock_us", "keys", "leases", "sessions")
 
     def __init__(
-        self, sessions_max: int = 10_000, leases_max: int = 10_000, events_max: int = 10_000
+        self,
+        sessions_max: int = 10_000,
+        leases_max: int = 10_000,
+        events_max: int = 10_000,
+        events_bytes_max: int = 64 << 20,
     ) -> None:
         self._leases_max = leases_max
-        self.keys = Keys(events_max)
+        self.keys = Keys(events_max, events_bytes_max)
         self.sessions = Sessions(sessions_max)
         self.leases = LeaseTable()
         self.clock_us = 0
@@ -232,6 +236,7 @@ class KeyValue:
         """Removes keys; returns how many there were."""
         names = [key] if end is None else [name for name, _ in self.keys.between(key, end)]
         count = 0
+        self.keys.expect(len(names))
         for name in names:
             old = self.keys.delete(name)
             if old is not None:
@@ -358,6 +363,7 @@ class KeyValue:
     def _end_lease(self, lease: str) -> int:
         """Ends a lease and its keys, as one revision; returns how many keys there were."""
         keys = self.leases.end(lease)
+        self.keys.expect(len(keys))
         for key in keys:
             self.keys.delete(key)
         self.keys.commit()
@@ -408,8 +414,9 @@ class KeyValue:
         found = list(islice(self.keys.between(command.start, command.end), limit + 1))
         if not command.detail:
             return [[key, parse(record.value)] for key, record in found[:limit]], 0
-        records = [as_json(key, record) for key, record in found[:limit]]
-        return {"records": records, "more": len(found) > limit}, 0
+        page = page_of(found[:limit])
+        records = [as_json(key, record) for key, record in page]
+        return {"records": records, "more": len(found) > len(page)}, 0
 
     def events(self, watch: Watch, after: int) -> Done | Compacted:
         """The changes that a watch asks for which are there, with the revision that it has seen all of."""

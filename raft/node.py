@@ -106,10 +106,16 @@ class Node:
         self.host = host
         self.options = options = replace(options, **self.forced_options) if self.forced_options else options
         self.observer = observer
-        self.machine = self.machine_class(options.sessions_max, options.leases_max, options.watch_events_max)
+        self.machine = self.machine_class(
+            options.sessions_max,
+            options.leases_max,
+            options.watch_events_max,
+            options.watch_events_bytes_max,
+        )
         self.clock = ClusterClock(host.now_us())
         self.watches = Watches(host, self.machine, options.watches_max)
         self.applied_index = 0
+        self._log_bytes = 0  # of the entries that were applied since the last snapshot
         self.stopped = False
         self.core: Core
 
@@ -342,6 +348,7 @@ class Node:
         if self.observer:
             self.observer("committed", first=entries[0].index, last=entries[-1].index)
         for entry in entries:
+            self._log_bytes += len(entry.data)
             answer = self.machine.apply(entry.data) if entry.kind is EntryKind.COMMAND else None
             self.applied_index = entry.index
             proposal = self._proposals.pop(entry.index, None) if self._proposals else None
@@ -353,6 +360,7 @@ class Node:
                 proposal.reply(NotLeader(self.core.leader))
         self._applied()
         if self._snapshot_is_due():
+            self._log_bytes = 0
             self.core.compact(self.applied_index, self.machine.snapshot())
 
     def _applied(self) -> None:
@@ -365,13 +373,15 @@ class Node:
 
     def _snapshot_is_due(self) -> bool:
         last = self.core.snapshot
-        covered = last.index if last is not None else 0
-        return self.applied_index - covered >= self.options.snapshot_entries
+        covered, size = (last.index, len(last.data)) if last is not None else (0, 0)
+        if self.applied_index - covered >= self.options.snapshot_entries:
+            return True
+        return self._log_bytes >= max(self.options.snapshot_log_bytes, size)
 
     def _restore(self, snapshot: Snapshot) -> None:
         """Takes over a snapshot's state; it is never older than what was applied."""
         self.machine.restore(snapshot.data)
-        self.applied_index = snapshot.index
+        self.applied_index, self._log_bytes = snapshot.index, 0
         self._applied()
         if self.observer:
             self.observer("restored", index=snapshot.index)

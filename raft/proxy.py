@@ -18,6 +18,7 @@ from raft.http_calls import error
 from raft.settings import Address
 
 _IDLE_MAX = 64
+_ANSWER_BYTES_MAX = 4 * BODY_BYTES_MAX
 _HOP_BY_HOP = ("connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding")
 FORWARDED = "raft-forwarded-by"
 
@@ -94,7 +95,7 @@ async def _exchange(connection: _Connection, call: bytes) -> tuple[Answer, bool]
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
     length = int(headers["content-length"]) if "content-length" in headers else -1
-    if not 0 <= length <= BODY_BYTES_MAX:
+    if not 0 <= length <= _ANSWER_BYTES_MAX:
         raise ValueError("the answer is not of a length that can be passed on")
     body = await connection.reader.readexactly(length)
     passed = [

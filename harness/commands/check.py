@@ -31,6 +31,7 @@ from checkers.history import CheckerCall, CheckerCallError, NoHistoryError
 from checkers.online import check_stream
 from checkers.verdict import merge, worst
 from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, JSON_VALID, ConfigError
+from harness.own_model import is_place, model_at
 
 NAME = "check"
 HELP = "check stored histories, of this harness or of Jepsen, Knossos or Porcupine"
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME",
         help=f"what the history must fit (default: what its header says, else a guess by its operations): "
-        f"{', '.join(sorted(MODELS))}; see docs/models.md",
+        f"{', '.join(sorted(MODELS))}; see docs/models.md; or a model of your own, FILE.py:CLASS",
     )
     add(
         "--checker",
@@ -420,6 +421,10 @@ def _model(args: argparse.Namespace, task: _Task, history: History) -> tuple[Mod
     name, why = (named, "") if named is not None else default_model(history)
     initial = history.initial
     given = args.initial if args.initial is not None else task.initial
+    if is_place(name):
+        if given is not None:
+            raise ConfigError(f"--initial is for models of splitbrain; {name} has an initial() of its own")
+        return model_at(name), why
     if given is not None:
         initial = _json_value(given)
     try:

@@ -16,6 +16,7 @@ from rich.console import Console
 from checkers import encode_header, encode_op
 from harness.commands.sweep import seed_range
 from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
+from harness.sim import entropy
 from harness.sim import scenario as scenarios
 from harness.sim.scenario import Ran, Scenario
 
@@ -98,11 +99,12 @@ def _load(name: str) -> Scenario:
         raise ConfigError(f"scenario {name!r}: give MODULE:FACTORY or FILE.py:FACTORY")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        module = (
-            _from_file(Path(module_name))
-            if module_name.endswith(".py")
-            else importlib.import_module(module_name)
-        )
+        with entropy.importing():
+            module = (
+                _from_file(Path(module_name))
+                if module_name.endswith(".py")
+                else importlib.import_module(module_name)
+            )
     except ConfigError:
         raise
     except ImportError as error:
@@ -124,6 +126,7 @@ def _from_file(path: Path) -> Any:
     assert spec is not None, "a file ending in .py has a loader"
     assert spec.loader is not None, "likewise"
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # where a dataclass looks up its annotations
     spec.loader.exec_module(module)
     return module
 

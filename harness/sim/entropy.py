@@ -94,6 +94,19 @@ def virtual(source: Source) -> Iterator[None]:
         random.setstate(state)
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """What is imported meanwhile may keep functions, as default arguments too: in a run they are virtual."""
+    table = [(owner, name, new, getattr(owner, name)) for owner, name, new in _table()]
+    for owner, name, new, _ in table:
+        setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        for owner, name, _, old in table:
+            setattr(owner, name, old)
+
+
 @functools.cache
 def _table() -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
     """Functions of modules, and what takes their place."""

@@ -21,10 +21,8 @@ class TxnInTwoParts(KeyValue):
 
     __slots__ = ("_rest",)
 
-    def __init__(
-        self, sessions_max: int = 10_000, leases_max: int = 10_000, events_max: int = 10_000
-    ) -> None:
-        super().__init__(sessions_max, leases_max, events_max)
+    def __init__(self, *bounds: int) -> None:
+        super().__init__(*bounds)
         self._rest: list[tuple[str, Json]] = []
 
     def apply(self, data: bytes) -> Response:

@@ -20,6 +20,8 @@ class Options:
     promotes_learners: bool = False  # a learner becomes a voter once it has caught up (thesis 4.2.1)
     follower_reads: bool = False  # thesis 6.4, last paragraph
     snapshot_entries: int = 10_000  # applied entries between two snapshots
+    snapshot_log_bytes: int = 64 << 20  # or so many bytes of them, and as many as the last snapshot has
+    snapshot_trailing_bytes: int = 16 << 20  # and of those that are kept behind it, so many at most
     snapshot_trailing: int = (
         1_000  # entries kept in memory behind a snapshot, for followers that lag a little
     )
@@ -36,6 +38,7 @@ class Options:
     leases_max: int = 10_000
     watches_max: int = 1_024  # requests that wait for a change
     watch_events_max: int = 10_000  # changes that are kept for those who watch
+    watch_events_bytes_max: int = 64 << 20
 
     def __post_init__(self) -> None:
         """Refuses timings under which no leader could last."""
@@ -75,4 +78,7 @@ _LIMITS = (
     "leases_max",
     "watches_max",
     "watch_events_max",
+    "watch_events_bytes_max",
+    "snapshot_log_bytes",
+    "snapshot_trailing_bytes",
 )

@@ -30,8 +30,19 @@ class Snapshots(Replication):
         if term is None or (self.snapshot is not None and index <= self.snapshot.index):
             return  # a snapshot from the leader was there first
         self._save_snapshot(Snapshot(index, term, self._config_at(index), data))
-        self.log.compact(max(self.log.offset, index - self.options.snapshot_trailing))
+        self.log.compact(self._first_kept(index) - 1)
         self._drop_old_configs(index)
+
+    def _first_kept(self, index: Index) -> Index:
+        """The first entry that stays in memory: a few entries behind a snapshot, and of large ones fewer."""
+        log, options = self.log, self.options
+        first, size = index + 1, 0
+        while first > max(log.offset, index - options.snapshot_trailing) + 1:
+            size += len(log.entries[first - 2 - log.offset].data)
+            if size > options.snapshot_trailing_bytes:
+                break
+            first -= 1
+        return first
 
     def _drop_old_configs(self, index: Index) -> None:
         while len(self._configs) > 1 and self._configs[1][0] <= index:

@@ -269,3 +269,58 @@ def test_online(capsys, tmp_path, monkeypatch):
     code, _, err = check(capsys, tmp_path / "bad.jsonl", "--online")
     assert code == 254
     assert "line 5" in err
+
+
+OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+from checkers import Inconsistent
+
+@dataclass(frozen=True)
+class State:
+    value: int = 0
+
+class Max:
+    name = "max"
+    def initial(self):
+        return State()
+    def step(self, state, operation):
+        if operation.f == "write":
+            return State(max(state.value, operation.argument))
+        return state if operation.result == state.value else Inconsistent(f"the maximum is {state.value}")
+
+class Asks:
+    def __init__(self, size):
+        pass
+
+class Nameless:
+    pass
+
+ready = Max()
+"""
+
+
+def test_a_model_of_ones_own(capsys, tmp_path, monkeypatch):
+    """From a file or a module; what is wrong with the place is a sentence."""
+    (tmp_path / "own_models.py").write_text(OWN)
+    (tmp_path / "crash_models.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    good, stale = history(tmp_path, *GOOD, name="good.jsonl"), history(tmp_path, *STALE, name="stale.jsonl")
+    for place in ("own_models.py:Max", "own_models:Max", "own_models:ready", f"{tmp_path}/own_models.py:Max"):
+        assert check(capsys, good, "--model", place)[0] == 0
+    code, out, _ = check(capsys, stale, "--model", "own_models.py:Max")
+    assert code == 1
+    assert "the maximum is 2" in out
+    for place, says in (
+        ("own_models.py:Min", "has no Min"),
+        ("own_models.py:", "give FILE.py:CLASS"),
+        ("none.py:Max", "there is no file none.py"),
+        ("no_such_module:Max", "cannot be imported (ModuleNotFoundError"),
+        ("crash_models.py:Max", "cannot be imported (ZeroDivisionError"),
+        ("own_models.py:Asks", "a class without arguments"),
+        ("own_models.py:Nameless", "it has no name"),
+    ):
+        code, _, err = check(capsys, good, "--model", place)
+        assert (code, says in err, len(err.splitlines())) == (254, True, 1), err
+    code, _, err = check(capsys, good, "--model", "own_models.py:Max", "--initial", "3")
+    assert (code, "initial() of its own" in err) == (254, True)

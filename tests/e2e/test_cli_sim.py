@@ -42,6 +42,20 @@ def test_the_mended_example_is_valid(tmp_path):
     assert summary["faults"] > 0
 
 
+def test_a_file_with_dataclasses(tmp_path):
+    """They look their annotations up in the module that they are in."""
+    (tmp_path / "classes.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "@dataclasses.dataclass\n"
+        "class Options:\n"
+        "    count: int = 0\n"
+        "def scenario(sim): pass\n"
+    )
+    result = splitbrain("sim", "run", "classes.py:scenario", cwd=tmp_path)
+    assert "cannot be imported" not in result.stderr, result.stderr
+
+
 def test_a_program_that_a_seed_does_not_fix_is_told(tmp_path):
     (tmp_path / "loose.py").write_text(
         "import asyncio\n"
@@ -59,7 +73,7 @@ def test_a_program_that_a_seed_does_not_fix_is_told(tmp_path):
 
 
 MISTAKES = """
-import asyncio, random
+import asyncio, dataclasses, random, time
 def raises(sim): raise KeyError("x")
 def nothing(): pass
 def twice(sim):
@@ -79,6 +93,13 @@ def recording(f, value, model="register"):
                 operation.done()
         return test
     return scenario
+class Kept:
+    clock = staticmethod(time.time)
+    dice: float = dataclasses.field(default_factory=random.random)
+def kept(sim):
+    async def test(clock=time.time, dice=random.random):
+        assert False, (clock(), dice(), Kept.clock(), Kept.dice.default_factory())
+    return test
 flies = recording("fly", 1)
 no_json = recording("write", object())
 def chance(sim):
@@ -138,6 +159,16 @@ def test_the_factory_draws_from_the_seed_too(tmp_path):
     results = [splitbrain("sim", "run", "mistakes:chance", "--seeds", "1", cwd=tmp_path) for _ in range(2)]
     assert results[0].stdout == results[1].stdout
     assert "the test failed: AssertionError: drawn 0." in results[0].stdout
+
+
+def test_what_a_scenario_keeps_when_it_is_imported_is_virtual_in_its_runs(tmp_path):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    results = [
+        splitbrain("sim", "run", name, "--seeds", "1", cwd=tmp_path)
+        for name in ("mistakes:kept", "mistakes.py:kept")
+    ]
+    assert "the test failed: AssertionError: (1700000000.0, 0." in results[0].stdout
+    assert results[0].stdout.splitlines()[0] == results[1].stdout.splitlines()[0]
 
 
 def test_what_nobody_caught_is_told(tmp_path):

@@ -11,9 +11,10 @@ import pytest
 
 from checkers import History, Op, check_linearizable, explain, model_by_name, oracle
 from checkers.effects import Effect
-from checkers.explain import LINES_MAX, weaken
+from checkers.explain import LINES_MAX
 from checkers.linear import groups_of
 from checkers.models import effect_of
+from checkers.parts import weaken
 
 _ROW = re.compile(r"^  \[(\d+)(?:\.\.\d+)?\] +process")
 

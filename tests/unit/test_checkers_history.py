@@ -203,6 +203,10 @@ def test_a_cut_last_line_is_a_note():
         (b'{"process":0,"type":"invoke"}', "line 2 .*required field `f`"),
         (b'{"process":0,"type":"invoke","f":"read"} x', "line 2, column 43"),
         (b"[1,2]", "line 2 .*got `array`"),
+        (
+            b'{"process":0,"type":"invoke","f":"write","value":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+            "line 2 .*recursion",
+        ),
     ],
 )
 def test_a_bad_line_in_the_middle_is_a_fault(line, message):

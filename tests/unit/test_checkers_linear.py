@@ -198,6 +198,12 @@ def test_an_operation_that_the_model_does_not_know_is_the_users_matter():
         check_linearizable(history((0, "invoke", "put", 3)), "string-kv")
     with pytest.raises(HistoryError, match="txn needs"):
         check_linearizable(history((0, "invoke", "txn", [["fly", "x", 1]])), "multi-register")
+    answered = history((0, "invoke", "txn", [["w", "x", 1]]), (0, "ok", "txn", "boom"))
+    with pytest.raises(HistoryError, match=r'txn needs .* not "boom"'):
+        check_linearizable(answered, "multi-register")
+    for txn in ({"compare": [5]}, {"then": 7}, {"then": [["txn", {"else": 7}]]}):
+        with pytest.raises(HistoryError, match="of txn is a list of lists, not"):
+            check_linearizable(history((0, "invoke", "txn", txn)), "revision-kv")
     with pytest.raises(ValueError, match="did you mean 'register'"):
         check_linearizable(FINE, "registr")
 
@@ -253,6 +259,10 @@ def test_a_history_without_clients_is_no_pass():
         verdict = check_linearizable(lines, "register")
         assert (verdict.valid, verdict.operations, verdict.keys) == ("unknown", 0, 0)
         assert verdict.cause == "no client did anything in this history: there is nothing to check"
+    refused = history((0, "invoke", "cas", [1, 2]), (0, "fail", "cas", [1, 2], "mismatch"))
+    assert check_linearizable(refused, "etcd-register").valid == "valid", "it says what was not there"
+    verdict = check_linearizable(refused, "cas-register")
+    assert (verdict.valid, verdict.cause) == ("unknown", "every operation failed: there is nothing to check")
 
 
 def test_a_kind_that_never_succeeded_is_no_pass():

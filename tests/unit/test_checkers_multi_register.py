@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from checkers import Op, check_linearizable, model_by_name
+from checkers import History, Op, check_linearizable, model_by_name
+from checkers.groups import check_multi_register
 
 
 def history(*results):
@@ -32,3 +33,17 @@ def test_first_reads(results, initial, valid):
     """What nobody said may be anything, but only one thing."""
     verdict = check_linearizable(history(*results), model_by_name("multi-register", initial))
     assert verdict.valid == valid
+
+
+def test_groups_whose_completions_leave_out_their_key():
+    """They belong to what was invoked; a group in which everything failed is no matter beside another."""
+    lines = []
+    for key, type_, seen in (("g", "ok", 5), ("h", "fail", 0), ("g", "ok", 6)):
+        steps = [["write", "x", seen]] if seen else []
+        for kind in ("invoke", type_):
+            lines.append(
+                Op(len(lines), len(lines) + 1, 0, kind, "txn", key if kind == "invoke" else None, steps)
+            )
+    verdict = check_multi_register(History.of(lines))
+    assert (verdict.valid, verdict.keys, verdict.operations) == ("valid", 2, 2)
+    assert check_multi_register(History.of(lines[2:4])).valid == "unknown"

@@ -22,7 +22,7 @@ SEARCH = {
     "R1 forgets that reads went in": ("used |= bit\n                observed = True", "observed = True"),
     "R2 takes the one that returns last": ("problem.ret[place] < problem.ret[other]", "False"),
     "R3 makes everything optional": (
-        "if problem.effect[problem.kind[place]] == OVERWRITE and not config.used & bits[place]:",
+        "if problem.effect[problem.kind[place]] in unseen and not config.used & bits[place]:",
         "if not config.used & bits[place]:",
     ),
     "R3 never absorbs": ("opt |= bits[place]\n        return opt", "opt |= 0\n        return opt"),

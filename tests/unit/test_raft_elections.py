@@ -304,6 +304,7 @@ def test_a_refusal_that_comes_twice_is_one():
         ({"heartbeat_us": 150_000}, "must be positive and below"),
         ({"lease_drift_max": 1.0}, "lease_drift_max 1.0 must be in"),
         ({"pending_reads_max": 0}, "pending_reads_max 0 must be at least 1"),
+        ({"snapshot_trailing": -1}, "snapshot_trailing -1 must not be negative"),
     ],
 )
 def test_options_under_which_nothing_could_last_are_refused(options, why):

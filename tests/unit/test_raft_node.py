@@ -179,6 +179,21 @@ def test_snapshots_bound_the_log_and_survive_a_restart():
     assert any(event == "restored" for _, name, event, _ in world.trace if name == "n1")
 
 
+def test_large_writes_are_snapshotted_sooner():
+    world = cluster(snapshot_log_bytes=5_000, snapshot_trailing_bytes=1_000)
+    for _ in range(30):
+        world.call(world.leader(), Put("x", "x" * 1_000))
+    world.run(ms=200)
+    for node in world.nodes.values():
+        assert node.core.snapshot is not None
+        assert len(node.core.log.entries) < 10
+    world.restart("n1")
+    world.run(ms=1000)
+    assert world.nodes["n1"].machine.value_of("x") == "x" * 1_000
+    snapshots = sum(event == "snapshot" for _, name, event, _ in world.trace if name == "n2")
+    assert 2 <= snapshots <= 6  # no more often than it takes to write as much as a snapshot is large
+
+
 def test_a_stopped_node_does_nothing_more():
     world = cluster()
     leader = world.leader()

@@ -1,5 +1,7 @@
 """Revisions, transactions of etcd's shape, and the changes that a watch sees: one state machine, no cluster."""
 
+import random
+
 import msgspec
 import pytest
 
@@ -224,6 +226,58 @@ def test_what_is_forgotten_is_said_to_be(store, client):
         client(Put("x", number))
     assert store.events(Watch("x"), 4) == Compacted(5)
     assert len(seen(store, "x", after=5)["events"]) == 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranges_are_in_order_whatever_was_put_and_removed_between_them(seed):
+    rng, store, held = random.Random(seed), KeyValue(), {}
+    client = Client(store)
+    for number in range(400):
+        key = f"k{rng.randrange(300)}"
+        match rng.randrange(8):
+            case 0:
+                client(Delete(key))
+                held.pop(key, None)
+            case 1 if not number % 20:
+                client(Delete("k1", "k2"))
+                held = {name: value for name, value in held.items() if not "k1" <= name < "k2"}
+            case 2:
+                assert store.query(Range("", limit=1_000)).value == [
+                    list(item) for item in sorted(held.items())
+                ]
+            case _:
+                client(Put(key, number))
+                held[key] = number
+    for number in range(300):
+        client(Put(f"m{number}", 0))
+    store.query(Range())
+    assert client(Delete("m", "n")).value == 300
+    assert store.query(Range("", limit=1_000)).value == [list(item) for item in sorted(held.items())]
+
+
+def test_large_changes_are_forgotten_sooner():
+    store = KeyValue(events_bytes_max=100)
+    client = Client(store)
+    for number in range(9):
+        client(Put("x", "y" * (18 + 10 * (number == 8))))  # 20 bytes as JSON, and 30
+    assert [event["mod_revision"] for event in seen(store, "x", after=5)["events"]] == [6, 7, 8, 9]
+    assert store.events(Watch("x"), 4) == Compacted(5)
+    client(Delete("x"))
+    copy = KeyValue(events_bytes_max=100)
+    copy.restore(store.snapshot())
+    for one in (store, copy):
+        Client(one, "other")(Put("x", "y" * 200))
+    assert copy.digest() == store.digest()
+    assert store.keys.compacted == 11
+
+
+def test_a_range_ends_where_an_answer_would_be_too_large(store, client):
+    for number in range(5):
+        client(Put(f"k{number}", "x" * (900 << 10)))
+    first = store.query(Range("k", limit=10, detail=True)).value
+    assert ([record["key"] for record in first["records"]], first["more"]) == (["k0", "k1"], True)
+    rest = store.query(Range("k4", limit=10, detail=True)).value
+    assert ([record["key"] for record in rest["records"]], rest["more"]) == (["k4"], False)
 
 
 def test_a_snapshot_has_the_changes(store, client):

@@ -96,6 +96,16 @@ def test_compaction_saves_the_snapshot_and_keeps_a_little_in_memory():
     assert drain(core) == []
 
 
+@pytest.mark.parametrize(("bytes_max", "first_kept"), [(20, 2), (19, 3), (10, 3), (1, 4)])
+def test_of_large_entries_fewer_are_kept_in_memory(bytes_max, first_kept):
+    large = [Entry(index, 1, EntryKind.COMMAND, b"x" * 10) for index in range(1, 5)]
+    core = core_of(snapshot_trailing=2, snapshot_trailing_bytes=bytes_max)
+    core.step(AppendEntries("b", "a", 9, 0, 0, 4, 0, tuple(large)), 1)
+    drain(core)
+    core.compact(3, b"state")
+    assert core.log.offset + 1 == first_kept
+
+
 def test_only_what_was_handed_out_can_be_compacted():
     core = core_of(1, 1)
     with pytest.raises(AssertionError):

@@ -306,6 +306,16 @@ def test_a_damaged_checkpoint_that_records_follow_is_refused_also_where_the_log_
         opened(disk)
 
 
+def test_what_could_not_be_read_back_is_not_written(monkeypatch):
+    disk = written()
+    wal, saved = opened(disk)
+    monkeypatch.setattr("raft.framing.FRAME_BYTES_MAX", 50)
+    with pytest.raises(OSError, match="bytes are too many for a file of the log"):
+        wal.commit([SaveSnapshot(Snapshot(3, 1, CONFIG, b"x" * 51))])
+    monkeypatch.undo()
+    assert opened(disk)[1] == saved
+
+
 def test_snapshots_without_a_log_are_no_new_node():
     disk = written()
     opened(disk)[0].commit(HISTORY[3])

@@ -1,0 +1,67 @@
+"""A user's own model by its place: ``--model FILE.py:CLASS`` or ``--model MODULE:CLASS``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from checkers import Model
+from checkers.own_model import vetted
+from harness.errors import ConfigError
+
+
+def is_place(name: str) -> bool:
+    """Whether that is the place of a model rather than the name of one of ours."""
+    return ":" in name
+
+
+@cache
+def model_at(place: str) -> Model:
+    """The model: an object, or a class that can be called without arguments.
+
+    Raises:
+        ConfigError: there is nothing like that; one sentence that names the place, the fault and the remedy.
+    """
+    where, _, name = place.rpartition(":")
+    module = _module(place, where)
+    made = getattr(module, name, None)
+    if made is None:
+        raise ConfigError(
+            f"--model {place}: {where} has no {name or 'class without a name'}; give FILE.py:CLASS"
+        )
+    try:
+        return vetted(made() if isinstance(made, type) else made)
+    except Exception as error:
+        raise ConfigError(
+            f"--model {place}: {type(error).__name__}: {error}; give a class without arguments, see docs/models.md"
+        ) from error
+
+
+def _module(place: str, where: str) -> ModuleType:
+    try:
+        if where.endswith(".py"):
+            return _from_file(place, Path(where))
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(where)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"--model {place} cannot be imported ({type(error).__name__}: {error}); give FILE.py:CLASS or MODULE:CLASS"
+        ) from error
+
+
+def _from_file(place: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigError(f"--model {place}: there is no file {path}; give FILE.py:CLASS")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None, "a file ending in .py has a loader"
+    assert spec.loader is not None, "likewise"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # where a dataclass looks up its annotations
+    spec.loader.exec_module(module)
+    return module
