@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from checkers.effects import Inconsistent, State
+from checkers.effects import Effect, Inconsistent, State
 from checkers.history import Operation
 from checkers.models import Model
 from checkers.values import show
@@ -44,6 +44,21 @@ def vetted(model: Any) -> Model:
     return model if ours else OwnModel(model)
 
 
+class _At:
+    """Where a step was asked; put into words only where there is something to say."""
+
+    __slots__ = ("operation", "state")
+
+    def __init__(self, state: State, operation: Operation) -> None:
+        self.state = state
+        self.operation = operation
+
+    def __str__(self) -> str:
+        asked = self.operation
+        argument = "" if asked.argument is None else f" {show(asked.argument, _SHOWN)}"
+        return f"at {asked.f}{argument} (index {asked.invoke_index}) in the state {_text(self.state)}"
+
+
 class OwnModel:
     """A user's model that looks at what its steps answer.
 
@@ -55,6 +70,8 @@ class OwnModel:
         self._model = model
         self.name = str(model.name)
         self.remarks: dict[str, str] = {}
+        self._written: dict[Any, State] = {}
+        self._first: list[State] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -67,7 +84,8 @@ class OwnModel:
             state = self._model.initial()
         except Exception as error:
             raise ModelError(f"initial() of the model {self.name} failed with {_words(error)}") from error
-        self._look_at(state, "initial()")
+        self._look_at(state, None)
+        self._first = [state]
         return state
 
     def step(self, state: Any, operation: Operation, /) -> State | Inconsistent:
@@ -76,17 +94,20 @@ class OwnModel:
         Raises:
             ModelError: it is none, or another one when asked again.
         """
-        at = f"at {operation.f}"
-        at += "" if operation.argument is None else f" {show(operation.argument, _SHOWN)}"
-        at += f" (index {operation.invoke_index}) in the state {_text(state)}"
+        at = _At(state, operation)
         before = hash(state)
         try:
             after, again = self._model.step(state, operation), self._model.step(state, operation)
         except Exception as error:
             raise ModelError(f"step of the model {self.name} failed {at} with {_words(error)}") from error
         if isinstance(after, Inconsistent) and isinstance(again, Inconsistent):
+            if self._says(operation) is Effect.OVERWRITE:
+                raise ModelError(
+                    f"effect of the model {self.name} says OVERWRITE, which is possible in every state, but step is "
+                    f"not {at}: say GENERAL"
+                )
             return after
-        self._look_at(after, f"step {at}")
+        self._look_at(after, at)
         if hash(state) != before:
             raise ModelError(
                 f"step of the model {self.name} changed the state {at}: return a new one instead"
@@ -97,14 +118,33 @@ class OwnModel:
                 "must answer the same to the same"
             )
         self._look_at_kind(after, at)
+        self._look_at_effect(operation, state, after, at)
         return after
 
-    def _look_at(self, state: State, where: str) -> None:
+    def _says(self, operation: Operation) -> Effect | None:
+        say = getattr(self._model, "effect", None)
+        return None if say is None else say(operation)
+
+    def _look_at_effect(self, operation: Operation, state: State, after: State, at: _At) -> None:
+        """Whether the step did what the model says of it; the searches rest on that."""
+        says = self._says(operation)
+        kind = (operation.f, operation.key, operation.argument, operation.result, operation.revision)
+        if says is Effect.PURE and after != state:
+            wrong = f"PURE, which changes no state, but step made it {_text(after)}"
+        elif says is Effect.OVERWRITE and self._written.setdefault(kind, after) != after:
+            wrong = f"OVERWRITE, whose new state is always the same, but step made it {_text(self._written[kind])} and "
+            wrong += _text(after)
+        else:
+            return
+        raise ModelError(f"effect of the model {self.name} says {wrong} {at}: say GENERAL")
+
+    def _look_at(self, state: State, at: _At | None) -> None:
         """Whether it is a value that can be remembered."""
         try:
             hash(state)
         except TypeError:
             kind = type(state).__name__
+            where = "initial()" if at is None else f"step {at}"
             raise ModelError(
                 f"{where} of the model {self.name} returned the state {_text(state)}, which is not hashable: "
                 f"instead of a {kind} use a tuple, a frozenset or a frozen dataclass"
@@ -117,14 +157,14 @@ class OwnModel:
                 f"states differ: make {kind} a frozen dataclass"
             )
 
-    def _look_at_kind(self, after: State, at: str) -> None:
+    def _look_at_kind(self, after: State, at: _At) -> None:
         """Whether it looks like a state at all."""
         advice = "step returns the next state, or Inconsistent(reason)"
         if after is Inconsistent:
             raise ModelError(
                 f"step of the model {self.name} returned the class Inconsistent {at}: call it with a reason"
             )
-        first = self._model.initial()
+        first = self._first[0] if self._first else self.initial()
         pair = isinstance(after, tuple) and len(after) == 2 and isinstance(after[0], bool)
         if (isinstance(after, bool) and not isinstance(first, bool)) or (
             pair and not isinstance(first, tuple)

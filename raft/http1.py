@@ -86,11 +86,21 @@ class Http1:
         self.handle = handle
         self.connections_max = connections_max
         self.refuse = refuse  # how an error is worded
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}  # in the order in which they came
 
     def connection(self) -> Connection:
         """A protocol for one more connection."""
         return Connection(self)
+
+    def makes_room(self) -> bool:
+        """Whether there is a place for one more: if there are many, who asks nothing makes room, the oldest first."""
+        if len(self.connections) < self.connections_max:
+            return True
+        idle = next((connection for connection in self.connections if connection.is_idle), None)
+        if idle is not None:
+            idle.close()
+            self.connections.pop(idle)
+        return idle is not None
 
     def close(self) -> None:
         """Ends all connections."""
@@ -119,21 +129,26 @@ class Connection(asyncio.Protocol):
         self._may_write = asyncio.Event()
         self._may_write.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is being answered, or half here."""
+        return not (self._busy or self._buffer)
+
     # -- what the transport says -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        if len(self._http1.connections) >= self._http1.connections_max:
+        if not self._http1.makes_room():
             self._keep = False
             self._write(self._http1.refuse(Refusal(503, "this server has too many connections")))
             return
-        self._http1.connections.add(self)
+        self._http1.connections[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         del exc
-        self._http1.connections.discard(self)
+        self._http1.connections.pop(self, None)
         self._stop_timer()
         if self._pump is not None:
             self._pump.cancel()

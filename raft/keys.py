@@ -10,6 +10,7 @@ Rules of this module
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
@@ -152,6 +153,13 @@ class Keys:
         last = bisect_left(order, end) if end else len(order)
         for at in range(bisect_left(order, start), last):
             yield order[at], self.records[order[at]]
+
+    def changed_since(self, revision: int) -> set[str] | None:
+        """The keys that have changed; None if that is forgotten."""
+        if revision < self.compacted:
+            return None
+        newer = itertools.takewhile(lambda event: event[0] > revision, reversed(self._events))
+        return {key for _, key, _ in newer}
 
     def events(self, key: str, end: str | None, after: int, limit: int) -> tuple[list[Json], int]:
         """Changes since a revision, in order, and the revision up to which there are no others.

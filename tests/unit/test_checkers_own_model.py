@@ -1,10 +1,11 @@
 """Models of users, and what can be wrong with them: never a pass, and always a sentence that says what to mend."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
 
-from checkers import Inconsistent, Op, check_linearizable
+from checkers import Effect, Inconsistent, Op, check_linearizable
 
 ROWS = [("invoke", "write", 1), ("ok", "write", 1), ("invoke", "read", None), ("ok", "read", 1)]
 FINE = [Op(n, n + 1, 0, kind, f, None, value) for n, (kind, f, value) in enumerate(ROWS)]
@@ -116,6 +117,31 @@ def test_a_mistake_is_unknown_and_told(initial, step, message):
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(verdict.cause)
     assert "splitbrain" not in verdict.cause
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        ({"write": Effect.PURE}, r"says PURE, .* made it 1 at write 1"),
+        ({"write": Effect.OVERWRITE}, r"says OVERWRITE, whose new state .* made it 1 and 2 at write 1"),
+        (
+            {"read": Effect.OVERWRITE},
+            r"says OVERWRITE, which is possible in every state, but step is not at read",
+        ),
+    ],
+)
+def test_an_effect_that_is_not_so(says, message):
+    """The searches rest on what a model says of its steps."""
+    made = type("Said", (Max,), {"effect": lambda _self, operation: says.get(operation.f, Effect.GENERAL)})()
+    rows = [("invoke", "write", 2), ("ok", "write", 2), *ROWS[:3], ("ok", "read", 2)]
+    lines = [Op(n, n + 1, 0, kind, f, None, value) for n, (kind, f, value) in enumerate(rows)]
+    assert check_linearizable(lines, Max()).valid == "valid"
+    two = [Op(n, n + 1, n // 2, kind, f, None, value) for n, (kind, f, value) in enumerate(rows[:4])]
+    both = [two[0], two[2], two[1], two[3]]  # one after the other, in either order
+    overlapping = [Op(n, n + 1, op.process, op.type, op.f, None, op.value) for n, op in enumerate(both)]
+    stale = [*lines[:-1], Op(5, 6, 0, "ok", "read", None, 1)]
+    causes = [check_linearizable(history, made).cause or "" for history in (FINE, lines, overlapping, stale)]
+    assert any(re.search(message, cause) for cause in causes), causes
 
 
 def test_a_step_that_forgets_to_return_is_noted():

@@ -230,7 +230,7 @@ def test_a_stream_ends_with_its_connection():
         client.connection.connection_lost(None)
         await asyncio.sleep(0.01)
         assert b"second" not in client.transport.take()
-        assert client.http1.connections == set()
+        assert not client.http1.connections
 
     asyncio.run(run())
 
@@ -246,11 +246,17 @@ def test_answers_to_a_client_that_is_gone_go_nowhere():
 def test_there_are_never_too_many_connections():
     client = Client()
     client.http1.connections_max = 1
-    second = Transport()
+    client.send(b"GET /later HTTP/1.1\r\n\r\n")
+    second, third = Transport(), Transport()
     client.http1.connection().connection_made(second)
     assert second.closed
     assert second.written.startswith(b"HTTP/1.1 503 ")
     assert not client.transport.closed
+    client.open[0](Answer(200, b""))  # now it asks nothing, and makes room
+    client.http1.connection().connection_made(third)
+    assert client.transport.closed
+    assert not third.closed
+    assert len(client.http1.connections) == 1
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,48 @@ def test_who_waits_has_seen_what_was_forgotten_meanwhile():
         assert [event["value"] for event in answers[0].value["events"]] == ["seen"]
 
 
+def test_who_is_told_may_wait_again_at_once_and_send_another_away():
+    world = cluster()
+    node, told = world.nodes[world.leader()], []
+
+    def first(answer):
+        told.append(("first", answer.value["revision"]))
+        node.watches.forget(third)
+        node.watches.add(Watch("x", after=answer.value["revision"], wait_ms=1000), first)
+
+    def second(answer):
+        told.append(("second", [event["value"] for event in answer.value["events"]]))
+
+    def third(answer):
+        told.append(("third", answer))
+
+    node.watches.add(Watch("x", wait_ms=9000), first)
+    node.watches.add(Watch("", "", wait_ms=9000), second)
+    node.watches.add(Watch("x", wait_ms=9000), third)
+    world.call(world.leader(), Put("x", 1))
+    world.call(world.leader(), Put("x", 2))
+    assert told == [("first", 1), ("second", [1]), ("first", 2)]
+    assert len(node.watches) == 1
+
+
+def test_only_those_are_looked_at_whose_keys_have_changed(monkeypatch):
+    world = cluster()
+    node, looked = world.nodes[world.leader()], []
+    for watch in (Watch("x", wait_ms=9000), Watch("y", wait_ms=9000), Watch("a", "m", wait_ms=9000)):
+        node.watches.add(watch, lambda _answer: None)
+    events = type(node.machine).events
+
+    def counted(machine, watch, after):
+        looked.append(watch.key)
+        return events(machine, watch, after)
+
+    monkeypatch.setattr(type(node.machine), "events", counted)
+    world.call(world.leader(), Put("z", 1))
+    world.call(world.leader(), Put("y", 1))
+    world.call(world.leader(), Put("b", 1))
+    assert looked == ["y", "a"]
+
+
 def test_who_is_gone_waits_no_more():
     world = cluster(watches_max=1)
     node, answers = world.nodes[world.leader()], []
