@@ -61,7 +61,7 @@ _OPERATIONS_SHOWN, _OPERATIONS_MIN = 9, 5
 _EARLIER_SHOWN = 2
 _VALUES_SHOWN = 4
 _BOXES_MAX = 16
-_REASONS_SHOWN, _STEPS_SHOWN = 6, 3
+_REASONS_SHOWN, _STEPS_SHOWN, _LINE_CHARS = 6, 3, 160
 _VALUE_CHARS = 48
 
 
@@ -410,7 +410,7 @@ def _times(operation: Operation) -> str:
 
 def _dead_ends(core: Sequence[Operation], starts: Sequence[State], model: Model) -> list[str]:
     """For every state in which the last operation could be tried: what leads there, and why it does not fit."""
-    paths: dict[str, str] = {}
+    paths: dict[str, list[str]] = {}
     what = ""
     for start in starts:
         problem = compile_exact(core, _From(model, start))
@@ -429,20 +429,29 @@ def _dead_ends(core: Sequence[Operation], starts: Sequence[State], model: Model)
             if isinstance(after, Inconsistent):
                 paths.setdefault(after.reason, _path(problem, end.trail))
     lines = [f"in every order that is left, {what} is stuck:"]
-    lines += [f"  {path}it {reason}" for reason, path in list(paths.items())[:_REASONS_SHOWN]]
+    lines += [_dead_end(reason, path) for reason, path in list(paths.items())[:_REASONS_SHOWN]]
     if len(paths) > _REASONS_SHOWN:
         lines.append(f"  and so in {len(paths) - _REASONS_SHOWN} states more")
     return lines
 
 
-def _path(problem: Problem, trail: Trail | None) -> str:
-    """The operations by which a search got to a state, the last of them; what made no difference is not in it."""
+def _path(problem: Problem, trail: Trail | None) -> list[str]:
+    """The operations by which a search got to a state, the last one first; what made no difference is not in it."""
     steps: list[str] = []
     while trail is not None and len(steps) <= _STEPS_SHOWN:
         operation = problem.operations[trail.operation]
         steps.append(f"[{operation.invoke_index}] {call_text(operation)}")
         trail = trail.before
-    if not steps:
-        return ""
-    more = "..., " if len(steps) > _STEPS_SHOWN else ""
-    return f"after {more}{', '.join(reversed(steps[:_STEPS_SHOWN]))}: "
+    return steps
+
+
+def _dead_end(reason: str, path: Sequence[str]) -> str:
+    """A line, with as much of the path as there is room for."""
+    line = f"  it {reason}"
+    for count in range(1, min(len(path), _STEPS_SHOWN) + 1):
+        more = "..., " if count < len(path) else ""
+        longer = f"  after {more}{', '.join(reversed(path[:count]))}: it {reason}"
+        if len(longer) > _LINE_CHARS:
+            break
+        line = longer
+    return line

@@ -105,6 +105,9 @@ def test_what_leads_to_a_dead_end_is_told(monkeypatch):
     lines = [Op(n, n + 1, process, kind, f, None, value) for n, (process, kind, f, value) in enumerate(rows)]
     evidence = check_linearizable(lines, "stack", algorithm="search").evidence
     assert "  after ..., [1] push 1: it got 8 while there was 1" in evidence
+    monkeypatch.setattr(explain, "_LINE_CHARS", 40)
+    evidence = check_linearizable(lines, "stack", algorithm="search").evidence
+    assert "  it got 8 while there was 1" in evidence, "where there is no room for the path"
 
 
 def test_a_set_is_told_by_the_values_that_matter():
