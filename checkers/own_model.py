@@ -44,6 +44,21 @@ def vetted(model: Any) -> Model:
     return model if ours else OwnModel(model)
 
 
+class _At:
+    """Where a step was asked; put into words only where there is something to say."""
+
+    __slots__ = ("operation", "state")
+
+    def __init__(self, state: State, operation: Operation) -> None:
+        self.state = state
+        self.operation = operation
+
+    def __str__(self) -> str:
+        asked = self.operation
+        argument = "" if asked.argument is None else f" {show(asked.argument, _SHOWN)}"
+        return f"at {asked.f}{argument} (index {asked.invoke_index}) in the state {_text(self.state)}"
+
+
 class OwnModel:
     """A user's model that looks at what its steps answer.
 
@@ -56,6 +71,7 @@ class OwnModel:
         self.name = str(model.name)
         self.remarks: dict[str, str] = {}
         self._written: dict[Any, State] = {}
+        self._first: list[State] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -68,7 +84,8 @@ class OwnModel:
             state = self._model.initial()
         except Exception as error:
             raise ModelError(f"initial() of the model {self.name} failed with {_words(error)}") from error
-        self._look_at(state, "initial()")
+        self._look_at(state, None)
+        self._first = [state]
         return state
 
     def step(self, state: Any, operation: Operation, /) -> State | Inconsistent:
@@ -77,9 +94,7 @@ class OwnModel:
         Raises:
             ModelError: it is none, or another one when asked again.
         """
-        at = f"at {operation.f}"
-        at += "" if operation.argument is None else f" {show(operation.argument, _SHOWN)}"
-        at += f" (index {operation.invoke_index}) in the state {_text(state)}"
+        at = _At(state, operation)
         before = hash(state)
         try:
             after, again = self._model.step(state, operation), self._model.step(state, operation)
@@ -92,7 +107,7 @@ class OwnModel:
                     f"not {at}: say GENERAL"
                 )
             return after
-        self._look_at(after, f"step {at}")
+        self._look_at(after, at)
         if hash(state) != before:
             raise ModelError(
                 f"step of the model {self.name} changed the state {at}: return a new one instead"
@@ -110,7 +125,7 @@ class OwnModel:
         say = getattr(self._model, "effect", None)
         return None if say is None else say(operation)
 
-    def _look_at_effect(self, operation: Operation, state: State, after: State, at: str) -> None:
+    def _look_at_effect(self, operation: Operation, state: State, after: State, at: _At) -> None:
         """Whether the step did what the model says of it; the searches rest on that."""
         says = self._says(operation)
         kind = (operation.f, operation.key, operation.argument, operation.result, operation.revision)
@@ -123,12 +138,13 @@ class OwnModel:
             return
         raise ModelError(f"effect of the model {self.name} says {wrong} {at}: say GENERAL")
 
-    def _look_at(self, state: State, where: str) -> None:
+    def _look_at(self, state: State, at: _At | None) -> None:
         """Whether it is a value that can be remembered."""
         try:
             hash(state)
         except TypeError:
             kind = type(state).__name__
+            where = "initial()" if at is None else f"step {at}"
             raise ModelError(
                 f"{where} of the model {self.name} returned the state {_text(state)}, which is not hashable: "
                 f"instead of a {kind} use a tuple, a frozenset or a frozen dataclass"
@@ -141,14 +157,14 @@ class OwnModel:
                 f"states differ: make {kind} a frozen dataclass"
             )
 
-    def _look_at_kind(self, after: State, at: str) -> None:
+    def _look_at_kind(self, after: State, at: _At) -> None:
         """Whether it looks like a state at all."""
         advice = "step returns the next state, or Inconsistent(reason)"
         if after is Inconsistent:
             raise ModelError(
                 f"step of the model {self.name} returned the class Inconsistent {at}: call it with a reason"
             )
-        first = self._model.initial()
+        first = self._first[0] if self._first else self.initial()
         pair = isinstance(after, tuple) and len(after) == 2 and isinstance(after[0], bool)
         if (isinstance(after, bool) and not isinstance(first, bool)) or (
             pair and not isinstance(first, tuple)

@@ -208,7 +208,10 @@ class Admin:
         if not isinstance(node.core.role, Leader):
             return self._front.redirect(node.core.leader, call)
         if not node.transfer(target):
-            return error(409, f"leadership cannot go to {target!r}: it is no other voter")
+            goal = (
+                "anybody: there is no other voter" if target is None else f"{target!r}: it is no other voter"
+            )
+            return error(409, f"leadership cannot go to {goal}")
         return as_json(202, {"to": target})
 
     # -- metrics -----------------------------------------------------------------------------------

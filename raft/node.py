@@ -188,13 +188,15 @@ class Node:
             reply(NotLeader(self.core.leader))
 
     def transfer(self, target: str | None = None) -> bool:
-        """Hands leadership to a voter, by default the one with the most of the log; False if it cannot."""
+        """Hands leadership to a voter, by default one that answers and has the most of the log; False if it cannot."""
         role = self.core.role
         if not isinstance(role, Leader):
             return False
         if target is None:
-            others = [name for name in self.core.voters if name != self.name]
-            target = max(others, key=lambda name: role.progress[name].match_index, default=self.name)
+            others = {name: role.progress[name] for name in self.core.voters if name != self.name}
+            since_us = self.host.now_us() - self.options.election_timeout_us_max
+            order = {name: (one.heard_us >= since_us, one.match_index) for name, one in others.items()}
+            target = max(order, key=order.__getitem__, default=self.name)
         done = self.core.transfer(target, self.host.now_us())
         self._turn()
         return done

@@ -70,8 +70,8 @@ def test_answers_that_the_log_contradicts():
     refused = history((0, "invoke", "write", 1), (0, "fail", "write", 1))
     assert both(done, LOGGED) == ("valid", "valid")
     assert both(done, NOT_LOGGED) == ("valid", "invalid")
-    assert both(refused, NOT_LOGGED) == ("unknown", "unknown")  # there is nothing to check
-    assert both(refused, LOGGED) == ("unknown", "invalid")
+    assert both(refused, NOT_LOGGED) == ("valid", "valid")
+    assert both(refused, LOGGED) == ("valid", "invalid")
     said = check_with_log(done, REGISTER, [NOT_LOGGED]).lines()
     assert said[1].strip() == (
         "operations that were answered ok and are not in the committed log: 1, invoked at index 0"

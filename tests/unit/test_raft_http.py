@@ -201,7 +201,8 @@ def test_what_operators_see(call):
         ("POST", "/members", {"promote": "n1"}, 400, "is no learner"),
         ("POST", "/members", {"remove": "n9"}, 400, "is no member"),
         ("POST", "/members", {}, 400, "say one of"),
-        ("POST", "/transfer", {"to": "nobody"}, 409, "it is no other voter"),
+        ("POST", "/transfer", {"to": "nobody"}, 409, "cannot go to 'nobody': it is no other voter"),
+        ("POST", "/transfer", {}, 409, "cannot go to anybody: there is no other voter"),
     ],
 )
 def test_what_cannot_be_is_said(call, method, path, body, status, why):

@@ -220,3 +220,16 @@ def test_a_transfer_takes_less_than_an_election_timeout():
     assert world.nodes[old].transfer(new)
     world.run(ms=50)
     assert world.leader() == new
+
+
+def test_leadership_goes_to_one_who_answers_however_complete_the_log_of_another_is():
+    world = World(3, seed=1)
+    world.run(ms=1000)
+    old = world.leader()
+    away, new = (name for name in world.names if name != old)
+    world.partition([old, new])
+    world.run(ms=1000)
+    assert world.leader() == old
+    assert world.nodes[old].transfer()
+    world.run(ms=100)
+    assert (world.leader(), world.nodes[away].core.role.name != "leader") == (new, True)
