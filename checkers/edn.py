@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from checkers.values import freeze
@@ -33,6 +34,7 @@ _TOKEN = re.compile(
           | (?P<end>\Z) )""",
     re.VERBOSE | re.DOTALL,
 )
+_ATOM = re.compile(r"[\s,]*([^\s,;\"\[\](){}\\#^][^\s,;\"\[\](){}\\]*)")
 _INTEGER = re.compile(r"[-+]?\d+N?\Z")
 _FLOAT = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?M?\Z")
 _CONSTANTS: dict[str, Any] = {"nil": None, "true": True, "false": False}
@@ -134,6 +136,11 @@ class _Reader:
         opened_at = self.token_at
         members: list[Any] = []
         while True:
+            match = _ATOM.match(self.text, self.at)
+            if match is not None:  # by far the most: keywords and numbers
+                self.at = match.end()
+                members.append(_atom(match.group(1)))
+                continue
             found, value = self.form(depth + 1)
             if not found:
                 break
@@ -155,6 +162,7 @@ class _Reader:
         return {freeze(key): value for key, value in zip(members[::2], members[1::2], strict=True)}
 
 
+@lru_cache(1 << 16)
 def _atom(token: str) -> Any:
     if token in _CONSTANTS:
         return _CONSTANTS[token]

@@ -22,7 +22,8 @@ Theory of operation
 
     *The reason.* For registers the core is put into a graph (`checkers.order_graph`) and the shortest
     contradiction in it is told. Where there is none (several writes of one value, or another model) the
-    dead ends are told: what the failing operation would have found in every state that can be reached.
+    dead ends are told: what the failing operation would have found in every state that can be reached, and by
+    which operations.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from checkers.models import Model, effect_of
 from checkers.order_graph import contradiction
 from checkers.parts import between, first_impossible, give_up
 from checkers.problem import Problem, compile_exact, compile_problem
-from checkers.search import Outcome, Searcher, search
+from checkers.search import Outcome, Searcher, Trail, search
 from checkers.values import show
 
 LINES_MAX = 20
@@ -60,7 +61,7 @@ _OPERATIONS_SHOWN, _OPERATIONS_MIN = 9, 5
 _EARLIER_SHOWN = 2
 _VALUES_SHOWN = 4
 _BOXES_MAX = 16
-_REASONS_SHOWN = 6
+_REASONS_SHOWN, _STEPS_SHOWN, _LINE_CHARS = 6, 3, 160
 _VALUE_CHARS = 48
 
 
@@ -408,8 +409,8 @@ def _times(operation: Operation) -> str:
 
 
 def _dead_ends(core: Sequence[Operation], starts: Sequence[State], model: Model) -> list[str]:
-    """For every state in which the last operation could be tried: why it does not fit there."""
-    reasons: list[str] = []
+    """For every state in which the last operation could be tried: what leads there, and why it does not fit."""
+    paths: dict[str, list[str]] = {}
     what = ""
     for start in starts:
         problem = compile_exact(core, _From(model, start))
@@ -420,16 +421,37 @@ def _dead_ends(core: Sequence[Operation], starts: Sequence[State], model: Model)
         failing = problem.operations[searcher.levels.rets[outcome.level]]
         what = what or f"[{failing.invoke_index}] {call_text(failing)}"
         try:
-            states = searcher.reachable(outcome.frontier, outcome.level)
+            ends = searcher.reachable(outcome.frontier, outcome.level)
         except Exhausted:
             return []
-        for state in states:
-            after = model.step(problem.states[state], failing)
+        for end in ends:
+            after = model.step(problem.states[end.state], failing)
             if isinstance(after, Inconsistent):
-                reasons.append(after.reason)
-    reasons = list(dict.fromkeys(reasons))
+                paths.setdefault(after.reason, _path(problem, end.trail))
     lines = [f"in every order that is left, {what} is stuck:"]
-    lines += [f"  it {reason}" for reason in reasons[:_REASONS_SHOWN]]
-    if len(reasons) > _REASONS_SHOWN:
-        lines.append(f"  and so in {len(reasons) - _REASONS_SHOWN} states more")
+    lines += [_dead_end(reason, path) for reason, path in list(paths.items())[:_REASONS_SHOWN]]
+    if len(paths) > _REASONS_SHOWN:
+        lines.append(f"  and so in {len(paths) - _REASONS_SHOWN} states more")
     return lines
+
+
+def _path(problem: Problem, trail: Trail | None) -> list[str]:
+    """The operations by which a search got to a state, the last one first; what made no difference is not in it."""
+    steps: list[str] = []
+    while trail is not None and len(steps) <= _STEPS_SHOWN:
+        operation = problem.operations[trail.operation]
+        steps.append(f"[{operation.invoke_index}] {call_text(operation)}")
+        trail = trail.before
+    return steps
+
+
+def _dead_end(reason: str, path: Sequence[str]) -> str:
+    """A line, with as much of the path as there is room for."""
+    line = f"  it {reason}"
+    for count in range(1, min(len(path), _STEPS_SHOWN) + 1):
+        more = "..., " if count < len(path) else ""
+        longer = f"  after {more}{', '.join(reversed(path[:count]))}: it {reason}"
+        if len(longer) > _LINE_CHARS:
+            break
+        line = longer
+    return line

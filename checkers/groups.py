@@ -33,8 +33,6 @@ def check_multi_register(history: History) -> Verdict:
             valid="unknown", checker=NAME, cause="there is no transaction: there is nothing to check"
         )
     verdicts = {show(key): _check(lines) for key, lines in groups.items()}
-    # Where everything failed there is nothing to check; of one group among others that is no matter.
-    verdicts = {key: verdict for key, verdict in verdicts.items() if verdict.operations} or verdicts
     bad = [(key, verdict) for key, verdict in verdicts.items() if verdict.valid != "valid"]
     valid = worst(verdict.valid for verdict in verdicts.values())
     first = next((verdict for _, verdict in bad if verdict.valid == valid), Verdict(valid=valid))

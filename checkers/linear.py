@@ -258,7 +258,7 @@ class Check:
     def run(self) -> Verdict:
         """The verdict."""
         if not self.count:
-            self.notes.append("every operation failed, so that nothing was checked")
+            self.notes.append("every operation failed, so that nothing was there to contradict the model")
         left = self.keys
         if self.columns is not None and self.algorithm in {"auto", "zones"}:
             left = self._by_zones()

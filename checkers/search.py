@@ -128,12 +128,13 @@ class Searcher:
         self._explore(configs, level, bit, passed)
         return passed.configs()
 
-    def reachable(self, configs: Sequence[Config], level: int) -> list[int]:
-        """The states that can be reached at a level before its return, in the order they are found."""
+    def reachable(self, configs: Sequence[Config], level: int) -> list[Config]:
+        """One for each state that can be reached at a level before its return, in the order they are found."""
         bit = self.levels.bit[self.levels.rets[level]]
-        return list(
-            dict.fromkeys(config.state for config in self._explore(configs, level, bit, _Antichain()))
-        )
+        found: dict[int, Config] = {}
+        for config in self._explore(configs, level, bit, _Antichain()):
+            found.setdefault(config.state, config)
+        return list(found.values())
 
     def _explore(self, configs: Sequence[Config], level: int, bit: int, passed: _Antichain) -> list[Config]:
         returning = self.levels.rets[level]

@@ -248,9 +248,11 @@ class Inbound(asyncio.Protocol):
         greeted: Callable[[str], None],
         guests: Guests,
         *,
+        me: str,
         identified: bool = False,
     ) -> None:
         self._guests = guests
+        self._me = me
         self._cluster = cluster
         self._on_greeted = greeted
         self._take = take
@@ -298,8 +300,12 @@ class Inbound(asyncio.Protocol):
         self._on_greeted(hello.name)
 
     def _own(self, messages: list[Message]) -> list[Message]:
-        """The messages, if they are all of the one who sends them."""
+        """The messages, if they are all of the one who sends them, and for this server."""
         for message in messages:
             if message.src != self._name:
                 raise BadFrame(f"{self._name} speaks for {message.src}")
+            if message.dst != self._me:
+                raise BadFrame(
+                    f"{self._name} takes this server, {self._me}, for {message.dst}: compare their --member lines"
+                )
         return messages

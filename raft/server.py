@@ -267,7 +267,12 @@ class Server:
 
     def _inbound(self) -> Inbound:
         return Inbound(
-            self.settings.cluster, self._take, self._greeted, self.guests, identified=self._identified
+            self.settings.cluster,
+            self._take,
+            self._greeted,
+            self.guests,
+            me=self.settings.name,
+            identified=self._identified,
         )
 
     def _greeted(self, name: str) -> None:

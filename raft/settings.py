@@ -331,6 +331,38 @@ _TEXTS = {
 }
 
 
+_OPTION_TEXTS = {
+    "election_timeout_ms_min": "who hears of no leader for so long, or up to the maximum, campaigns",
+    "election_timeout_ms_max": "see the minimum",
+    "heartbeat_ms": "how often a leader is heard of",
+    "pre_vote": "ask who would vote before disturbing anybody with a new term",
+    "check_quorum": "a leader that hears of no majority steps down; voters stick to a leader they hear",
+    "lease_reads": "answer reads from a lease, which rests on clocks",
+    "lease_drift_max": "how much faster one clock may run than another, as a part of 1",
+    "priority": "of two logs that are equally good, that of the higher priority gets the votes",
+    "promotes_learners": "a learner becomes a voter once it has caught up",
+    "follower_reads": "followers answer reads too, having asked the leader how far",
+    "snapshot_entries": "applied entries between two snapshots",
+    "snapshot_log_bytes": "or so many bytes of them, and as many as the last snapshot has",
+    "snapshot_trailing": "entries kept in memory behind a snapshot, for followers that lag a little",
+    "snapshot_trailing_bytes": "and so many bytes of them at most",
+    "snapshot_chunk_bytes": "how much of a snapshot is sent at a time",
+    "entries_per_append_max": "entries in one message",
+    "bytes_per_append_max": "bytes of entries in one message",
+    "inflight_appends_max": "messages to one peer that are not answered yet",
+    "inflight_bytes_max": "bytes to one peer that are not answered yet",
+    "uncommitted_entries_max": "entries that wait to be committed; beyond that writes are refused",
+    "uncommitted_bytes_max": "bytes that wait to be committed",
+    "pending_reads_max": "reads that wait",
+    "committed_per_turn_max": "entries that are applied at a time",
+    "sessions_max": "client sessions that are remembered",
+    "leases_max": "leases that are alive",
+    "watches_max": "clients that wait for a change",
+    "watch_events_max": "changes that are kept for those who watch",
+    "watch_events_bytes_max": "and so many bytes of them at most",
+}
+
+
 def _default(name: str) -> Any:
     """What an option of `raft.core.Options` is when nobody says anything."""
     return getattr(DEFAULTS, _OPTIONS[name]) // 1000 if name in _OPTIONS else getattr(DEFAULTS, name)
@@ -365,5 +397,8 @@ def _parser() -> argparse.ArgumentParser:
         "--proxy", action="store_const", const=True, help="pass calls on to the leader, instead of naming it"
     )
     for name in (*_OPTIONS, *_OTHER_OPTIONS):
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{_default(name)} unless given")
+        shown = str(_default(name)).lower()
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", help=f"{_OPTION_TEXTS[name]} ({shown} unless given)"
+        )
     return parser

@@ -408,7 +408,7 @@ def _tasks(args: argparse.Namespace, path: Path) -> Iterator[_Task]:
         words = cells.get("model", "").replace(",", " ").split()
         initial = next((word.removeprefix("initial=") for word in words if word.startswith("initial=")), None)
         expected = _EXPECTED.get(cells.get("verdict", ""))
-        if expected is None or not words:
+        if expected is None or not words or not cells.get("path"):
             raise ConfigError(
                 f"--expect {args.expect}: {row[:60]!r} is no row; give path, model and one of {', '.join(_EXPECTED)}"
             )

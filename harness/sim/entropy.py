@@ -18,6 +18,7 @@ Rules of this module
 from __future__ import annotations
 
 import _thread
+import asyncio
 import contextlib
 import ctypes
 import datetime as dt
@@ -115,6 +116,7 @@ def _table() -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
     found.append((random, "_urandom", _randbytes))
     found += [(os, name, _randbytes) for name in ("urandom", "getrandom") if hasattr(os, name)]
     found += [(socket, name, _host_name) for name in ("gethostname", "getfqdn")]
+    found += [(owner, "as_completed", _as_completed) for owner in (asyncio.tasks, asyncio)]
     return tuple((owner, name, _by_turn(getattr(owner, name), new)) for owner, name, new in found)
 
 
@@ -245,6 +247,16 @@ def _of_node(name: str) -> Callable[..., Any]:
         return getattr(source.rng(), name)(*args, **kwargs)
 
     return call
+
+
+_real_as_completed = asyncio.as_completed
+
+
+def _as_completed(_source: Source, fs: Any, **kwargs: Any) -> Any:
+    """Makes tasks of coroutines in the order given; asyncio does so in that of their addresses."""
+    if not (asyncio.isfuture(fs) or asyncio.iscoroutine(fs)):
+        fs = [asyncio.ensure_future(one) for one in dict.fromkeys(fs)]
+    return _real_as_completed(fs, **kwargs)
 
 
 def _randbytes(source: Source, count: int, flags: int = 0) -> bytes:

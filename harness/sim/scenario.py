@@ -164,11 +164,14 @@ def run(
     except Exception as error:  # noqa: BLE001 - whatever the test raises is its verdict
         lines.append(f"the test failed: {type(error).__name__}: {error}")
     valid: Valid = "invalid" if lines else "valid"
+    if problems := conductor.problems():
+        lines += problems
+        valid = "invalid" if valid == "invalid" else "unknown"
     if sim.model is not None:
         check = check_model(sim.ops, sim.model, of_user=True)
         if check.valid != "valid":
             lines += check.lines
-            valid = "invalid" if "invalid" in (valid, check.valid) else check.valid
+            valid = "invalid" if "invalid" in (valid, check.valid) else "unknown"
     return Ran(
         seed, valid, tuple(lines[:LINES_MAX]), sim.ops, conductor.injected,
         world.loop.now_us / 1e6, _notes(world), world.loop.trace_sha256,
@@ -246,9 +249,16 @@ def _drawn(world: World, kinds: Sequence[str], limit_s: float) -> tuple[FaultEve
     if not kinds:
         return ()
     try:
-        return draw(kinds, tuple(world.nodes), limit_s * 1000, world.streams.stream)
+        events = draw(kinds, tuple(world.nodes), limit_s * 1000, world.streams.stream)
     except FaultError as error:
         raise ConfigError(str(error)) from None
+    waiting = next((event for event in events if event.when is not None), None)
+    if waiting is not None:
+        raise ConfigError(
+            f"a fault of {', '.join(kinds)} waits for what a cluster tells of itself, and nodes of a scenario tell "
+            "nothing; take one that comes by itself, as kill or partition"
+        )
+    return events
 
 
 class _Conductor:
@@ -257,7 +267,16 @@ class _Conductor:
     def __init__(self, world: World, events: Sequence[FaultEvent]) -> None:
         self._world = world
         self._events = events
+        self._nemesis = Nemesis(world)
         self.injected = 0
+
+    def problems(self) -> list[str]:
+        """Which faults could not be injected, and why, each once."""
+        found = (
+            f"the fault {error.fault} could not be injected: {error.message}"
+            for error in self._nemesis.errors
+        )
+        return list(dict.fromkeys(found))
 
     async def conduct(self, test: Test) -> None:
         faults = asyncio.ensure_future(self._inject())
@@ -272,14 +291,13 @@ class _Conductor:
             faults.cancel()
 
     async def _inject(self) -> None:
-        nemesis = Nemesis(self._world)
+        nemesis = self._nemesis
         steps = [(event.start_ms, 1, event) for event in self._events]
         steps += [(event.stop_ms, 0, event) for event in self._events]
         for at_ms, starts, event in sorted(steps, key=lambda step: (step[0], step[1])):
             await asyncio.sleep(max(0.0, at_ms / 1000 - self._world.loop.time()))
             if starts:
-                await nemesis.inject(event)
-                self.injected += 1
+                self.injected += not (await nemesis.inject(event)).errors
             else:
                 await nemesis.heal(event)
         await nemesis.heal_all()

@@ -144,6 +144,7 @@ class Endpoint(asyncio.Transport):
         self._process = world.current()
         self._reading = True
         self._open = True
+        self._broken: Exception | None = None  # what broke it
         self._eof_sent = False
         self._buffered = 0
         self._writing_paused = False
@@ -154,9 +155,13 @@ class Endpoint(asyncio.Transport):
     def attach(self, protocol: asyncio.BaseProtocol) -> None:
         """The process that runs now speaks through this protocol from now on."""
         self._process = self._world.current()
-        self._process.endpoints[self] = None
         self._context = contextvars.copy_context()
         self._protocol = protocol
+        if not self._open:  # it was broken while its process was on the way to it
+            protocol.connection_made(self)
+            self._call(protocol.connection_lost, self._broken)
+            return
+        self._process.endpoints[self] = None
         protocol.connection_made(self)
         self.peer.out.kick()
 
@@ -187,6 +192,7 @@ class Endpoint(asyncio.Transport):
         """The connection is broken."""
         if self._open:
             self._open = False
+            self._broken = error
             self.out.drop()
             self._process.endpoints.pop(self, None)
             if self._protocol is not None:

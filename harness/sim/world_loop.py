@@ -14,6 +14,7 @@ import contextvars
 import errno
 import functools
 import itertools
+import socket
 import weakref
 from collections.abc import Callable
 from heapq import heappush
@@ -189,8 +190,9 @@ class WorldLoop(SimLoop):
         found = self._world.host_at(text, self._world.current().host)
         if found is None:
             known = ", ".join(self._world.hosts)
-            raise OSError(
-                f"[Errno -2] Name or service not known: {text!r}; the hosts of this world are {known}"
+            raise socket.gaierror(
+                socket.EAI_NONAME,
+                f"Name or service not known: {text!r}; the hosts of this world are {known}",
             )
         return found
 

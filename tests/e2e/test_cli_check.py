@@ -224,6 +224,9 @@ def test_a_directory_with_what_is_expected(capsys, tmp_path):
     code, _, err = check(capsys, tmp_path, "--expect", table)
     assert code == 254
     assert "it needs path, model, verdict" in err
+    table.write_text("model\tverdict\tpath\nregister\tvalid\n")
+    code, _, err = check(capsys, tmp_path, "--expect", table)
+    assert (code, "is no row; give path, model" in err) == (254, True)
 
 
 def test_algorithm_and_budget(capsys, tmp_path):

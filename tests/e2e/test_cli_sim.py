@@ -107,6 +107,12 @@ def chance(sim):
     async def test():
         assert drawn > 2, f"drawn {drawn}"
     return test
+def three(sim):
+    async def program(host):
+        await asyncio.sleep(1000)
+    for name in ("n1", "n2", "n3"):
+        sim.node(name, program)
+    return lambda: asyncio.sleep(25)
 def notes(sim):
     async def program(host):
         async def on_client(reader, writer):
@@ -169,6 +175,18 @@ def test_what_a_scenario_keeps_when_it_is_imported_is_virtual_in_its_runs(tmp_pa
     ]
     assert "the test failed: AssertionError: (1700000000.0, 0." in results[0].stdout
     assert results[0].stdout.splitlines()[0] == results[1].stdout.splitlines()[0]
+
+
+def test_faults_that_nodes_of_a_scenario_cannot_suffer_are_not_counted_as_suffered(tmp_path):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    three = ("sim", "run", "mistakes:three", "--seeds", "1", "--json")
+    membership = splitbrain(*three, "--fault", "membership", cwd=tmp_path)
+    summary = last_json(membership)
+    assert (membership.returncode, summary["valid"], summary["faults"]) == (2, "unknown", 0)
+    assert "the fault membership could not be injected: this cluster cannot" in summary["explanation"][0]
+    reactive = splitbrain(*three, "--fault", "kill-in-snapshot", cwd=tmp_path)
+    assert reactive.returncode == 254
+    assert "waits for what a cluster tells of itself" in reactive.stderr
 
 
 def test_what_nobody_caught_is_told(tmp_path):

@@ -70,7 +70,9 @@ def test_what_is_told_is_a_proof():
         assert len(verdict.evidence) <= LINES_MAX, seed
         if "contradict each other" in text:
             continue
-        assert re.search(r"is stuck:\n  it |which is a circle: |nothing that can happen between", text), (
+        assert re.search(
+            r"is stuck:\n  (it|after) |which is a circle: |nothing that can happen between", text
+        ), (
             seed,
             text,
         )
@@ -80,6 +82,32 @@ def test_what_is_told_is_a_proof():
         assert not oracle.is_linearizable(part, model), (seed, text)
         told[name] += 1
     assert min(told.values()) >= 10, told
+
+
+def test_what_leads_to_a_dead_end_is_told(monkeypatch):
+    """Each state in which the last operation was tried, with the last operations before it."""
+    rows = [
+        (0, "invoke", "push", 0),
+        (1, "invoke", "push", 1),
+        (2, "invoke", "pop", None),
+        (2, "ok", "pop", 8),
+    ]
+    lines = [Op(n, n + 1, process, kind, f, None, value) for n, (process, kind, f, value) in enumerate(rows)]
+    evidence = check_linearizable(lines, "stack", algorithm="search").evidence
+    assert evidence[-3:] == (
+        "  it got 8 while there was null",
+        "  after [0] push 0: it got 8 while there was 0",
+        "  after [1] push 1: it got 8 while there was 1",
+    )
+    monkeypatch.setattr(explain, "_STEPS_SHOWN", 1)
+    rows[3:3] = [(0, "ok", "push", 0), (3, "invoke", "push", 0), (1, "ok", "push", 1), (3, "ok", "push", 0)]
+    monkeypatch.setattr(explain, "_minimal", lambda window, *_: window.operations)
+    lines = [Op(n, n + 1, process, kind, f, None, value) for n, (process, kind, f, value) in enumerate(rows)]
+    evidence = check_linearizable(lines, "stack", algorithm="search").evidence
+    assert "  after ..., [1] push 1: it got 8 while there was 1" in evidence
+    monkeypatch.setattr(explain, "_LINE_CHARS", 40)
+    evidence = check_linearizable(lines, "stack", algorithm="search").evidence
+    assert "  it got 8 while there was 1" in evidence, "where there is no room for the path"
 
 
 def test_a_set_is_told_by_the_values_that_matter():

@@ -36,7 +36,7 @@ def test_first_reads(results, initial, valid):
 
 
 def test_groups_whose_completions_leave_out_their_key():
-    """They belong to what was invoked; a group in which everything failed is no matter beside another."""
+    """They belong to what was invoked."""
     lines = []
     for key, type_, seen in (("g", "ok", 5), ("h", "fail", 0), ("g", "ok", 6)):
         steps = [["write", "x", seen]] if seen else []

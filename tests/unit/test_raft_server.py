@@ -314,6 +314,9 @@ def ask(client, call):
         return client.recv(1000).split(b"\r\n")[0]
 
 
+taken = []
+
+
 class Transport:
     closed = False
 
@@ -323,11 +326,24 @@ class Transport:
 
 def guest(guests, name=None):
     """A connection that somebody has dialled."""
-    inbound, transport = Inbound("raft", lambda _messages: None, lambda _name: None, guests), Transport()
+    inbound, transport = Inbound("raft", taken.append, lambda _name: None, guests, me="n1"), Transport()
     inbound.connection_made(transport)
     if name is not None:
         inbound.data_received(frame(msgspec.msgpack.encode(Hello("raft", name))))
     return inbound, transport
+
+
+def test_a_server_that_takes_this_one_for_another_is_told_in_the_log_and_not_listened_to(caplog):
+    inbound, transport = guest(Guests(), "n2")
+    taken.clear()
+    for dst in ("n1", "n3"):
+        message = RequestVote("n2", dst, 1, 0, 0)
+        inbound.data_received(frame(msgspec.msgpack.encode([message])))
+    assert taken == [[RequestVote("n2", "n1", 1, 0, 0)]]
+    assert transport.closed
+    assert caplog.records[-1].fields["reason"] == (
+        "n2 takes this server, n1, for n3: compare their --member lines"
+    )
 
 
 def test_a_server_that_dials_again_takes_the_place_of_its_former_connection():

@@ -108,6 +108,17 @@ def test_what_a_file_says_must_be_of_the_right_kind(tmp_path, line, why):
         load(["--config", str(file), *flags], {})
 
 
+def test_help_says_what_every_setting_is(capsys):
+    with pytest.raises(SystemExit):
+        load(["--help"], {})
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "--pre-vote PRE_VOTE ask who would vote before disturbing anybody with a new term (true unless given)"
+        in text
+    )
+    assert "--heartbeat-ms HEARTBEAT_MS how often a leader is heard of (50 unless given)" in text
+
+
 def test_unknown_settings_in_a_file_are_named(tmp_path):
     file = tmp_path / "raft.toml"
     file.write_text("heart_beat = 3\n")

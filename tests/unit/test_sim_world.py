@@ -123,6 +123,25 @@ def test_a_killed_process_resets_its_connections():
     assert world.run(test) == b"again"
 
 
+@pytest.mark.parametrize("how", ["abort", "die"])
+def test_a_connection_that_is_broken_before_its_client_speaks_through_it_is_told(how):
+    async def server():
+        async def on_client(_reader, writer):
+            writer.transport.abort() if how == "abort" else world.hosts["n1"].kill()
+
+        await (await asyncio.start_server(on_client, port=80)).serve_forever()
+
+    async def test():
+        await asyncio.sleep(0.1)
+        reader, _ = await asyncio.open_connection("n1", 80)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+
+    for seed in range(30):  # whichever is there first
+        world = world_with(server, seed=seed)
+        world.run(test)
+
+
 def test_a_death_behind_a_partition_is_noticed_only_by_who_sends():
     world = world_with()
 
@@ -346,7 +365,7 @@ def test_names_that_nobody_has_are_refused_with_those_that_there_are():
     async def test():
         await asyncio.open_connection("n7", 80)
 
-    with pytest.raises(OSError, match=r"'n7'.*n1"):
+    with pytest.raises(socket.gaierror, match=r"'n7'.*n1"):
         world_with().run(test)
 
 
@@ -419,6 +438,22 @@ def test_sets_of_tasks_are_walked_in_the_same_order_each_time():
         return [tasks.index(task) for task in done]
 
     assert World(1).run(test) == World(1).run(test)
+
+
+def test_coroutines_become_tasks_in_the_order_given():
+    async def number(of):
+        await asyncio.sleep(0)
+        return of
+
+    async def test():
+        return [await one for one in asyncio.as_completed([number(n) for n in range(30)])]
+
+    seen = []
+    for _ in range(5):
+        world = world_with(seed=9)
+        seen.append((world.run(test), world.loop.trace_sha256))
+    assert seen == [seen[0]] * 5
+    assert seen[0][0] == list(range(30))
 
 
 def test_the_trace_tells_runs_apart():
