@@ -10,6 +10,8 @@ Rules of this module
     1. A cell is what was measured: the first seed that found the bug, or how many found nothing; never an estimate.
     2. Each run is told of when it is over: one on real nodes takes as long as its time limit, a cell several of these.
     3. Runs end with whoever asked for them.
+    4. Real nodes that did not get ready, as on a machine that is busy for a moment, are tried once more: a table takes
+       too long to be lost for that. The second time it is an error.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from checkers.catalogue import CheckerCall
 from harness import plan as plans
 from harness import workloads
 from harness.config import Config
-from harness.errors import Interrupted
-from harness.execute import execute
+from harness.errors import Interrupted, SetupError
+from harness.execute import Execution, execute
 from harness.progress import QuietProgress
 from harness.sweep import pool
 
@@ -82,8 +84,7 @@ def measure(base: Config, workload: str, bug: str, seeds: int, say: Say = lambda
     names = {"linearizable", *(call.name for call in _calls(config))}
     not_valid = 0
     for seed in range(seeds):
-        with tempfile.TemporaryDirectory() as directory:
-            execution = execute(plans.draw(config, seed), Path(directory), QuietProgress())
+        execution = _run(config, seed, say)
         result = execution.result
         if result["interrupted"]:
             raise Interrupted("interrupted")
@@ -96,6 +97,18 @@ def measure(base: Config, workload: str, bug: str, seeds: int, say: Say = lambda
             return Cell(workload, bug, seed, seed + 1, not_valid)
         not_valid += result["valid"] is not True
     return Cell(workload, bug, None, seeds, not_valid)
+
+
+def _run(config: Config, seed: int, say: Say) -> Execution:
+    for is_last in (False, True):
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                return execute(plans.draw(config, seed), Path(directory), QuietProgress())
+        except SetupError as error:
+            if is_last:
+                raise
+            say(f"  {config.workload} {config.bug or NONE} seed {seed}: {error}; once more")
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _calls(config: Config) -> Iterable[CheckerCall]:

@@ -13,6 +13,7 @@ import pytest
 from harness import plan as plans
 from harness.cli import main
 from harness.config import Config
+from harness.errors import SetupError
 from harness.execute import execute
 from harness.measure import measure
 from harness.progress import QuietProgress
@@ -157,6 +158,25 @@ def test_what_finds_what_is_measured():
     found = measure(base, "g2", "guards-unchecked", seeds=2)
     assert (found.found_by, found.text) == (0, "**0**")
     assert measure(base, "g2", "none", seeds=1).text == "1/1 valid"
+
+
+def test_nodes_that_were_not_ready_are_measured_once_more(monkeypatch):
+    """A table of half an hour was lost to a machine that was busy for a moment."""
+    attempts, said = [], []
+
+    def fails_at_first(*arguments):
+        attempts.append(1)
+        if len(attempts) <= failing:
+            raise SetupError("cluster 'docker': no answer from n1 within 30 s")
+        return execute(*arguments)
+
+    monkeypatch.setattr("harness.measure.execute", fails_at_first)
+    failing = 1
+    assert measure(Config(time_limit_s=1), "register", "none", 1, said.append).seeds == 1
+    assert said[0].endswith("no answer from n1 within 30 s; once more")
+    failing = 4
+    with pytest.raises(SetupError, match="no answer from n1"):
+        measure(Config(time_limit_s=1), "register", "none", 1)
 
 
 @pytest.mark.parametrize(
