@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import ModuleType
 from checkers import Model
 from checkers.own_model import vetted
 from harness.errors import ConfigError
+from harness.module_files import module_from_file
 
 
 def is_place(name: str) -> bool:
@@ -58,10 +58,4 @@ def _module(place: str, where: str) -> ModuleType:
 def _from_file(place: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"--model {place}: there is no file {path}; give FILE.py:CLASS")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None, "a file ending in .py has a loader"
-    assert spec.loader is not None, "likewise"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # where a dataclass looks up its annotations
-    spec.loader.exec_module(module)
-    return module
+    return module_from_file(path)

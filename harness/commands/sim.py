@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.console import Console
 from checkers import encode_header, encode_op
 from harness.commands.sweep import seed_range
 from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
+from harness.module_files import module_from_file
 from harness.sim import entropy
 from harness.sim import scenario as scenarios
 from harness.sim.scenario import Ran, Scenario
@@ -122,13 +122,7 @@ def _load(name: str) -> Scenario:
 def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise ConfigError(f"scenario file {path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None, "a file ending in .py has a loader"
-    assert spec.loader is not None, "likewise"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # where a dataclass looks up its annotations
-    spec.loader.exec_module(module)
-    return module
+    return module_from_file(path)
 
 
 def _store(store: Path, name: str, ran: Ran) -> Path:
