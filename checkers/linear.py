@@ -271,9 +271,8 @@ class Check:
         if self.algorithm in {"zones", "containers", "revisions"}:
             self.undecided.update(dict.fromkeys(left, Outcome(None, 0, 0, "none", cause=NOT_THIS)))
             left = []
-        for key in left:
-            if not self._search_columns(key):
-                self._search(key, self._plain_share())
+        for key in self._by_columns(left):
+            self._search(key, self._plain_share())
         for key in list(self.undecided):
             self._search_hard(key)
         explanation = self._told().explanation() if self.explain and self.failing else None
@@ -396,8 +395,27 @@ class Check:
         fast.prepare(part)
         self.deadline_s += time.monotonic() - began_s
 
-    def _search_columns(self, key: Hashable) -> bool:
-        """The compiled search on columns, where that is worth it; whether it has decided or was given up."""
+    def _by_columns(self, left: list[Hashable]) -> list[Hashable]:
+        """The keys that are not for the compiled search on columns; of the others long ones are searched at once."""
+        columns = self.columns
+        chosen = [key for key in left if self._for_columns(key)]
+        if columns is None or not chosen:
+            return left
+        for part in ("expand", *(_PARTS[order] for order in self.orders)):
+            self._ready(part)
+        from checkers.register_search import batches, search_keys  # noqa: PLC0415  (imports numba)
+
+        for batch in batches(chosen, [len(self.places[key]) for key in chosen]):
+            meters = {key: self._meter(key, self.budget.configurations, len(batch)) for key in batch}
+            tasks = {key: (self.places[key], meter) for key, meter in meters.items() if meter is not None}
+            outcomes = search_keys(columns, list(tasks.values()), self.orders)
+            for (key, (_, meter)), outcome in zip(tasks.items(), outcomes, strict=True):
+                self.spent += meter.used
+                self._settle(key, outcome)
+        searched = set(chosen)
+        return [key for key in left if key not in searched]
+
+    def _for_columns(self, key: Hashable) -> bool:
         columns = self.columns
         if self.backend is PLAIN or columns is None or key in self.undecided:
             return False
@@ -405,22 +423,10 @@ class Check:
             from checkers.columns import places_by_key  # noqa: PLC0415  (only for long histories)
 
             self.places = places_by_key(columns)
-        places = self.places[key]
-        if len(places) < (_COLUMNS_OPERATIONS_USED if self._used() else _COLUMNS_OPERATIONS) or not (
-            fast.warm("deep") or len(places) >= _COLUMNS_LINES_WARM // 4
-        ):
-            return False
-        for part in ("expand", *(_PARTS[order] for order in self.orders)):
-            self._ready(part)
-        from checkers.register_search import RegisterSearch  # noqa: PLC0415  (imports numba)
-
-        initial = int(columns.initial_value[columns.key[places[0]]])
-        meter = self._meter(key, self.budget.configurations)
-        if meter is not None:
-            outcome = RegisterSearch(columns, places, initial).run(meter, self.orders)
-            self.spent += meter.used
-            self._settle(key, outcome)
-        return True
+        count = len(self.places[key])
+        return count >= (_COLUMNS_OPERATIONS_USED if self._used() else _COLUMNS_OPERATIONS) and (
+            fast.warm("deep") or count >= _COLUMNS_LINES_WARM // 4
+        )
 
     def _plain_share(self) -> int:
         """Objects that only grow have too many states for tables, and the plain search looks ahead for them."""
@@ -451,15 +457,16 @@ class Check:
         except compiled_search.TooLarge:
             return search(problem, meter, self.orders)
 
-    def _meter(self, key: Hashable, configurations: int) -> Meter | None:
-        """What a search of the key may use; None where nothing is left, which is then said."""
+    def _meter(self, key: Hashable, configurations: int, at_once: int = 1) -> Meter | None:
+        """What a search of the key may use, of so many at once; None where nothing is left, which is then said."""
         left = self.budget.configurations - self.spent
         late = time.monotonic() > self.deadline_s
         if late or (left <= 0 and key in self.undecided):
             before = self.undecided.get(key, Outcome(None, 0, 0, "none"))
             self.undecided[key] = replace(before, cause="seconds" if late else "configurations")
             return None
-        return Meter(max(1, min(left, configurations)), self.budget.bytes_max, self.deadline_s)
+        bytes_max = max(1, self.budget.bytes_max // at_once)
+        return Meter(max(1, min(left, configurations) // at_once), bytes_max, self.deadline_s)
 
     def _search(
         self, key: Hashable, configurations: int, by: Callable[[Problem, Meter], Outcome] | None = None

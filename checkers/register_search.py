@@ -8,7 +8,9 @@ Rules of this module
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,53 @@ class RegisterSearch:
         )  # fmt: skip
         if bad < 0:
             raise OrderError(f"operation {-1 - bad} does not fit into the order that was found")
+
+
+#: Keys of so many operations are searched several at once: the compiled code of a search holds no lock.
+LONG = 2_000
+
+
+def batches(keys: Sequence[Hashable], sizes: Sequence[int]) -> Iterator[list[Hashable]]:
+    """The keys in their order, as many long ones together as there are processors, and short ones alone."""
+    most, together = _processors(), []
+    for key, size in zip(keys, sizes, strict=True):
+        if size < LONG:
+            yield [key]
+            continue
+        together.append(key)
+        if len(together) == most:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _processors() -> int:
+    """How many of the machine's this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def search_keys(
+    columns: RegisterColumns, tasks: Sequence[tuple[Any, Meter]], orders: Sequence[str]
+) -> list[Outcome]:
+    """What was found for each key, given by its places and what it may use; a thread for each if there are several.
+
+    Raises:
+        OrderError: see `RegisterSearch.run`.
+    """
+
+    def run(task: tuple[Any, Meter]) -> Outcome:
+        places, meter = task
+        initial = int(columns.initial_value[columns.key[places[0]]])
+        return RegisterSearch(columns, places, initial).run(meter, orders)
+
+    if len(tasks) <= 1:
+        return [run(task) for task in tasks]
+    with ThreadPoolExecutor(len(tasks), "splitbrain-search") as pool:
+        return list(pool.map(run, tasks))
 
 
 def _distinct(numbers: Any, bound: int) -> tuple[Any, Any]:

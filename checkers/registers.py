@@ -242,7 +242,10 @@ class _Solver:
         return self.backend.kernel(kernel)(*arguments)
 
     def run(self) -> Solution:
-        out = self._lay_out(*self._zones())
+        found = self._zones()
+        if not len(self.backend.where(self.status, FITS)):
+            return Solution(self.status, self.clash)
+        out = self._lay_out(*found)
         refused = self.backend.where(self.c.f, DIFFERS)
         if len(refused):
             out = self._with_refused(out, refused)

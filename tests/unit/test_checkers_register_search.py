@@ -199,6 +199,58 @@ def test_where_all_is_loaded_short_histories_go_this_way(monkeypatch):
     assert {("wgl-dfs-numba", "valid"), ("intervals", "invalid"), ("zones", "valid")} <= seen
 
 
+def test_long_keys_are_searched_at_once_with_the_same_verdicts(monkeypatch):
+    """Several keys with a thread each, and one after the other, find the same; the budget is for all of them."""
+    from checkers import register_search  # noqa: PLC0415
+
+    for part in ("zones", "expand", "deep", "levelwise", "replay"):
+        fast.prepare(part)
+    for name in ("_COLUMNS_LINES_USED", "_COLUMNS_OPERATIONS_USED"):
+        monkeypatch.setattr(linear, name, 1)
+    monkeypatch.setattr(register_search, "LONG", 20)
+    threads, plain = [], register_search.ThreadPoolExecutor
+    monkeypatch.setattr(
+        register_search,
+        "ThreadPoolExecutor",
+        lambda count, name: (threads.append(count), plain(count, name))[1],
+    )
+    seen = set()
+    for seed in range(30):
+        rng, lines = random.Random(f"at once {seed}"), []
+        for key in range(5):
+            offset = 100 * key
+            lines += [replace_key(op, key, offset) for op in random_lines(rng, rng.randint(10, 40), 4, 3)]
+        lines = [Op(n, n, *tail) for n, tail in enumerate(lines)]
+        found = []
+        for processors in (1, 3):
+            monkeypatch.setattr(register_search, "_processors", lambda count=processors: count)
+            verdict = check_linearizable(
+                History.of(lines), model_by_name("cas-register", 0), algorithm="search"
+            )
+            found.append((verdict.valid, verdict.failing_keys, verdict.configurations, verdict.evidence))
+        assert found[0] == found[1]
+        seen.add(found[0][0])
+    assert seen == {"valid", "invalid"}
+    assert set(threads) == {2, 3}
+
+
+def replace_key(op, key, offset):
+    return op.process + offset, op.type, op.f, key, op.value, op.error
+
+
+def test_short_keys_are_searched_alone(monkeypatch):
+    from checkers import register_search  # noqa: PLC0415
+
+    long = register_search.LONG
+    monkeypatch.setattr(register_search, "_processors", lambda: 2)
+    assert list(register_search.batches("abc", [long - 1] * 3)) == [["a"], ["b"], ["c"]]
+    assert list(register_search.batches("abcde", [long, 1, long, long, long])) == [
+        ["b"],
+        ["a", "c"],
+        ["d", "e"],
+    ]
+
+
 def test_end_to_end(monkeypatch):
     """A long enough history goes this way by itself; a no is explained."""
     for name in (
