@@ -207,10 +207,10 @@ def _scanned(body: bytes, source: str) -> Any:
 
     beside = Path(f"{source}{_COLUMNS_SUFFIX}")
     kept = line_columns.restore(beside, body) if beside.exists() else None
-    found = kept or line_columns.scan(body)
-    if found is not None and kept is None and len(body) >= _KEEP_BYTES and Path(source).exists():
-        line_columns.save(beside, found)
-    return found
+    if kept is not None:
+        return kept
+    keeps = len(body) >= _KEEP_BYTES and Path(source).exists()
+    return line_columns.scan_and_keep(beside, body) if keeps else line_columns.scan(body)
 
 
 def split_header(data: bytes, source: str) -> tuple[Header, bytes, int]:

@@ -12,10 +12,12 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, overload
 
@@ -144,7 +146,7 @@ def scan(body: bytes) -> ScannedLines | None:
     return found if found.sound() else None
 
 
-def save(path: Path, found: ScannedLines) -> None:
+def save(path: Path, found: ScannedLines, digest: bytes = b"") -> None:
     """Keeps the columns beside the history, so that they need not be scanned again; quietly not, where it cannot.
 
     The file holds a digest of the lines, and is of no use to any other lines.
@@ -155,7 +157,7 @@ def save(path: Path, found: ScannedLines) -> None:
         with kept.open("wb") as file:
             np.savez(
                 file,
-                digest=np.frombuffer(found.digest(), np.uint8),
+                digest=np.frombuffer(digest or found.digest(), np.uint8),
                 where=found.where,
                 starts=found.starts,
                 ends=found.ends,
@@ -179,9 +181,10 @@ def restore(path: Path, body: bytes) -> ScannedLines | None:
     """The lines with the columns that were kept for them, or None where there are none for exactly these."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            if kept["digest"].tobytes() != _digest(body):
-                return None
-            columns = np.stack([kept[f"column{n}"].astype(np.int64) for n in range(kernel_lines.COLUMNS)])
+            with _digesting(body) as digest:
+                columns = np.stack([kept[f"column{n}"].astype(np.int64) for n in range(kernel_lines.COLUMNS)])
+                if kept["digest"].tobytes() != digest.result():
+                    return None
             return ScannedLines(body, kept["where"], columns, kept["starts"], kept["ends"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -189,6 +192,22 @@ def restore(path: Path, body: bytes) -> ScannedLines | None:
 
 def _digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
+
+
+@contextlib.contextmanager
+def _digesting(body: bytes) -> Iterator[Future[bytes]]:
+    """The digest in the making, beside what is done meanwhile: neither it nor the compiled code holds a lock."""
+    with ThreadPoolExecutor(1, "splitbrain-digest") as pool:
+        yield pool.submit(_digest, body)
+
+
+def scan_and_keep(path: Path, body: bytes) -> ScannedLines | None:
+    """`scan`, and `save` beside the file."""
+    with _digesting(body) as digest:
+        found = scan(body)
+        if found is not None:
+            save(path, found, digest.result())
+    return found
 
 
 def scan_tiny() -> None:
