@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
 import math
 import resource
@@ -30,22 +29,15 @@ from pathlib import Path
 
 from checkers import Budget, History, encode_op, fast, linear, model_by_name, read_history
 from checkers.memory import collector_paused
+from harness.module_files import module_from_file
 
 MEMORY_MIB = 10_240
 REPEAT = 3
 
 
-def made_by(name):
-    """A benchmark beside this one, as a module."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def made_rows(large):
     """(name, lines, model, initial) of synthetic histories."""
-    table = made_by("linearizability")
+    table = module_from_file(Path(__file__).with_name("linearizability.py"))
     for size in (1_000, 10_000, *([100_000, 1_000_000] if large else [])):
         lines = table.register_lines(size, 10)
         yield f"unique values, c=10, {size}", lines, "etcd-register", 0

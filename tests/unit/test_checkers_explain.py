@@ -1,6 +1,5 @@
 """Counterexamples of all models: short, with a reason, and a proof by themselves."""
 
-import importlib.util
 import json
 import random
 import re
@@ -15,16 +14,13 @@ from checkers.explain import LINES_MAX
 from checkers.linear import groups_of
 from checkers.models import effect_of
 from checkers.parts import weaken
+from harness.module_files import module_from_file
 
 _ROW = re.compile(r"^  \[(\d+)(?:\.\.\d+)?\] +process")
 
 
 def load_fuzz():
-    path = Path(__file__).parents[2] / "benchmarks" / "linearizability_fuzz.py"
-    spec = importlib.util.spec_from_file_location("linearizability_fuzz", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_from_file(Path(__file__).parents[2] / "benchmarks" / "linearizability_fuzz.py")
 
 
 def rows_of(evidence):

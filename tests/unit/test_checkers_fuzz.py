@@ -4,7 +4,6 @@ The whole is ``python benchmarks/linearizability_fuzz.py --histories 1000000``, 
 ``SPLITBRAIN_FUZZ_HISTORIES=1000000``.
 """
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -22,16 +21,13 @@ from checkers import (
     problem,
 )
 from checkers.effects import Effect
+from harness.module_files import module_from_file
 
 HISTORIES = int(os.environ.get("SPLITBRAIN_FUZZ_HISTORIES", "1200"))
 
 
 def load_fuzz():
-    path = Path(__file__).parents[2] / "benchmarks" / "linearizability_fuzz.py"
-    spec = importlib.util.spec_from_file_location("linearizability_fuzz", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_from_file(Path(__file__).parents[2] / "benchmarks" / "linearizability_fuzz.py")
 
 
 @pytest.mark.slow
