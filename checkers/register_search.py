@@ -105,7 +105,7 @@ LONG = 2_000
 
 
 def batches(keys: Sequence[Hashable], sizes: Sequence[int]) -> Iterator[list[Hashable]]:
-    """The keys in their order, as many long ones together as there are processors, and short ones alone."""
+    """As many long keys together as there are processors, each short one alone as soon as it is its turn."""
     most, together = _processors(), []
     for key, size in zip(keys, sizes, strict=True):
         if size < LONG:

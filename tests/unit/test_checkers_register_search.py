@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from checkers import History, Op, check_linearizable, fast, linear, model_by_name
+from checkers import Budget, History, Op, check_linearizable, fast, linear, model_by_name
 from checkers.history import Operation
 from checkers.oracle import is_linearizable
 from checkers.search import Meter
@@ -200,7 +200,7 @@ def test_where_all_is_loaded_short_histories_go_this_way(monkeypatch):
 
 
 def test_long_keys_are_searched_at_once_with_the_same_verdicts(monkeypatch):
-    """Several keys with a thread each, and one after the other, find the same; the budget is for all of them."""
+    """Several keys with a thread each, and one after the other, find the same."""
     from checkers import register_search  # noqa: PLC0415
 
     for part in ("zones", "expand", "deep", "levelwise", "replay"):
@@ -232,6 +232,31 @@ def test_long_keys_are_searched_at_once_with_the_same_verdicts(monkeypatch):
         seen.add(found[0][0])
     assert seen == {"valid", "invalid"}
     assert set(threads) == {2, 3}
+
+
+def test_keys_that_are_searched_at_once_share_the_budget(monkeypatch):
+    from checkers import register_search  # noqa: PLC0415
+
+    for part in ("zones", "expand", "deep", "levelwise", "replay"):
+        fast.prepare(part)
+    for name in ("_COLUMNS_LINES_USED", "_COLUMNS_OPERATIONS_USED"):
+        monkeypatch.setattr(linear, name, 1)
+    monkeypatch.setattr(register_search, "LONG", 1)
+    monkeypatch.setattr(register_search, "_processors", lambda: 3)
+    shares, plain = [], register_search.search_keys
+
+    def recorded(columns, tasks, orders):
+        shares.append([(meter.left, meter.bytes_max) for _, meter in tasks])
+        return plain(columns, tasks, orders)
+
+    monkeypatch.setattr(register_search, "search_keys", recorded)
+    rows = []
+    for key in range(3):
+        rows += [replace_key(op, key, 100 * key) for op in random_lines(random.Random(key), 20, 4, 3)]
+    budget = Budget(configurations=9_000, bytes_max=9_000_000)
+    lines = [Op(n, n, *row) for n, row in enumerate(rows)]
+    check_linearizable(lines, model_by_name("cas-register", 0), algorithm="search", budget=budget)
+    assert shares == [[(3_000, 3_000_000)] * 3]
 
 
 def replace_key(op, key, offset):
