@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -111,7 +112,7 @@ def _load(name: str) -> Scenario:
         raise ConfigError(
             f"scenario {name!r}: {error}; give a module that can be imported from here"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that runs when it is imported may well end so
         raise ConfigError(f"scenario {name!r} cannot be imported: {scenarios.raised(error)}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
@@ -151,10 +152,10 @@ def _say(
         f"{total['sim_seconds']:.1f} virtual seconds"
     )
     if ran.valid != "valid":
-        faults = "".join(f" --fault {kind}" for kind in args.fault)
-        arg = f" --arg {args.arg}" if args.arg else ""
+        faults = "".join(f" --fault {shlex.quote(kind)}" for kind in args.fault)
+        arg = f" --arg={shlex.quote(args.arg)}" if args.arg is not None else ""
         say(
-            f"again: splitbrain sim run {args.scenario} --seed {ran.seed}{faults} --time-limit {args.time_limit:g}{arg}"
+            f"again: splitbrain sim run {shlex.quote(args.scenario)} --seed {ran.seed}{faults} --time-limit {args.time_limit:g}{arg}"
         )
     if history is not None:
         say(f"history in {history}")

@@ -9,8 +9,8 @@ Rules of this module
        none of the simulation wait there by the real clock.
     3. Each replacement is one function for ever, which asks whose turn it is: a module that is loaded in the middle of
        a run, and keeps what it imported, has the real thing after it and the virtual one in the next.
-    4. Threads, processes, blocking sleeps, look-ups and sockets are refused with a sentence that says what to do
-       instead.
+    4. Threads, processes, blocking sleeps and waits, look-ups, sockets, and what would end or interrupt the simulator
+       itself are refused with a sentence that says what to do instead. Handlers of signals are taken and never called.
     5. `datetime.now` and `utcnow` are methods of a class that cannot be set like others: they are put into its
        dictionary. Local time is UTC. `date.today` asks `time.time`, and so is virtual by itself.
 """
@@ -26,6 +26,7 @@ import functools
 import gc
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -65,6 +66,9 @@ class Source(Protocol):
     def host_name(self) -> str:
         """The node's name."""
 
+    def handlers(self) -> dict[int, Any]:
+        """The signal handlers of the process that runs now."""
+
 
 class _Turn:
     """Whose time and chance it is now: a simulation's, or with None the real world's."""
@@ -79,6 +83,7 @@ def virtual(source: Source) -> Iterator[None]:
     state = random.getstate()
     dates = _put_into(dt.datetime, _date_clocks(source))
     before, _Turn.source = _Turn.source, source
+    zone = _set_zone("UTC")
     try:
         table = _table()
         for owner, name, new in (*table, *_others(source)):
@@ -92,6 +97,7 @@ def virtual(source: Source) -> Iterator[None]:
             setattr(owner, name, old)
         _put_into(dt.datetime, dates)
         _Turn.source = before
+        _set_zone(zone)
         random.setstate(state)
 
 
@@ -117,6 +123,7 @@ def _table() -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
     found += [(os, name, _randbytes) for name in ("urandom", "getrandom") if hasattr(os, name)]
     found += [(socket, name, _host_name) for name in ("gethostname", "getfqdn")]
     found += [(owner, "as_completed", _as_completed) for owner in (asyncio.tasks, asyncio)]
+    found += [(owner, "new_event_loop", _refuse_loop) for owner in (asyncio.events, asyncio)]
     return tuple((owner, name, _by_turn(getattr(owner, name), new)) for owner, name, new in found)
 
 
@@ -136,6 +143,7 @@ def _others(source: Source) -> Iterator[tuple[Any, str, Any]]:
     yield uuid, "_node", 0x5B_00_00_00_00_01
     yield uuid, "_last_timestamp", None
     yield threading.Thread, "start", _refuse_thread
+    yield threading.Condition, "wait", _waiting(threading.get_ident())
     yield subprocess.Popen, "__init__", _refuse_process
     yield socket, "socket", SimSocket
 
@@ -189,6 +197,18 @@ def _date_clocks(source: Source) -> dict[str, Any]:
         return at if tz is not None else at.replace(tzinfo=None)
 
     return {"now": classmethod(now), "utcnow": classmethod(now)}
+
+
+def _set_zone(zone: str | None) -> str | None:
+    """Methods of dates written in C ask the C library for the local time; the zone that was set before."""
+    before = os.environ.get("TZ")
+    if zone != before:
+        if zone is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = zone
+        time.tzset()
+    return before
 
 
 def _put_into(owner: type, new: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,6 +302,24 @@ def _refused() -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system"):
         if hasattr(os, name):
             yield os, name, _refuse_process
+    for name in ("_exit", "abort", "kill", "killpg"):
+        yield os, name, functools.partial(_refuse_end, f"os.{name}")
+    for name in (
+        "raise_signal",
+        "pthread_kill",
+        "alarm",
+        "setitimer",
+        "pause",
+        "sigwait",
+        "sigwaitinfo",
+        "sigtimedwait",
+    ):
+        if hasattr(signal, name):
+            yield signal, name, functools.partial(_refuse_end, f"signal.{name}")
+    yield signal, "signal", _take_handler
+    yield signal, "getsignal", lambda source, number: source.handlers().get(number, signal.SIG_DFL)
+    for name in ("socketpair", "create_server", "fromfd"):
+        yield socket, name, functools.partial(_refuse_socket, name)
     for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo"):
         yield socket, name, functools.partial(_refuse_look_up, name)
 
@@ -305,6 +343,44 @@ def _refuse_process(*_args: Any, **_kwargs: Any) -> NoReturn:
 def _refuse_sleep(_source: Source, seconds: float) -> NoReturn:
     raise SimRefused(
         f"time.sleep({seconds:g}) would stop the whole simulated world; use await asyncio.sleep({seconds:g})"
+    )
+
+
+def _refuse_loop(*_args: Any) -> NoReturn:
+    raise SimRefused("a second event loop cannot be made in the simulator; use the one that runs")
+
+
+def _refuse_end(name: str, *_args: Any, **_kwargs: Any) -> NoReturn:
+    raise SimRefused(
+        f"{name} would strike the simulator itself; end a program with sys.exit, or let the test kill its host"
+    )
+
+
+def _take_handler(source: Source, number: int, handler: Any) -> Any:
+    if not callable(handler) and handler not in (signal.SIG_DFL, signal.SIG_IGN):
+        raise TypeError("signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object")
+    handlers = source.handlers()
+    before, handlers[number] = handlers.get(number, signal.SIG_DFL), handler
+    return before
+
+
+def _waiting(simulating: int) -> Callable[..., bool]:
+    real = threading.Condition.wait
+
+    def wait(self: threading.Condition, timeout: float | None = None) -> bool:
+        if threading.get_ident() != simulating:
+            return real(self, timeout)
+        raise SimRefused(
+            "a wait for another thread (an event, a queue, a future's result) would last for ever in the simulator, "
+            "which has only one; use what asyncio has for it"
+        )
+
+    return wait
+
+
+def _refuse_socket(name: str, *_args: Any, **_kwargs: Any) -> NoReturn:
+    raise SimRefused(
+        f"socket.{name} is not simulated; use asyncio.open_connection and asyncio.start_server in the simulator"
     )
 
 
@@ -365,6 +441,4 @@ class SimSocket:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise SimRefused(
-            f"socket.{name} is not simulated; use asyncio.open_connection and asyncio.start_server in the simulator"
-        )
+        _refuse_socket(name)

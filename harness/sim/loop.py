@@ -39,7 +39,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from heapq import heappop, heappush
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from harness.errors import InternalError, Interrupted
 
@@ -49,6 +49,7 @@ US_PER_S = 1_000_000
 CLOSES_MAX = 20
 WAITING_SHOWN = 12
 EVENTS_BETWEEN_LOOKS = 1 << 18
+SPINS_MAX = 2_000_000  # callbacks in one instant
 ASYNCIO = asyncio.__file__.rsplit("/", 1)[0]
 MAX_EVENTS_DEFAULT = 2_000_000_000
 
@@ -166,6 +167,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         is_task = isinstance(main, asyncio.Task)  # which ends in a callback that is ready, and in no other
         count = self.events_run
         look_at = min(count + EVENTS_BETWEEN_LOOKS, self._max_events)
+        spins_at = count + SPINS_MAX
         try:
             while True:
                 while ready:
@@ -174,6 +176,8 @@ class SimLoop(asyncio.AbstractEventLoop):
                     count += 1
                     if main_is_done():
                         return
+                    if count > spins_at:
+                        self._spin()
                 if self._halted:
                     self._end_early()
                     return
@@ -183,6 +187,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                     raise SimDeadlock(self._deadlock_report())
                 when_us, seq, callback, args = pop(heap)
                 self.now_us = when_us
+                spins_at = count + SPINS_MAX
                 traced.append(when_us)
                 traced.append(seq)
                 callback(*args)
@@ -211,6 +216,14 @@ class SimLoop(asyncio.AbstractEventLoop):
             gc.collect()
         self._trace.update(array("Q", self._traced).tobytes())
         self._traced.clear()
+
+    def _spin(self) -> NoReturn:
+        """What is ready makes ready what comes next, for ever."""
+        at_s = self.now_us / US_PER_S
+        raise SimDeadlock(
+            f"{SPINS_MAX} callbacks ran at {at_s:.3f} s and no time passed, as where a program goes round "
+            f"`await asyncio.sleep(0)`; {self._waiting()}"
+        )
 
     def _deadlock_report(self) -> str:
         return f"deadlock at {self.now_us / US_PER_S:.3f} s: nothing is scheduled any more; {self._waiting()}"

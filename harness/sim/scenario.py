@@ -24,12 +24,15 @@ from typing import Any
 import msgspec
 
 from checkers import Op, encode_op, model_by_name
-from harness.errors import ConfigError, SplitbrainError, Valid
+from harness.errors import ConfigError, InternalError, SplitbrainError, Valid
 from harness.judge import check_model
 from harness.sim.entropy import SimRefused
+from harness.sim.loop import SimDeadlock
 from harness.sim.world import World
 from harness.sim.world_host import Host
+from nemesis.composition import kinds_in, parse
 from nemesis.faults import FaultError
+from nemesis.kinds import FaultKind, kind
 from nemesis.nemesis import Nemesis
 from nemesis.schedule import FaultEvent, draw
 
@@ -157,13 +160,16 @@ def run(
         test = _test_of(scenario, sim)
     conductor = _Conductor(world, _drawn(world, kinds, limit_s))
     lines: list[str] = []
+    valid: Valid = "valid"
     try:
         world.run(lambda: conductor.conduct(test), limit_s=limit_s * TEST_LIMIT_FACTOR)
     except (SimRefused, ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever the test raises is its verdict
-        lines.append(f"the test failed: {type(error).__name__}: {error}")
-    valid: Valid = "invalid" if lines else "valid"
+    except BaseException as error:  # noqa: BLE001 - whatever the test raises is its verdict, `sys.exit` too
+        is_ours = isinstance(error, InternalError) and not isinstance(error, SimDeadlock)
+        valid = "unknown" if is_ours else "invalid"
+        what = "the run was given up" if is_ours else f"the test failed: {type(error).__name__}"
+        lines.append(f"{what}: {error}")
     if problems := conductor.problems():
         lines += problems
         valid = "invalid" if valid == "invalid" else "unknown"
@@ -184,7 +190,7 @@ def _test_of(scenario: Scenario, sim: Sim) -> Test:
         test: Any = scenario(sim)
     except (SplitbrainError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"the scenario raised {raised(error)}") from error
     if inspect.iscoroutine(test):
         test.close()
@@ -249,16 +255,24 @@ def _drawn(world: World, kinds: Sequence[str], limit_s: float) -> tuple[FaultEve
     if not kinds:
         return ()
     try:
-        events = draw(kinds, tuple(world.nodes), limit_s * 1000, world.streams.stream)
+        for name in kinds_in(parse(one) for one in kinds):
+            _check_kind(kind(name))
+        return draw(kinds, tuple(world.nodes), limit_s * 1000, world.streams.stream)
     except FaultError as error:
         raise ConfigError(str(error)) from None
-    waiting = next((event for event in events if event.when is not None), None)
-    if waiting is not None:
+
+
+def _check_kind(asked: FaultKind) -> None:
+    """Refused whatever the seed draws: one that draws no such fault is no reason to begin."""
+    why = None
+    if asked.category == "membership":
+        why = "changes the members of a cluster, and nodes of a scenario are members of nothing"
+    elif asked.draw_trigger is not None:
+        why = "waits for what a cluster tells of itself, and nodes of a scenario tell nothing"
+    if why is not None:
         raise ConfigError(
-            f"a fault of {', '.join(kinds)} waits for what a cluster tells of itself, and nodes of a scenario tell "
-            "nothing; take one that comes by itself, as kill or partition"
+            f"the fault {asked.name} {why}; take one that comes by itself, as kill or partition"
         )
-    return events
 
 
 class _Conductor:
@@ -300,4 +314,5 @@ class _Conductor:
                 self.injected += not (await nemesis.inject(event)).errors
             else:
                 await nemesis.heal(event)
-        await nemesis.heal_all()
+        if steps:  # it starts whatever does not run, also what has ended by itself
+            await nemesis.heal_all()

@@ -41,6 +41,8 @@ from typing import Any, TypeVar
 
 from harness.seeds import Streams
 from harness.sim import entropy
+from harness.sim.clock import SimClock
+from harness.sim.entropy import SimRefused
 from harness.sim.loop import US_PER_S
 from harness.sim.network import NetworkParams, SimNetwork
 from harness.sim.streams import Endpoint
@@ -51,6 +53,7 @@ from nemesis.target import ClockRule, CrashPoint, Damage, DiskRule, Ruleset
 T = TypeVar("T")
 
 UNCAUGHT_MAX = 1000
+LOOKS_MAX = 2_000_000  # at the clocks in one instant, of all programs
 TEST = "test"
 
 
@@ -200,6 +203,13 @@ class World:
             return True
         return process.alive and (not process.host.held or process.host.admit(process, handle))
 
+    def exit(self, handle: asyncio.Handle, error: SystemExit) -> None:
+        """A callback has called `sys.exit`: its process ends; where that is the test's, it is what the test raised."""
+        process = handle._context.get(current_process)  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+        if process is None or process.host is self._test:
+            raise error
+        process.host.exit(process, error.code)
+
     def log(self, message: str) -> None:
         """What asyncio would log."""
         if len(self.uncaught) < UNCAUGHT_MAX:
@@ -211,18 +221,36 @@ class _Source:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._looked_at_us = 0
+        self._looks = 0
 
     def monotonic_us(self) -> int:
-        return self._world.current().host.clock.mono_us()
+        return self._looked().mono_us()
 
     def wall_us(self) -> int:
-        return self._world.current().host.clock.wall_us()
+        return self._looked().wall_us()
+
+    def _looked(self) -> SimClock:
+        """The clock that is looked at; who waits for it to move on without an `await` would wait for ever."""
+        now_us = self._world.loop.now_us
+        if now_us != self._looked_at_us:
+            self._looked_at_us, self._looks = now_us, 0
+        self._looks += 1
+        if self._looks > LOOKS_MAX:
+            raise SimRefused(
+                f"{self._world.current().host.name} looked at its clock {LOOKS_MAX} times in one instant, and no time "
+                "passes in the simulator while a program computes; use await asyncio.sleep to wait"
+            )
+        return self._world.current().host.clock
 
     def rng(self) -> random.Random:
         return self._world.current().host.rng
 
     def host_name(self) -> str:
         return self._world.current().host.name
+
+    def handlers(self) -> dict[int, Any]:
+        return self._world.current().handlers
 
 
 def virtual_seconds(world: World) -> float:

@@ -47,6 +47,7 @@ class SimProcess:
         self.inbox: deque[asyncio.Handle] = deque()  # what waits while it is paused
         self.endpoints: dict[Endpoint, None] = {}
         self.main: asyncio.Task[Any] | None = None
+        self.handlers: dict[int, Any] = {}  # of signals, none of which ever comes
 
 
 class Host:
@@ -133,6 +134,11 @@ class Host:
         if isinstance(error, SimRefused):
             self._world.loop.fail(error)
         self._end("exited" if error is None else f"raised {error!r}")
+
+    def exit(self, process: SimProcess, code: Any) -> None:
+        """The process has called `sys.exit`."""
+        if process is self.process:
+            self._end("exited" if code in (None, 0) else f"exited with {code!r}")
 
     def kill(self) -> None:
         """SIGKILL and power loss in one; only `storage` and what is durable of `files` is left."""

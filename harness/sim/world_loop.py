@@ -129,12 +129,18 @@ class WorldLoop(SimLoop):
 
     def _run_admitted(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled() and self._world.admit(handle):
-            handle._run()  # noqa: SLF001 - how every loop runs its handles
+            try:
+                handle._run()  # noqa: SLF001 - how every loop runs its handles
+            except SystemExit as error:
+                self._world.exit(handle, error)
 
     def run_handle(self, handle: asyncio.Handle) -> None:
         """Run a callback that waited for its turn."""
         if not handle.cancelled():
-            handle._run()  # noqa: SLF001 - see above
+            try:
+                handle._run()  # noqa: SLF001 - see above
+            except SystemExit as error:
+                self._world.exit(handle, error)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """What asyncio would log; only what was refused ends the world."""
@@ -362,6 +368,27 @@ class WorldLoop(SimLoop):
     async def create_unix_connection(self, *_args: Any, **_options: Any) -> Any:
         """Refused."""
         self._refuse("a Unix socket")
+
+    async def connect_read_pipe(self, *_args: Any) -> Any:
+        """Refused."""
+        self._refuse("reading from a pipe")
+
+    async def connect_write_pipe(self, *_args: Any) -> Any:
+        """Refused."""
+        self._refuse("writing to a pipe")
+
+    async def sendfile(self, *_args: Any, **_options: Any) -> Any:
+        """Refused."""
+        self._refuse("sendfile")
+
+    def _refuse_socket_call(self, *_args: Any, **_options: Any) -> NoReturn:
+        raise SimRefused(
+            "the loop's calls for sockets are not simulated, but for sock_connect; use asyncio.open_connection, "
+            "asyncio.start_server and create_datagram_endpoint in the simulator"
+        )
+
+    sock_accept = sock_recv = sock_recv_into = sock_recvfrom = sock_recvfrom_into = _refuse_socket_call
+    sock_sendall = sock_sendfile = sock_sendto = connect_accepted_socket = _refuse_socket_call
 
     def add_reader(  # type: ignore[override]
         self, fd: Any, *_args: Any

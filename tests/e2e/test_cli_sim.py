@@ -1,6 +1,7 @@
 """`splitbrain sim run` as a user types it, on the example that the documentation shows."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,26 @@ def test_the_bug_of_the_example_is_found_and_found_again_from_its_seed(tmp_path)
     assert last_json(again)["explanation"] == summary["explanation"]
     check = splitbrain("check", summary["history"], "--model", "register", cwd=tmp_path)
     assert check.returncode == 1
+
+
+def test_the_line_that_runs_it_again_can_be_typed(tmp_path):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    first = splitbrain(
+        "sim",
+        "run",
+        "mistakes:fails",
+        "--seeds",
+        "1",
+        "--fault",
+        "mix(kill, pause)",
+        "--arg=-a b",
+        cwd=tmp_path,
+    )
+    line = next(line for line in first.stdout.splitlines() if line.startswith("again: "))
+    words = shlex.split(line)
+    assert words[:3] == ["again:", "splitbrain", "sim"]
+    again = splitbrain(*words[2:], cwd=tmp_path)
+    assert again.stdout == first.stdout
 
 
 def test_the_mended_example_is_valid(tmp_path):
@@ -107,6 +128,11 @@ def chance(sim):
     async def test():
         assert drawn > 2, f"drawn {drawn}"
     return test
+def fails(sim):
+    sim.node("n1", lambda host: asyncio.sleep(1000))
+    async def test():
+        assert False, sim.arg
+    return test
 def three(sim):
     async def program(host):
         await asyncio.sleep(1000)
@@ -150,7 +176,12 @@ def test_a_mistake_in_a_scenario_is_the_users_and_said_in_one_sentence(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("x = (", "SyntaxError: '(' was never closed"), ("boom", "NameError")]
+    ("text", "says"),
+    [
+        ("x = (", "SyntaxError: '(' was never closed"),
+        ("boom", "NameError"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+    ],
 )
 def test_a_module_that_cannot_be_imported_is_the_users_mistake(tmp_path, text, says):
     (tmp_path / "broken.py").write_text(text)
@@ -177,16 +208,24 @@ def test_what_a_scenario_keeps_when_it_is_imported_is_virtual_in_its_runs(tmp_pa
     assert results[0].stdout.splitlines()[0] == results[1].stdout.splitlines()[0]
 
 
-def test_faults_that_nodes_of_a_scenario_cannot_suffer_are_not_counted_as_suffered(tmp_path):
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("membership", "the fault membership changes the members of a cluster"),
+        ("mix(kill, transfer)", "the fault transfer changes the members of a cluster"),
+        ("kill-in-snapshot", "the fault kill-in-snapshot waits for what a cluster tells of itself"),
+    ],
+)
+def test_faults_that_nodes_of_a_scenario_cannot_suffer_are_refused(tmp_path, fault, says):
+    """Also with a time in which none of them would have been drawn."""
     (tmp_path / "mistakes.py").write_text(MISTAKES)
-    three = ("sim", "run", "mistakes:three", "--seeds", "1", "--json")
-    membership = splitbrain(*three, "--fault", "membership", cwd=tmp_path)
-    summary = last_json(membership)
-    assert (membership.returncode, summary["valid"], summary["faults"]) == (2, "unknown", 0)
-    assert "the fault membership could not be injected: this cluster cannot" in summary["explanation"][0]
-    reactive = splitbrain(*three, "--fault", "kill-in-snapshot", cwd=tmp_path)
-    assert reactive.returncode == 254
-    assert "waits for what a cluster tells of itself" in reactive.stderr
+    for limit in ("20", "0.01"):
+        result = splitbrain(
+            "sim", "run", "mistakes:three", "--fault", fault, "--time-limit", limit, cwd=tmp_path
+        )
+        assert (result.returncode, result.stdout) == (254, "")
+        assert says in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_what_nobody_caught_is_told(tmp_path):

@@ -5,10 +5,14 @@ import asyncio
 import importlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -99,11 +103,15 @@ def test_everything_is_as_it_was():
     def look():
         names = ("time", "gmtime", "sleep", "process_time", "strftime")
         found = [getattr(time, name) for name in names]
+        found += [signal.getsignal(signal.SIGTERM), signal.signal, os.kill, os.environ.get("TZ"), time.tzname]
         found += [os.urandom, os.fork, random._urandom, random.choice, socket.gethostname, socket.getaddrinfo]
         return [*found, subprocess.Popen.__init__, _thread.start_new_thread, random.getstate()]
 
+    async def program():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
     before = look()
-    run(lambda: asyncio.sleep(1))
+    run(program)
     assert look() == before
 
 
@@ -116,6 +124,14 @@ def test_everything_is_as_it_was():
         (lambda: _thread.start_new_thread(print, ()), "only one"),
         (lambda: socket.getaddrinfo("n1", 80), r"socket\.getaddrinfo asks the real world; use"),
         (lambda: socket.gethostbyname("n1"), r"socket\.gethostbyname asks"),
+        (lambda: socket.socketpair(), r"socket\.socketpair is not simulated"),  # noqa: PLW0108 - likewise
+        (lambda: os.kill(os.getpid(), 0), r"os\.kill would strike the simulator"),
+        (lambda: os._exit(0), r"os\._exit would strike the simulator"),
+        (lambda: signal.raise_signal(0), r"signal\.raise_signal would strike the simulator"),
+        (lambda: signal.setitimer(signal.ITIMER_REAL, 0), r"signal\.setitimer would strike the simulator"),
+        (lambda: threading.Event().wait(0), "a wait for another thread"),
+        (lambda: Future().result(0.1), "a wait for another thread"),
+        (lambda: asyncio.new_event_loop(), "a second event loop"),  # noqa: PLW0108 - likewise
     ],
 )
 def test_what_leads_out_is_refused(what, says):
@@ -123,6 +139,61 @@ def test_what_leads_out_is_refused(what, says):
         what()
 
     with pytest.raises(SimRefused, match=says):
+        run(program)
+
+
+def test_each_life_of_a_program_has_signal_handlers_of_its_own():
+    seen = []
+
+    async def program():
+        seen.append(signal.getsignal(signal.SIGTERM))
+        seen.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))
+        seen.append(signal.signal(signal.SIGTERM, print))
+        with pytest.raises(TypeError, match="signal handler must be"):
+            signal.signal(signal.SIGTERM, "no handler")
+        assert signal.getsignal(signal.SIGTERM) is print
+
+    run(program)
+    assert seen == [signal.SIG_DFL, signal.SIG_DFL, signal.SIG_IGN]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", None])
+def test_local_time_is_utc_whatever_the_zone_of_the_machine(monkeypatch, zone):
+    if zone is None:
+        monkeypatch.delenv("TZ", raising=False)
+    else:
+        monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    before = time.localtime(0)
+    seen = []
+
+    async def program():
+        now = datetime.now()  # noqa: DTZ005 - what a program does
+        seen.append((now.timestamp(), time.time(), time.mktime(time.localtime())))
+        seen.append((datetime.fromtimestamp(time.time()), datetime.today(), now))  # noqa: DTZ002, DTZ006
+        seen.append((now.astimezone(), datetime.now(UTC), now.replace(tzinfo=UTC)))
+        seen.append((date.today(), now.date(), now.date()))  # noqa: DTZ011
+
+    run(program)
+    assert [len(set(one)) for one in seen] == [1] * 4
+    assert (os.environ.get("TZ"), time.localtime(0)) == (zone, before)
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_program_that_waits_for_its_clock_without_letting_time_pass_is_refused(monkeypatch):
+    monkeypatch.setattr("harness.sim.world.LOOKS_MAX", 100)
+
+    async def program():
+        for _ in range(3):
+            for _ in range(50):
+                time.monotonic()
+            await asyncio.sleep(0.1)
+        last_ns = time.time_ns()
+        while time.time_ns() <= last_ns:
+            pass
+
+    with pytest.raises(SimRefused, match="n1 looked at its clock 100 times in one instant"):
         run(program)
 
 
