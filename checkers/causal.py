@@ -17,8 +17,10 @@ Theory of operation
     What has caused an operation is kept as a vector clock: how far into each process.
 
 Rules of this module
-    1. Where a value is written twice to a key, or a history has more processes and operations than `WORK_MAX`
-       allows for, the answer is ``unknown``.
+    1. Where a value is written twice to a key, or is null, which is the initial one, or a history has more processes
+       and operations than `WORK_MAX` allows for, the answer is ``unknown``.
+    2. A write of unknown outcome is caused by what its process did before it, and causes nothing that its process did
+       after it: it may have happened later.
 """
 
 from __future__ import annotations
@@ -84,19 +86,24 @@ class _Causes:
             for c in self._all
             if c.f == "write" and c.status == "fail"
         }
-        numbers: dict[int, int] = {}
+        numbers: dict[Any, int] = {}
         last: dict[int, int] = {}
         lengths: dict[int, int] = {}
+        ends = {call.process: node for node, call in enumerate(self.calls)}
         for node, call in enumerate(self.calls):
-            process = numbers.setdefault(call.process, len(numbers))
+            apart = call.ret is None and ends[call.process] != node  # a process of its own, by rule 2
+            process = numbers.setdefault((call.process, node if apart else None), len(numbers))
             position = lengths.get(process, 0)
             lengths[process] = position + 1
             self._place.append((process, position))
-            if process in last:
-                self._graph.add(last[process], node, PROCESS)
-            last[process] = node
+            if call.process in last:
+                self._graph.add(last[call.process], node, PROCESS)
+            if not apart:
+                last[call.process] = node
             if call.f == "write":
                 name = (hashable(call.key), hashable(call.argument))
+                if name[1] is None:
+                    return f"null is written to {some([name[0]])}, which is the initial value: values must be unique"
                 if name in self._writer:
                     return f"{some([name[1]])} is written twice to {some([name[0]])}: values must be unique"
                 self._writer[name] = node

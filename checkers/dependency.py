@@ -112,7 +112,10 @@ def add_time(graph: Graph, calls: Sequence[Call]) -> None:
         before = last_of.get(call.process)
         if before is not None:
             graph.add(before, node, PROCESS)
-        last_of[call.process] = node
+        if (
+            call.ret is not None
+        ):  # an operation of unknown outcome may happen after all that its process does later
+            last_of[call.process] = node
     ends = sorted(
         (call.ret, node) for node, call in enumerate(calls) if call.ret is not None and call.status == "ok"
     )

@@ -7,10 +7,11 @@ Theory of operation
     1. From what holds in every model above read-committed: nothing comes before the initial value; a transaction
        that read one version and wrote another put it behind (else it would depend on what depends on it). Where this
        contradicts itself, versions are cyclic.
-    2. Only if nothing is wrong so far, and a model with real time was asked for: in such a model each key's versions
-       follow real time too. What T had of a key at its end is no later than what U had at its beginning, if T ended
-       before U began. A cycle with such edges cannot be in a history of the model; its name ends in "-realtime",
-       since without the order of time nothing would be wrong with it.
+    2. Only if nothing is wrong so far by the models, and one was asked for that has real time and rules out stale reads
+       (G-single-realtime): in such a model each key's versions follow real time too. What T had of a key at its end is
+       no later than what U had at its beginning, if T ended before U began. A cycle with such edges cannot be in a
+       history of the model; it is called G-single-realtime or after what weaker models allow, since without the order
+       of time, or with stale reads, nothing would be wrong with it.
 
     Single reads can be wrong as in `checkers.list_append`.
 
@@ -30,7 +31,7 @@ from checkers.cycle_report import report_cycles
 from checkers.cycles import Edge, find_cycles
 from checkers.dependency import RW, WR, WW, Graph, add_time, components
 from checkers.history import History
-from checkers.isolation import ALIASES
+from checkers.isolation import forbids
 from checkers.transactions import Findings, Transaction, check_transactions, show_value, shown
 from checkers.verdict import Verdict
 
@@ -45,13 +46,13 @@ class _Key:
         writer: value -> node that wrote it last of all values it wrote.
         readers: value -> nodes that read it before any write of their own; None is the initial value.
         touched: nodes that read or wrote it, in order of invocation: (node, version at its beginning, at its end).
-        then: version -> versions that are certainly later.
+        then: version -> versions that are certainly later, with two nodes by whose times they are, or None.
     """
 
     writer: dict[Any, int] = field(default_factory=dict)
     readers: dict[Any, list[int]] = field(default_factory=dict)
     touched: list[tuple[int, Any, Any]] = field(default_factory=list)
-    then: dict[Any, dict[Any, None]] = field(default_factory=dict)
+    then: dict[Any, dict[Any, tuple[int, int] | None]] = field(default_factory=dict)
 
 
 def check_rw_register(history: History, *, model: str = "strict-serializable") -> Verdict:
@@ -65,11 +66,11 @@ def _look(everyone: Sequence[Transaction], models: Sequence[str]) -> tuple[Findi
     if cause:
         return cause
     analysis.go_through()
-    analysis.find(suffix="")
-    timed = any(ALIASES.get(one, one).startswith("strong-") and "session" not in one for one in models)
-    if timed and not analysis.findings.counts:
+    analysis.find()
+    ruled_out = frozenset().union(*map(forbids, models))
+    if "G-single-realtime" in ruled_out and not ruled_out & analysis.findings.counts.keys():
         analysis.follow_time()
-        analysis.find(suffix="-realtime")
+        analysis.find(in_time=True)
     return analysis.findings, len(analysis.keys)
 
 
@@ -151,17 +152,17 @@ class _Analysis:
 
     # -- orders of versions -----------------------------------------------------------------------------------
 
-    def find(self, suffix: str) -> None:
+    def find(self, *, in_time: bool = False) -> None:
         """Build the graph of what is known of versions, and look for cycles."""
         graph = Graph(len(self.nodes))
         for key, entry in self.keys.items():
-            if suffix or not self._cyclic(key, entry):
+            if in_time or not self._cyclic(key, entry):
                 self._edges_of(graph, key, entry)
-            if not suffix:
+            if not in_time:
                 self._lost_updates(key, entry)
         add_time(graph, [one.call for one in self.nodes])
         cycles, certain = find_cycles(graph)
-        report_cycles(self.findings, cycles, certain, self.nodes, _reason, suffix=suffix)
+        report_cycles(self.findings, cycles, certain, self.nodes, self._reason, in_time=in_time)
 
     def _cyclic(self, key: Any, entry: _Key) -> bool:
         """Whether the versions of a key are in no order; then the anomaly is noted."""
@@ -213,18 +214,43 @@ class _Analysis:
     def follow_time(self) -> None:
         """Let the versions of each key follow real time."""
         for entry in self.keys.values():
-            for version, later in _in_time(entry, self.nodes):
-                entry.then.setdefault(version, {})[later] = None
+            for version, later, by in _in_time(entry, self.nodes):
+                entry.then.setdefault(version, {}).setdefault(later, by)
+
+    def _reason(self, edge: Edge, first: Transaction, second: Transaction) -> str:
+        key = edge.why
+        wrote = [value for f, of, value in first.ops if f == "w" and of == key]
+        writes = [value for f, of, value in second.ops if f == "w" and of == key]
+        read = next((value for f, of, value in first.ops if f == "r" and of == key), None)
+        if edge.kind == WW:
+            told = (
+                f"it wrote {show_value(wrote[-1])} to {key}, and that wrote {show_value(writes[-1])} over it"
+            )
+            return told + self._by_time(key, wrote[-1], writes[-1])
+        if edge.kind == WR:
+            return f"it wrote {show_value(wrote[-1])} to {key}, which that has read"
+        told = f"it read {key} as {show_value(read)}, which is earlier than {show_value(writes[-1])}, which that wrote"
+        return told + self._by_time(key, read, writes[-1])
+
+    def _by_time(self, key: Any, version: Any, later: Any) -> str:
+        """Why one version is later than the other, where only time tells."""
+        by = self.keys[key].then.get(hashable(version), {}).get(hashable(later))
+        if by is None:
+            return ""
+        first, second = (self.nodes[node].call.span for node in by)
+        return (
+            f" ({first}, with {show_value(version)}, ended before {second} began, with {show_value(later)})"
+        )
 
 
-def _versions(then: dict[Any, dict[Any, None]]) -> Iterator[Any]:
+def _versions(then: dict[Any, dict[Any, Any]]) -> Iterator[Any]:
     for version, later in then.items():
         yield version
         yield from later
 
 
-def _in_time(entry: _Key, nodes: Sequence[Transaction]) -> Iterator[tuple[Any, Any]]:
-    """Pairs of versions of which the first is earlier by real time; what others imply is left out."""
+def _in_time(entry: _Key, nodes: Sequence[Transaction]) -> Iterator[tuple[Any, Any, tuple[int, int] | None]]:
+    """Pairs of versions of which the first is earlier by real time, and who shows it; what others imply is left out."""
     events = []
     for place, (node, _, _) in enumerate(entry.touched):
         call = nodes[node].call
@@ -240,22 +266,10 @@ def _in_time(entry: _Key, nodes: Sequence[Transaction]) -> Iterator[tuple[Any, A
             for one in front:
                 version = entry.touched[one][2]
                 if version is not None and at_begin is not None and version != at_begin:
-                    yield version, at_begin
+                    yield version, at_begin, (entry.touched[one][0], entry.touched[place][0])
             continue
         for one in before[place]:
             front.pop(one, None)
         front[place] = None
         if at_begin != at_end and at_begin is not None:
-            yield at_begin, at_end
-
-
-def _reason(edge: Edge, first: Transaction, second: Transaction) -> str:
-    key = edge.why
-    wrote = [value for f, of, value in first.ops if f == "w" and of == key]
-    writes = [value for f, of, value in second.ops if f == "w" and of == key]
-    read = next((value for f, of, value in first.ops if f == "r" and of == key), None)
-    if edge.kind == WW:
-        return f"it wrote {show_value(wrote[-1])} to {key}, and that wrote {show_value(writes[-1])} over it"
-    if edge.kind == WR:
-        return f"it wrote {show_value(wrote[-1])} to {key}, which that has read"
-    return f"it read {key} as {show_value(read)}, which is earlier than {show_value(writes[-1])}, which that wrote"
+            yield at_begin, at_end, None

@@ -4,22 +4,25 @@ Rules of this module
     1. A transaction is a call whose value is a list of micro-operations ``[f, key, value]``, with ``f`` one of ``r``,
        ``append`` and ``w`` (Jepsen's ``:r`` and so on too). Any ``f`` of the operation is taken (``txn`` in ours).
     2. Single operations count as transactions of one: ``append`` and ``read`` (or ``r``), ``write`` (or ``w``) of a
-       key. Dependency graphs of such histories are a check of linearizability that takes linear time.
+       key. Dependency graphs of such histories are a check of linearizability that takes linear time. What they write
+       is the argument: an answer need not repeat it.
     3. What a lost transaction has read is not known; what it has written is known from its invocation.
+    4. Keys are compared as values are (`checkers.values`): ``1`` and ``1.0`` are one key, ``true`` and ``"1"`` others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from checkers.calls import Call, calls_of
+from checkers.calls import Call, calls_of, hashable
 from checkers.history import History, HistoryError
 from checkers.isolation import forbids, violated
 from checkers.memory import collector_paused
+from checkers.values import show
 from checkers.verdict import Verdict
 
 Micro = tuple[str, Any, Any]  # f, key, value
@@ -27,6 +30,15 @@ Micro = tuple[str, Any, Any]  # f, key, value
 _NAMES = {"r": "r", "read": "r", "w": "w", "write": "w", "append": "append"}
 EVIDENCE_LINES = 20
 _EXAMPLES = 3
+
+
+class OtherKey(msgspec.Struct, frozen=True):
+    """A key that is neither a number nor a word: compared as a value, and told as JSON."""
+
+    value: Hashable
+
+    def __str__(self) -> str:
+        return show(self.value)
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):
@@ -81,9 +93,10 @@ def transactions_of(history: History) -> list[Transaction]:
 
 
 def _ops_of(call: Call, history: History) -> tuple[Micro, ...]:
-    value = call.result if call.status == "ok" else call.argument
     if call.f in _NAMES:
-        return ((_NAMES[call.f], call.key, value),)
+        f = _NAMES[call.f]
+        return ((f, _key(call.key), call.result if f == "r" and call.status == "ok" else call.argument),)
+    value = call.result if call.status == "ok" else call.argument
     if not isinstance(value, list | tuple):
         raise _no_transaction(call, value, history)
     ops = []
@@ -93,10 +106,13 @@ def _ops_of(call: Call, history: History) -> tuple[Micro, ...]:
             name = _NAMES[f] if f in _NAMES else _NAMES[f.removeprefix(":")]
         except (TypeError, ValueError, AttributeError, KeyError):
             raise _no_transaction(call, op, history) from None
-        if type(key) is not str and type(key) is not int:
-            key = msgspec.json.encode(key).decode()
-        ops.append((name, key, what))
+        ops.append((name, _key(key), what))
     return tuple(ops)
+
+
+def _key(key: Any) -> int | str | OtherKey:
+    known = hashable(key)
+    return known if type(known) is int or type(known) is str else OtherKey(known)
 
 
 def _no_transaction(call: Call, value: Any, history: History) -> HistoryError:

@@ -222,6 +222,46 @@ def test_registers_what_rests_on_real_time_is_not_held_against_weaker_models():
     assert verdict.valid == "valid"
 
 
+DISORDER = """
+    0 [10 20] w x 1
+    1 [11 21] w x 2
+    2 [30 40] r x 2
+    3 [50 60] r x 1
+    4 [70 80] r x 2
+"""
+
+
+def test_registers_stale_reads_are_no_order_of_versions_for_models_that_allow_them():
+    """Reads that go back and forth contradict each other only where reads cannot be stale."""
+    for weaker in ("strong-read-uncommitted", "strong-read-committed", "strong-cursor-stability"):
+        assert check_rw_register(history(DISORDER, "w"), model=weaker).valid == "valid"
+    verdict = check_rw_register(history(DISORDER, "w"))
+    assert (verdict.valid, verdict.violated) == ("invalid", ("strong-consistent-view",))
+    assert verdict.anomalies.keys() == {"G-single-realtime"}
+    told = "that wrote 1 over it ([4..5], with 2, ended before [6..7] began, with 1)"
+    assert any(line.endswith(told) for line in verdict.evidence)
+
+
+def test_registers_the_order_of_a_process_is_one_of_time():
+    """What rests on the order of time, and needs that of a process too, is not strictly serializable."""
+    rows = """
+        1 [10 70] w x 1
+        2 [11 71] w x 2; w y 5
+        3 [20 30] r x 1
+        4 [40 61] r x 2
+        0 [41 50] r y 5
+        0 [51 60] r x 1
+    """
+    assert check_rw_register(history(rows, "w")).violated == ("strong-consistent-view",)
+    assert check_rw_register(history(rows, "w"), model="strong-session-serializable").valid == "valid"
+
+
+def test_registers_what_a_model_allows_keeps_nothing_else_from_being_found():
+    rows = REGISTERS["G2-item"] + "\n2 [30 40] w z 1\n3 [50 60] w z 2\n4 [70 80] r z 1"
+    assert check_rw_register(history(rows, "w"), model="snapshot-isolation").valid == "valid"
+    assert check_rw_register(history(rows, "w"), model="strong-snapshot-isolation").valid == "invalid"
+
+
 def random_history(rng, *, write, transactions=12, processes=4, broken=False):
     """Transactions performed one at a time at a moment within their interval: strictly serializable."""
     state, events, counter = {}, [], 0
