@@ -2,7 +2,6 @@
 
 import random
 import re
-import types
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,8 @@ from checkers import History, check_linearizable, fast, intervals, linear, model
 from checkers.oracle import is_linearizable
 from checkers.registers import PLAIN, columns_of
 from checkers.zones import NOT_UNIQUE
+from harness.module_files import module_from_file
+from tests.mutants import mutant
 
 MODELS = ("cas-register", "etcd-register")
 
@@ -19,10 +20,7 @@ MODELS = ("cas-register", "etcd-register")
 @pytest.fixture(scope="module")
 def random_lines():
     """The generator of the compiled search's tests."""
-    path = Path(__file__).with_name("test_checkers_register_search.py")
-    other = types.ModuleType(path.stem)
-    exec(compile(path.read_text(), str(path), "exec"), other.__dict__)
-    return other.random_lines
+    return module_from_file(Path(__file__).with_name("test_checkers_register_search.py")).random_lines
 
 
 def broken_lines(random_lines, rng):
@@ -97,13 +95,9 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(random_lines, name):
     """Each refutes what is possible."""
-    text, replacement = MUTANTS[name]
-    source = Path(intervals.__file__).read_text()
-    assert source.count(text) == 1, f"the text to replace stands {source.count(text)} times"
-    mutant = types.ModuleType("checkers.intervals_mutant")
-    exec(compile(source.replace(text, replacement), mutant.__name__, "exec"), mutant.__dict__)
+    broken = mutant(intervals, *MUTANTS[name])
     cases = (small_history(random_lines, seed) for seed in range(4_000))
-    assert any(refuted_by(mutant, *case) is not None and is_linearizable(*case) for case in cases)
+    assert any(refuted_by(broken, *case) is not None and is_linearizable(*case) for case in cases)
 
 
 def test_the_words(random_lines, monkeypatch):

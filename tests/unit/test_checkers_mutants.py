@@ -7,7 +7,6 @@ tests do not notice.
 import random
 import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,8 @@ from checkers import Operation, model_by_name, problem, search, zones
 from checkers.oracle import is_linearizable
 from checkers.registers import Plain, columns_of, solve
 from checkers.witness import replay, verify
+from harness.module_files import module_from_file
+from tests.mutants import mutant
 
 SEARCH = {
     "R1 forgets that reads went in": ("used |= bit\n                observed = True", "observed = True"),
@@ -83,16 +84,6 @@ ZONES = {
 }  # fmt: skip
 
 
-def mutant(module, text, replacement):
-    """The module with one replacement in its text, loaded under another name."""
-    source = Path(module.__file__).read_text()
-    assert source.count(text) == 1, f"the text to replace stands {source.count(text)} times"
-    made = types.ModuleType(f"{module.__name__}_mutant")
-    sys.modules[made.__name__] = made
-    exec(compile(source.replace(text, replacement), made.__name__, "exec"), made.__dict__)
-    return made
-
-
 # What these mutants break is seldom seen in random histories, so it is shown to them.
 def o(f, argument, result, call, ret, status="ok"):
     return Operation(0, f, None, argument, result, status, call, ret, call, ret)
@@ -130,13 +121,10 @@ def unique_cases():
 
 @pytest.fixture(scope="module", autouse=True)
 def _generators():
-    """The modules whose random histories are used here; the tests folder is no package."""
+    """The modules whose random histories are used here; a test's module is not imported."""
     for name in ("test_checkers_search", "test_checkers_zones"):
         if name not in sys.modules:
-            loaded = types.ModuleType(name)
-            loaded.__file__ = str(Path(__file__).parent / f"{name}.py")
-            sys.modules[name] = loaded
-            exec(compile(Path(loaded.__file__).read_text(), loaded.__file__, "exec"), loaded.__dict__)
+            module_from_file(Path(__file__).with_name(f"{name}.py"))
 
 
 def caught_by_search(search_module, problem_module):

@@ -2,9 +2,6 @@
 
 import random
 import re
-import sys
-import types
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,6 +18,7 @@ from checkers import (
     online,
     parse_history,
 )
+from tests.mutants import mutant
 
 
 def random_lines(rng, count, clients):
@@ -101,12 +99,7 @@ def test_it_agrees_with_the_check_of_what_was_stored():
 )  # fmt: skip
 def test_mutants_are_caught(text, replacement):
     """Each rule that is broken on purpose is noticed."""
-    source = Path(online.__file__).read_text()
-    assert source.count(text) == 1
-    made = types.ModuleType("checkers.online_mutant")
-    sys.modules[made.__name__] = made
-    exec(compile(source.replace(text, replacement), made.__name__, "exec"), made.__dict__)
-    assert disagreement(made)[0] is not None
+    assert disagreement(mutant(online, text, replacement))[0] is not None
 
 
 def stored(lines, **header):

@@ -2,8 +2,6 @@
 
 import contextlib
 import random
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,10 @@ from checkers.revision_models import RevisionRegister
 from checkers.search import Meter, search
 from checkers.values import freeze
 from checkers.witness import WitnessError, verify
+from harness.module_files import module_from_file
 from raft import api
 from raft.kv import KeyValue, encode_command
+from tests.mutants import mutant
 
 HISTORIES = 2_500
 
@@ -145,17 +145,12 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_mutants_are_caught(mutant):
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_are_caught(name):
     """Each rule that is broken on purpose is noticed, by a wrong answer, a wrong order or a crash."""
-    text, replacement = MUTANTS[mutant]
-    source = Path(revisions.__file__).read_text()
-    assert source.count(text) == 1
-    made = types.ModuleType("checkers.revisions_mutant")
-    sys.modules[made.__name__] = made
-    exec(compile(source.replace(text, replacement), made.__name__, "exec"), made.__dict__)
+    broken = mutant(revisions, *MUTANTS[name])
     with contextlib.suppress(WitnessError, LookupError):
-        assert disagreement(made, 12_000)[0] is not None
+        assert disagreement(broken, 12_000)[0] is not None
 
 
 def in_a_row(*rows):
@@ -244,11 +239,7 @@ def test_many_equal_values_at_once():
 
 
 def load_fuzz():
-    path = Path(__file__).parents[2] / "benchmarks" / "linearizability_fuzz.py"
-    module = types.ModuleType(path.stem)
-    module.__file__ = str(path)
-    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
-    return module
+    return module_from_file(Path(__file__).parents[2] / "benchmarks" / "linearizability_fuzz.py")
 
 
 def test_the_store_agrees_with_brute_force():
