@@ -16,6 +16,7 @@ Rules of this module
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -55,9 +56,11 @@ class _Drive:
         self._context.processes = self._processes
         self._done: asyncio.Queue[tuple[Event, int] | BaseException] = asyncio.Queue()
         self._going_on = 0
+        self._left_s: Callable[[], float] = lambda: 0.0
 
     async def go(self, limit_us: int, now_us: Callable[[], int]) -> None:
         context = self._context
+        self._left_s = lambda: max(0.0, (limit_us - now_us()) / US_PER_S)
         while True:
             while not self._done.empty():
                 self._tell(*await self._next(), now_us())
@@ -73,7 +76,7 @@ class _Drive:
                 if not self._going_on:
                     raise GeneratorError(f"the generator waits at {context.time_us / 1e6:.3f} s for nothing")
                 self._tell(*await self._next(), now_us())
-            elif await self._until(event.time_us, now_us):
+            elif await self._until(min(event.time_us, limit_us), now_us) and event.time_us < limit_us:
                 self._begin(event, after)
 
     async def _next(self) -> tuple[Event, int]:
@@ -116,7 +119,9 @@ class _Drive:
     async def _outcome(self, event: Event) -> tuple[Event, int]:
         kind, value, process = event.kind, event.value, int(event.process)
         if kind == "sleep":
-            await asyncio.sleep(value)
+            await asyncio.sleep(min(value, self._left_s()))
+        elif kind == "log":
+            sys.stderr.write(f"{value}\n")
         elif kind == "invoke":
             kind, value, process = await self._perform(event)
         return Event(event.time_us, event.thread, event.process, event.f, event.key, value, kind), process

@@ -5,15 +5,16 @@
 4
 
 Every combinator is a function with an example in its documentation: `harness.generators.limits` (how much),
-`timing` (when), `threads` (by whom), `wraps` (changed how), `keys` (of which objects). `harness.generators.base` says
-what a generator is; `simulate` runs one without a cluster, `checked` says what is wrong with one, and
-`harness.workloads.planning` makes a plan of one.
+`timing` (when), `threads` and `shares` (by whom), `wraps` (changed how), `keys` (of which objects).
+`harness.generators.base` says what a generator is; `simulate` runs one without a cluster, `checked` says what is wrong
+with one, and `harness.workloads.planning` makes a plan of one.
 """
 
 from harness.generators.base import NEMESIS, PENDING, Answer, Context, Event, Generator, ask, lift, log, sleep
 from harness.generators.checked import problems, validate
 from harness.generators.keys import concurrent_keys, sequential_keys
 from harness.generators.limits import concurrency_limit, cycle, limit, once, process_limit, repeat, until_ok
+from harness.generators.shares import reserve
 from harness.generators.simulate import GeneratorError, after_ms, at_once, imperfect, quick, simulate
 from harness.generators.threads import (
     any_of,
@@ -25,7 +26,6 @@ from harness.generators.threads import (
     nemesis,
     on_threads,
     phases,
-    reserve,
     shortest_any,
     synchronize,
     then,

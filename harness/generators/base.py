@@ -20,9 +20,9 @@ Theory of operation
 
 What counts as a generator (`lift`)
     None                        nothing
-    `ask("read", key)`          one operation, once; as a dict: ``{"f": "read", "key": key}``
+    `ask("read", key)`          one operation, once; as a dict: ``{"f": "read", "key": key, "value": None}``
     a list or tuple             its elements, which are generators, one after the other
-    a function                  called (with the context, if it takes an argument) for a generator, again and again
+    a function                  called (with the context, if it needs an argument) for a generator, again and again
                                 when that is exhausted, until it returns None
     a Python generator          what it yields, which are generators; it is run once, as far as is asked for
     whatever has op and update  itself
@@ -50,8 +50,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         thread: who does it: 0 and up are clients; `Context.nemesis` is the nemesis.
         process: as which process; "nemesis" for the nemesis.
         f, key, value: what is asked.
-        kind: ``invoke`` for what is to happen; ``sleep`` keeps the thread busy for `value` seconds and ``log`` prints
-            a line, both without a trace in the history; the others are completions.
+        kind: ``invoke`` for what is to happen; ``sleep`` keeps the thread busy for `value` seconds and ``log`` says
+            `value` while a run goes on, both without a trace in the history; the others are completions.
     """
 
     time_us: int
@@ -231,7 +231,7 @@ def sleep(seconds: float) -> Ask:
 
 
 def log(message: str) -> Ask:
-    """Prints a line; nothing of it is in the history.
+    """Prints a line when a live run (`harness.live`) comes to it; nothing of it is in the history, nor in a plan.
 
     >>> log("half way").op(Context.start(1))[0].value
     'half way'
@@ -249,17 +249,16 @@ class Sequence_:  # noqa: N801 - `Sequence` is taken
 
     __slots__ = ("_parts", "_place", "deaf")
 
-    def __init__(self, parts: Sequence[Any], place: int = 0) -> None:
+    def __init__(self, parts: Sequence[Generator], place: int = 0) -> None:
         self._parts = parts
         self._place = place
-        self.deaf = place >= len(parts) or is_deaf(lift(parts[place]))
+        self.deaf = place >= len(parts) or is_deaf(parts[place])
 
     def op(self, context: Context) -> Answer | None:
         """Of the first that is not exhausted."""
         place = self._place
         while place < len(self._parts):
-            first = lift(self._parts[place])
-            answer = first.op(context)
+            answer = self._parts[place].op(context)
             if answer is not None:
                 event, after = answer
                 return (event, Sequence_.of(after, self._parts, place + 1))
@@ -270,12 +269,12 @@ class Sequence_:  # noqa: N801 - `Sequence` is taken
         """Told to the first."""
         if self._place >= len(self._parts):
             return self
-        first = lift(self._parts[self._place])
+        first = self._parts[self._place]
         after = first.update(context, event)
         return self if after is first else Sequence_.of(after, self._parts, self._place + 1)
 
     @staticmethod
-    def of(first: Generator, parts: Sequence[Any], place: int) -> Generator:
+    def of(first: Generator, parts: Sequence[Generator], place: int) -> Generator:
         """`first`, and then the parts from `place` on."""
         if first is NOTHING:
             return Sequence_(parts, place) if place < len(parts) else NOTHING
@@ -306,6 +305,9 @@ class Begun:
         return self if after is self._first else Begun(after, self._rest)
 
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 class Calls(Quiet):
     """A function, called for a generator whenever the one that it gave is exhausted.
 
@@ -313,18 +315,26 @@ class Calls(Quiet):
     >>> from harness.generators.limits import limit
     >>> [event.f for event in quick(limit(3, lambda: ask("read")))]
     ['read', 'read', 'read']
+
+    What an argument is bound to already is left alone, so that a loop can make functions:
+
+    >>> [event.key for event in quick([limit(1, lambda key=key: ask("read", key)) for key in "xy"])]
+    ['x', 'y']
     """
 
-    __slots__ = ("_function", "_takes_context")
+    __slots__ = ("_function", "_needs_context")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._takes_context = bool(inspect.signature(function).parameters)
+        self._needs_context = any(
+            argument.default is argument.empty and argument.kind in _POSITIONAL
+            for argument in inspect.signature(function).parameters.values()
+        )
 
     def op(self, context: Context) -> Answer | None:
         """Of what the function gives; one that is exhausted from the start is passed over."""
         for _ in range(EMPTY_MAX):
-            made = self._function(context) if self._takes_context else self._function()
+            made = self._function(context) if self._needs_context else self._function()
             if made is None:
                 return None
             answer = lift(made).op(context)
@@ -393,9 +403,15 @@ def lift(thing: Liftable) -> Generator:
     if thing is None:
         return NOTHING
     if isinstance(thing, Mapping):
+        if "f" not in thing or not thing.keys() <= {"f", "key", "value"}:
+            raise TypeError(
+                f"{dict(thing)!r} is no operation: give an f, and a key and a value where there are any"
+            )
         return Ask(thing["f"], thing.get("key"), thing.get("value"))
-    if isinstance(thing, list | tuple):
-        return Sequence_(thing) if thing else NOTHING
+    if isinstance(
+        thing, list | tuple
+    ):  # lifted once: a Python generator among them is remembered as it is asked
+        return Sequence_(tuple(map(lift, thing))) if thing else NOTHING
     if hasattr(thing, "op") and hasattr(thing, "update"):
         return thing  # type: ignore[no-any-return]
     if callable(thing):

@@ -142,7 +142,18 @@ class _ProcessLimit:
         self.deaf = is_deaf(generator)
         self._seen = seen
 
+    def _within(self, context: Context) -> Context:
+        """As many of the threads as there may be processes, always the same ones."""
+        surplus = context.all.bit_count() - self._count
+        if surplus <= 0:
+            return context
+        threads = context.all
+        for _ in range(surplus):
+            threads &= ~(1 << threads.bit_length() - 1)
+        return context.only(threads)
+
     def op(self, context: Context) -> Answer | None:
+        context = self._within(context)
         answer = self._generator.op(context)
         if answer is None:
             return None
@@ -154,7 +165,7 @@ class _ProcessLimit:
         return (event, _ProcessLimit(self._count, after, seen)) if len(seen) <= self._count else None
 
     def update(self, context: Context, event: Event) -> Generator:
-        after = self._generator.update(context, event)
+        after = self._generator.update(self._within(context), event)
         return self if after is self._generator else _ProcessLimit(self._count, after, self._seen)
 
 
@@ -165,8 +176,9 @@ def _processes(context: Context) -> frozenset[int | str]:
 def process_limit(count: int, generator: Liftable) -> Generator:
     """Ends when more than so many processes could have done its operations.
 
-    Each operation of unknown outcome costs a process; with few processes a history has few such operations open at
-    the same time, which is what makes checking costly.
+    Where there are more threads than that from the start, so many of them do all of it. Each operation of unknown
+    outcome costs a process; with few processes a history has few such operations open at the same time, which is what
+    makes checking costly.
 
     >>> from harness.generators import ask
     >>> from harness.generators.simulate import after_ms, simulate

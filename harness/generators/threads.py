@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from harness.generators.base import (
     NOTHING,
@@ -58,7 +57,8 @@ def on_threads(threads: Threads, generator: Liftable) -> Generator:
     >>> {event.thread for event in quick(on_threads([1], repeat(ask("read"), 9)), concurrency=3)}
     {1}
     """
-    return _On(lambda context: _bits(threads, context), lift(generator))
+    chosen = threads if callable(threads) else tuple(threads)
+    return _On(lambda context: _bits(chosen, context), lift(generator))
 
 
 def _clients(context: Context) -> int:
@@ -157,7 +157,19 @@ def any_of(*generators: Liftable, weights: Iterable[int] | None = None) -> Gener
     [0, 0, 1, 2, 2]
     """
     lifted = tuple(lift(generator) for generator in generators)
-    return _Any(lifted, tuple(weights) if weights is not None else (1,) * len(lifted))
+    return _Any(lifted, _weights(weights, len(lifted)))
+
+
+def _weights(weights: Iterable[int] | None, count: int) -> tuple[int, ...]:
+    """One weight for each generator."""
+    if weights is None:
+        return (1,) * count
+    given = tuple(weights)
+    if len(given) != count or min(given, default=0) < 0 or not sum(given):
+        raise ValueError(
+            f"the weights {given} are not for {count} generators; give each one, not all of them 0"
+        )
+    return given
 
 
 def shortest_any(*generators: Liftable) -> Generator:
@@ -176,76 +188,6 @@ def is_now(answer: Answer, context: Context) -> bool:
     """Whether nothing can come sooner."""
     event = answer[0]
     return isinstance(event, Event) and event.time_us <= context.time_us
-
-
-class _Reserve:
-    __slots__ = ("_generators", "_ranges", "deaf")
-
-    def __init__(self, ranges: tuple[tuple[int, int], ...], generators: tuple[Generator, ...]) -> None:
-        self._ranges = ranges
-        self._generators = generators
-        self.deaf = all(map(is_deaf, generators))
-
-    def _bits(self, context: Context) -> list[int]:
-        """Which threads each has; the last has the rest."""
-        bits = [((1 << end) - (1 << start)) & context.all for start, end in self._ranges]
-        return [*bits, context.all & ~sum(bits)]
-
-    def op(self, context: Context) -> Answer | None:
-        ranges = self._bits(context)
-        # One is drawn by its threads; if it has something to do at once, the others need not be asked.
-        first = _drawn(context.dice.random(), tuple(map(int.bit_count, ranges)))
-        chosen = self._generators[first].op(context.only(ranges[first]))
-        if chosen is not None and is_now(chosen, context):
-            generators = (*self._generators[:first], chosen[1], *self._generators[first + 1 :])
-            return (chosen[0], _Reserve(self._ranges, generators))
-        best: Answer | None = None
-        place = -1
-        weight = 0
-        for n, bits in enumerate(ranges):
-            answer = chosen if n == first else self._generators[n].op(context.only(bits))
-            if answer is None:
-                continue
-            order = soonest(answer, best)
-            size = bits.bit_count()
-            if order == 0:
-                weight += size
-                if context.dice.random() * weight >= size:
-                    continue
-            elif order > 0:
-                continue
-            else:
-                weight = size
-            best, place = answer, n
-        if best is None:
-            return None
-        generators = (*self._generators[:place], best[1], *self._generators[place + 1 :])
-        return (best[0], _Reserve(self._ranges, generators))
-
-    def update(self, context: Context, event: Event) -> Generator:
-        for n, bits in enumerate(self._bits(context)):
-            if bits >> event.thread & 1:
-                after = self._generators[n].update(context.only(bits), event)
-                if after is not self._generators[n]:
-                    return _Reserve(self._ranges, (*self._generators[:n], after, *self._generators[n + 1 :]))
-        return self
-
-
-def reserve(*parts: Any) -> Generator:
-    """So many threads for each generator, the rest for the last: ``reserve(5, writes, 10, cas, reads)``.
-
-    >>> from harness.generators import ask, limit, repeat
-    >>> from harness.generators.simulate import quick
-    >>> events = quick(limit(50, reserve(1, repeat(ask("write")), repeat(ask("read")))), concurrency=3)
-    >>> sorted({(event.thread, event.f) for event in events})
-    [(0, 'write'), (1, 'read'), (2, 'read')]
-    """
-    counts, generators = parts[:-1:2], (*parts[1:-1:2], parts[-1])
-    ranges, start = [], 0
-    for count in counts:
-        ranges.append((start, start + count))
-        start += count
-    return _Reserve(tuple(ranges), tuple(lift(generator) for generator in generators))
 
 
 class _Each:
@@ -354,7 +296,7 @@ class _Mix:
         generators, weights = self._generators, self._weights
         lot = self._lot if self._lot is not None else context.dice.random()
         while generators:
-            place = _drawn(lot, weights)
+            place = drawn(lot, weights)
             answer = generators[place].op(context)
             if answer is not None:
                 waits = isinstance(answer[0], Pending)
@@ -388,7 +330,8 @@ def _another(
     return place, waiting
 
 
-def _drawn(lot: float, weights: tuple[int, ...]) -> int:
+def drawn(lot: float, weights: tuple[int, ...]) -> int:
+    """Which one a number in [0, 1) means, each by its weight."""
     left = lot * sum(weights)
     for place, weight in enumerate(weights):
         left -= weight
@@ -409,7 +352,7 @@ def mix(*generators: Liftable, weights: Iterable[int] | None = None) -> Generato
     True
     """
     lifted = tuple(lift(generator) for generator in generators)
-    return _Mix(lifted, tuple(weights) if weights is not None else (1,) * len(lifted), None)
+    return _Mix(lifted, _weights(weights, len(lifted)), None)
 
 
 class _FlipFlop:

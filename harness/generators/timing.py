@@ -12,12 +12,12 @@ from harness.generators.base import (
     Generator,
     Liftable,
     Pending,
-    Quiet,
     is_deaf,
     lift,
 )
 
 US_PER_S = 1_000_000
+WINDOWS_MAX = 1_000_000  # without an operation in a row before that is an error
 
 
 class _TimeLimit:
@@ -136,7 +136,7 @@ class _CycleTimes:
         start_us = self._start_us if self._start_us is not None else context.time_us
         period_us = sum(self._times_us)
         now_us = context.time_us
-        for _ in range(2 * len(self._times_us)):
+        for _ in range(WINDOWS_MAX):
             place, end_us = self._window((now_us - start_us) % period_us, now_us)
             answer = self._generators[place].op(context.at(now_us) if now_us > context.time_us else context)
             if answer is None:
@@ -146,7 +146,9 @@ class _CycleTimes:
                 generators = (*self._generators[:place], after, *self._generators[place + 1 :])
                 return (event, _CycleTimes(self._times_us, generators, start_us))
             now_us = end_us  # it comes only after its window: then it is another one's turn
-        return None
+        raise ValueError(
+            f"{WINDOWS_MAX} windows of `cycle_times` went by without an operation; make them longer"
+        )
 
     def _window(self, into_us: int, now_us: int) -> tuple[int, int]:
         for place, length_us in enumerate(self._times_us):
@@ -172,54 +174,64 @@ def cycle_times(*windows: tuple[float, Liftable]) -> Generator:
     >>> [(event.time_us // 100_000, event.f) for event in events if event.kind == "invoke"][:5]
     [(0, 'calm'), (10, 'calm'), (20, 'busy'), (25, 'busy'), (30, 'calm')]
     """
-    return _CycleTimes(
-        tuple(int(seconds * US_PER_S) for seconds, _ in windows),
-        tuple(lift(generator) for _, generator in windows),
-        None,
-    )
+    times_us = tuple(int(seconds * US_PER_S) for seconds, _ in windows)
+    if min(times_us, default=0) <= 0:
+        raise ValueError(f"cycle_times takes windows of some time, not {[seconds for seconds, _ in windows]}")
+    return _CycleTimes(times_us, tuple(lift(generator) for _, generator in windows), None)
 
 
-class _Cache(Quiet):
-    __slots__ = ("_generator", "_kept", "_until_us", "_width_us")
+class _Cache:
+    __slots__ = ("_generator", "_kept", "_until_us", "_width_us", "deaf")
 
-    def __init__(self, width_us: int, generator: Generator, kept: Answer | None, until_us: int) -> None:
+    def __init__(
+        self, width_us: int, generator: Generator, kept: Answer | None = None, until_us: int = 0
+    ) -> None:
         self._width_us = width_us
         self._generator = generator
-        self._kept = kept
+        self.deaf = is_deaf(generator)
+        self._kept = kept  # what it last answered, which may not have been taken
         self._until_us = until_us
 
     def op(self, context: Context) -> Answer | None:
-        if self._kept is not None and context.time_us < self._until_us:
-            event = self._kept[0]
-            if isinstance(event, Event):
-                thread = context.some_free()
-                if thread < 0:
-                    return (PENDING, self)
-                event = Event(
-                    context.time_us,
-                    thread,
-                    context.processes[thread],
-                    event.f,
-                    event.key,
-                    event.value,
-                    event.kind,
-                )
+        if not context.free:
+            return (PENDING, self)
+        if self._kept is None or context.time_us >= self._until_us:
+            self._kept = self._generator.op(context)
+            self._until_us = context.time_us + self._width_us
+        if self._kept is None:
+            return None
+        event, after = self._kept
+        if isinstance(event, Pending):
             return (event, self)
-        answer = self._generator.op(context)
-        if answer is None or isinstance(answer[0], Pending):
-            return answer
-        until_us = context.time_us + self._width_us
-        return (answer[0], _Cache(self._width_us, answer[1], answer, until_us))
+        thread = event.thread if context.free >> event.thread & 1 else context.some_free()
+        process = context.processes[thread]
+        time_us = max(event.time_us, context.time_us)
+        event = Event(time_us, thread, process, event.f, event.key, event.value, event.kind)
+        return (event, _Cache(self._width_us, after))
+
+    def update(self, context: Context, event: Event) -> Generator:
+        after, kept = self._generator.update(context, event), self._kept
+        if kept is not None:
+            kept = (kept[0], kept[1].update(context, event))
+        return _Cache(self._width_us, after, kept, self._until_us)
 
 
 def cache(seconds: float, generator: Liftable) -> Generator:
-    """Repeats an operation that is costly to make for so long, before the generator is asked for another.
+    """For operations that are costly to make: one that was shown and not done is shown again for so long.
 
-    >>> from harness.generators import ask, delay, limit
+    A combinator that takes the soonest of several asks all of them each time. What is shown again is for a thread that
+    is free then, and not before then.
+
+    >>> from harness.generators import any_of, ask, limit, repeat
     >>> from harness.generators.simulate import simulate
-    >>> costly = (ask("write", None, n) for n in range(9))
-    >>> events = simulate(limit(4, delay(0.4, cache(1, costly))))
-    >>> [event.value for event in events if event.kind == "invoke"]
-    [0, 0, 0, 1]
+    >>> made = []
+    >>> def costly():
+    ...     made.append(len(made))
+    ...     return ask("write", None, made[-1])
+    >>> busy = limit(20, any_of(delay(0.3, cache(1, costly)), delay(0.05, repeat(ask("read")))))
+    >>> [event.value for event in simulate(busy) if event.kind == "invoke" and event.f == "write"]
+    [0, 1, 2]
+    >>> len(made)
+    4
     """
-    return _Cache(int(seconds * US_PER_S), lift(generator), None, 0)
+    return _Cache(int(seconds * US_PER_S), lift(generator))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 import pytest
 
@@ -13,18 +15,22 @@ from harness.generators import (
     after_ms,
     any_of,
     ask,
+    cache,
     clients,
     concurrent_keys,
     cycle,
+    cycle_times,
     delay,
     each_thread,
     imperfect,
     lift,
     limit,
+    log,
     mix,
     nemesis,
     on_threads,
     on_update,
+    once,
     phases,
     problems,
     process_limit,
@@ -149,11 +155,68 @@ def test_reserve_gives_each_its_threads():
     assert by_thread == {(0, "w"), (1, "w"), (2, "c"), (3, "r"), (4, "r")}
 
 
+def test_reserve_counts_the_threads_that_it_was_given():
+    """In the groups of keys, as Jepsen's register does: else all but the first group had the last generator alone."""
+    each = concurrent_keys(3, "xy", lambda key: limit(30, reserve(1, repeat(ask("w")), repeat(ask("r")))))
+    by_thread = {(event.thread, event.f) for event in quick(each, concurrency=6)}
+    assert by_thread == {(0, "w"), (1, "r"), (2, "r"), (3, "w"), (4, "r"), (5, "r")}
+
+
+def test_what_reserve_cannot_give_is_an_error():
+    assert len(quick(reserve(2, repeat(ask("w"), 3), None), concurrency=2)) == 3
+    with pytest.raises(ValueError, match="2 threads are too few for a reserve of 3"):
+        quick(reserve(2, ask("w"), ask("r")), concurrency=2)
+    with pytest.raises(ValueError, match="and a last one for the rest"):
+        reserve(2, ask("w"))
+    with pytest.raises(ValueError, match="a number of threads before each"):
+        reserve(ask("w"), 2, ask("r"))
+
+
+def test_weights_are_for_each_generator():
+    for weights in (1,), (1, 2, 3), (0, 0), (2, -1):
+        for combine in any_of, mix:
+            with pytest.raises(ValueError, match="are not for 2 generators"):
+                combine(ask("a"), ask("b"), weights=weights)
+
+
 def test_time_limits_count_from_the_first_operation():
     generator = [sleep(5), time_limit(1.0, stagger(0.1, repeat(ask("a"))))]
     events = [event for event in simulate(generator, concurrency=1, nemesis=False) if event.kind == "invoke"]
     assert events[0].time_us > 5_000_000
     assert events[-1].time_us < events[0].time_us + 1_000_000
+
+
+def test_windows_of_time_go_round_until_an_operation_is_due():
+    """With pauses longer than a round it used to end."""
+    rare = cycle_times((1, delay(10, repeat(ask("a")))), (1, delay(10, repeat(ask("b")))))
+    events = [event for event in simulate(limit(6, rare), concurrency=1) if event.kind == "invoke"]
+    assert [(event.time_us // 1_000_000, event.f) for event in events] == [
+        (0, "a"), (1, "b"), (10, "a"), (11, "b"), (20, "a"), (21, "b"),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="windows of some time"):
+        cycle_times((0, ask("a")))
+
+
+def test_what_is_shown_from_a_cache_is_done_once_and_told():
+    """As Jepsen's: what was asked for and not taken is not made again; what was taken is not done again."""
+    made = []
+
+    def costly():
+        made.append(len(made))
+        return ask("write", None, made[-1])
+
+    both = limit(30, any_of(delay(0.3, cache(1, costly)), delay(0.05, repeat(ask("read")))))
+    values = [e.value for e in simulate(both, concurrency=2) if e.f == "write" and e.kind == "ok"]
+    assert values == list(range(len(values)))
+    assert len(made) <= len(values) + 1
+    outcomes = iter(["fail", "fail", "ok"])
+    events = simulate(
+        cache(9, until_ok(repeat(ask("x")))),
+        concurrency=1,
+        nemesis=False,
+        complete=lambda event, context: (1, next(outcomes), None),
+    )
+    assert fs(events) == ["x"] * 3
 
 
 def test_groups_of_threads_work_on_keys_of_their_own():
@@ -170,6 +233,13 @@ def test_process_limit_bounds_how_many_processes_there_are():
     generator = process_limit(7, repeat(ask("x")))
     events = simulate(generator, concurrency=3, nemesis=False, complete=after_ms(1, "info"))
     assert len({event.process for event in events}) <= 7
+
+
+def test_process_limit_uses_so_many_threads_where_there_are_more():
+    """As Jepsen's; it used to end at once, without an operation."""
+    events = simulate(process_limit(2, repeat(ask("x"), 9)), concurrency=5, nemesis=False)
+    assert {event.thread for event in events} == {0, 1}
+    assert fs(events) == ["x"] * 9
 
 
 def test_until_ok_ends_only_with_its_own_operation():
@@ -191,6 +261,41 @@ def test_a_python_generator_is_run_once_and_only_as_far_as_needed():
 
     assert len(quick(limit(5, numbers()))) == 5
     assert len(made) <= 6
+
+
+def test_a_python_generator_in_a_list_loses_nothing_when_it_is_asked_twice():
+    """It waits for the only thread, and is asked again when that is free."""
+    writes = (ask("write", None, n) for n in range(3))
+    events = simulate([ask("a"), writes], concurrency=1, nemesis=False)
+    assert [event.value for event in events if event.kind == "invoke"] == [None, 0, 1, 2]
+
+
+def test_copies_of_a_list_have_their_own_run_of_its_python_generators():
+    def numbers():
+        return [(ask("write", None, n) for n in range(2))]
+
+    assert [event.value for event in quick(cycle(numbers(), 2), concurrency=1)] == [0, 1, 0, 1]
+    events = quick(each_thread(numbers()), concurrency=2)
+    assert sorted((event.thread, event.value) for event in events) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_threads_may_come_from_an_iterator():
+    some = on_threads((n for n in range(1, 3)), repeat(ask("x"), 8))
+    assert {event.thread for event in quick(some, concurrency=4)} == {1, 2}
+
+
+def test_a_function_gets_the_context_only_where_it_needs_an_argument():
+    assert [event.key for event in quick(limit(2, partial(ask, "read", key="x")))] == ["x", "x"]
+    made = [once(lambda key=key: ask("read", key)) for key in "xy"]
+    assert [event.key for event in quick(made)] == ["x", "y"]
+    assert quick(once(lambda context: ask("read", context.time_us)))[0].key == 0
+
+
+def test_a_dict_that_is_no_operation_is_named():
+    assert quick({"f": "write", "key": "x", "value": 3})[0].value == 3
+    for wrong in {"key": "x"}, {"f": "write", "val": 3}:
+        with pytest.raises(TypeError, match="is no operation: give an f"):
+            quick(wrong)
 
 
 def test_a_function_is_called_again_and_again_until_it_gives_none():
@@ -243,9 +348,7 @@ def test_what_is_wrong_with_a_generator_is_named():
 
 def test_a_generator_that_waits_for_ever_is_an_error():
     with pytest.raises(GeneratorError, match="nothing is going on"):
-        simulate(clients(on_update(lambda g, c, e: g, [])), concurrency=0) or simulate(
-            reserve(5, None, nemesis(ask("x"))), concurrency=2, nemesis=False
-        )
+        simulate(nemesis(ask("x")), nemesis=False)
 
 
 def test_an_endless_generator_is_stopped():
@@ -287,6 +390,20 @@ def test_a_run_is_driven_by_a_generator_and_replays_from_its_plan(tmp_path):
     assert len(stored.ops) == first.result["ops"]
     again = execute(stored, _directory(tmp_path, "again"), QuietProgress())
     assert again.result["history_sha256"] == first.result["history_sha256"]
+
+
+def test_a_live_run_ends_with_its_time_and_says_what_it_is_to_say(tmp_path, capsys):
+    """Whatever lies beyond: an operation that is due much later, and a thread that sleeps."""
+    for name, beyond in (
+        ("due", delay(5000, repeat(ask("read", "x")))),
+        ("asleep", each_thread([sleep(5000), ask("read", "x")])),
+    ):
+        plan = plans.draw(Config(seed=5, time_limit_s=2, faults=(), concurrency=2))
+        plan = msgspec.structs.replace(plan, ops=(), final=())
+        generator = [log(f"now {name}"), ask("write", "x", 1), beyond]
+        ran = execute(plan, _directory(tmp_path, name), QuietProgress(), live=generator)
+        assert ran.result["sim_seconds"] < 10, name
+        assert f"now {name}" in capsys.readouterr().err
 
 
 def _directory(tmp_path, name):
