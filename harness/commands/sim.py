@@ -154,9 +154,8 @@ def _say(
     if ran.valid != "valid":
         faults = "".join(f" --fault {shlex.quote(kind)}" for kind in args.fault)
         arg = f" --arg={shlex.quote(args.arg)}" if args.arg is not None else ""
-        say(
-            f"again: splitbrain sim run {shlex.quote(args.scenario)} --seed {ran.seed}{faults} --time-limit {args.time_limit:g}{arg}"
-        )
+        limit = f"--time-limit {args.time_limit:g}"
+        say(f"again: splitbrain sim run {shlex.quote(args.scenario)} --seed {ran.seed}{faults} {limit}{arg}")
     if history is not None:
         say(f"history in {history}")
     say(f"seed {ran.seed}")
