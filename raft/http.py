@@ -31,7 +31,7 @@ from raft import logs
 from raft.api import Command, Compacted, Done, NotLeader, Reply, Request, Response, Unknown, Watch
 from raft.http1 import Answer, Call, Http1, Refusal, Respond
 from raft.http_admin import Admin, Latencies
-from raft.http_calls import answer_of, command_of, encode, error, refuse_deep, watch_of
+from raft.http_calls import answer_of, command_of, encode, error, refuse_deep, refuse_long, watch_of
 from raft.proxy import FORWARDED, Proxy
 from raft.security import token_matches
 
@@ -144,6 +144,7 @@ class HttpFront:
                 respond(Answer(200, encode(response)))
 
         request = _decode_request(call.body)
+        refuse_long(request.command)
         self._ask(request, reply)
         return (
             (lambda: self.server.node.watches.forget(reply)) if isinstance(request.command, Watch) else None

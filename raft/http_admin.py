@@ -177,7 +177,9 @@ class Admin:
                 return refusal
         addresses = []
         if wanted.add is not None and wanted.address is not None:
-            parse_member(f"{wanted.add}={wanted.address}")
+            found = parse_member(f"{wanted.add}={wanted.address}")
+            if not (found.peers.port and found.clients.port):
+                return f"address {wanted.address!r} has the port 0, where nobody can be reached"
             addresses.append((wanted.add, wanted.address))
         told = {name for name, _ in addresses}
         strangers = sorted(name for name in {*voters, *learners} - told if self._server.member(name) is None)
@@ -279,11 +281,12 @@ class Admin:
         for what, text in (("sent", "Messages sent."), ("dropped", "Messages dropped unsent.")):
             lines += _head(f"raft_messages_{what}_total", "counter", text)
             for name, peer in self._server.peers.items():
-                lines.append(f'raft_messages_{what}_total{{peer="{name}"}} {getattr(peer, what)}')
+                lines.append(f'raft_messages_{what}_total{{peer="{_label(name)}"}} {getattr(peer, what)}')
         if isinstance(core.role, Leader):
             lines += _head("raft_peer_match_index", "gauge", "Last entry known to be on the peer's disk.")
             for name in core.peers:
-                lines.append(f'raft_peer_match_index{{peer="{name}"}} {core.role.progress[name].match_index}')
+                match_index = core.role.progress[name].match_index
+                lines.append(f'raft_peer_match_index{{peer="{_label(name)}"}} {match_index}')
         return lines
 
     def _latencies(self) -> list[str]:
@@ -294,6 +297,11 @@ class Admin:
         for bound, count in zip([*bounds, "+Inf"], itertools.accumulate(latencies.counts), strict=True):
             lines.append(f'{name}_bucket{{le="{bound}"}} {count}')
         return [*lines, f"{name}_sum {latencies.sum_s:.6f}", f"{name}_count {sum(latencies.counts)}"]
+
+
+def _label(text: str) -> str:
+    """A value as it stands between quotes."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _head(name: str, kind: str, text: str) -> list[str]:

@@ -41,6 +41,8 @@ from raft.api import (
 from raft.http1 import Answer, Call, Refusal
 
 WATCH_WAIT_MS_MAX = 60_000
+OPERATIONS_MAX = 10_000  # of a transaction: while a node applies it, it does nothing else
+_SPAN = ("prefix", "start", "end")  # which keys
 
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -63,6 +65,27 @@ def refuse_deep(body: bytes) -> None:
     steps = memoryview(_TEXTS.sub(b"", body).translate(_STEPS, _NO_BRACKETS)).cast("b")
     if max(accumulate(steps), default=0) > DEPTH_MAX:
         raise Refusal(400, f"the JSON is nested more than {DEPTH_MAX} deep")
+
+
+def refuse_long(command: Command) -> Command:
+    """Refuses a transaction that would keep nodes from their heartbeats while they apply it.
+
+    Raises:
+        Refusal: it is one.
+    """
+    if isinstance(command, Txn | If) and (count := _size_of(command)) > OPERATIONS_MAX:
+        raise Refusal(
+            413, f"a transaction of {count} conditions and operations; at most {OPERATIONS_MAX} are taken"
+        )
+    return command
+
+
+def _size_of(command: Branch | Txn) -> int:
+    if isinstance(command, Txn):
+        return len(command.ops) + len(command.guards)
+    if isinstance(command, If):
+        return len(command.compare) + sum(map(_size_of, (*command.then, *command.otherwise)))
+    return 1
 
 
 # -- bodies --------------------------------------------------------------------------------------------------
@@ -152,20 +175,28 @@ def command_of(call: Call) -> Command | None:
 
 def _unquoted(text: str) -> str:
     """A part of the path; two names must not become one because neither is UTF-8."""
-    return unquote(text, errors="strict")
+    return unquote(_utf8(text), errors="strict")
+
+
+def _utf8(text: str) -> str:
+    """What a client sent as UTF-8 and without escapes; a head is read as Latin-1."""
+    return text if text.isascii() else text.encode("latin-1").decode()
 
 
 def _on_keys(call: Call, key: str) -> Command:
     if not key:
-        start, end = _span(call)
         if call.method == "GET":
-            return Range(start, end, number(call, "limit", 1_000), detail=True)
+            _knows(call, *_SPAN, "limit")
+            return Range(*_span(call), number(call, "limit", 1_000), detail=True)
         if call.method == "DELETE" and call.query:
+            _knows(call, *_SPAN)
+            start, end = _span(call)
             return Delete(start, end or "")
         raise Refusal(405, f"there is no {call.method} of keys without naming one, or a prefix")
     if call.method == "GET":
         return Get(key, detail=True)
     if call.method == "PUT":
+        _knows(call, "lease")
         return Put(key, _decode(call.body), _option(call, "lease") or "")
     if call.method == "POST":
         body = _cas_body(call.body)
@@ -180,8 +211,8 @@ def _on_txn(call: Call, _rest: str) -> Command:
     body = _decode(call.body)
     if isinstance(body, dict) and "ops" in body:
         ops = _ops_body(call.body)
-        return Txn(ops.ops, ops.guards)
-    return _if(_txn_body(call.body))
+        return refuse_long(Txn(ops.ops, ops.guards))
+    return refuse_long(_if(_txn_body(call.body)))
 
 
 def _if(body: _TxnBody) -> If:
@@ -237,6 +268,7 @@ def _on_sessions(call: Call, session: str) -> Command:
 
 def watch_of(call: Call) -> Watch:
     """What `GET /v1/watch` asks for."""
+    _knows(call, "key", *_SPAN, "after", "wait_ms", "limit")
     key = _option(call, "key")
     start, end = _span(call)
     after = number(call, "after", -1)
@@ -269,10 +301,19 @@ def _span(call: Call) -> tuple[str, str | None]:
     return _option(call, "start") or "", _option(call, "end")
 
 
+def _knows(call: Call, *names: str) -> None:
+    """Refuses what nobody looks at: a misspelt prefix would stand for all keys."""
+    for name in _options(call):
+        if name not in names:
+            raise Refusal(400, f"the query has {name[:30]!r}; there is {', '.join(names)}")
+
+
+def _options(call: Call) -> dict[str, str]:
+    return dict(parse_qsl(_utf8(call.query), keep_blank_values=True, errors="strict")) if call.query else {}
+
+
 def _option(call: Call, name: str) -> str | None:
-    if not call.query:
-        return None
-    return dict(parse_qsl(call.query, keep_blank_values=True, errors="strict")).get(name)
+    return _options(call).get(name)
 
 
 def number(call: Call, name: str, default: int) -> int:

@@ -126,6 +126,8 @@ def parse_member(text: str) -> Member:
         raise SettingsError(
             f"member {text!r} is not of the form name=host:port,host:port (peers, then clients)"
         )
+    if not name.isprintable():  # it stands in logs and metrics
+        raise SettingsError(f"member name {name!r} has characters that cannot be printed; leave them out")
     return Member(name=name, peers=_address(parts[0]), clients=_address(parts[1]))
 
 

@@ -30,6 +30,7 @@ Rules of this module
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -53,6 +54,9 @@ from raft.framing import HEADER_BYTES, frame, unframe
 _SEGMENT_MAGIC = b"raft-wal 1\n"
 _CHECKPOINT_MAGIC = b"raft-chk 1\n"
 _SNAPSHOT_MAGIC = b"raft-snapshot 1\n"
+# A copy that somebody has made beside them is neither.
+_SEGMENT_NAME = re.compile("wal-[0-9a-f]{16}")
+_SNAPSHOT_NAME = re.compile("snapshot-[0-9a-f]{16}-[0-9a-f]{16}")
 _REMEDY = "Restore the directory, or remove this node from the cluster and add it again with an empty one"
 
 
@@ -146,7 +150,7 @@ class Wal:
         for name in names:
             if name.endswith(".tmp"):
                 self.disk.remove(name)
-        numbers = sorted(int(name.removeprefix("wal-"), 16) for name in names if name.startswith("wal-"))
+        numbers = sorted(int(name.removeprefix("wal-"), 16) for name in names if _is_segment(name))
         if not numbers and any(name.startswith("snapshot-") for name in names):
             raise CorruptLog(f"there are snapshots and no log. {_REMEDY}")
         if len(numbers) > 1 and self._is_checkpoint(numbers[-1]) is False:
@@ -282,8 +286,8 @@ class Wal:
     def _remove_older(self, snapshot_name: str) -> None:
         """Removes what the newest checkpoint makes needless, oldest first, so that no gap can arise."""
         for name in sorted(self.disk.names()):
-            old_segment = name.startswith("wal-") and name < _segment_name(self._segment)
-            old_snapshot = name.startswith("snapshot-") and name != snapshot_name
+            old_segment = _is_segment(name) and name < _segment_name(self._segment)
+            old_snapshot = _SNAPSHOT_NAME.fullmatch(name) is not None and name != snapshot_name
             if old_segment or old_snapshot:
                 self.disk.remove(name)
         self.disk.sync_names()
@@ -297,6 +301,10 @@ def _intact_frame_after(data: bytes, at: int) -> int | None:
 
 def _segment_name(number: int) -> str:
     return f"wal-{number:016x}"
+
+
+def _is_segment(name: str) -> bool:
+    return _SEGMENT_NAME.fullmatch(name) is not None
 
 
 def _snapshot_name(index: int, term: int) -> str:

@@ -195,7 +195,26 @@ def test_what_operators_see(call):
         ("POST", "/v1/txn", {"ops": [["increment", "x", 1]]}, 400, "is no operation"),
         ("GET", "/v1/keys?prefix=x&limit=many", None, 400, "limit is 'many'"),
         ("GET", "/v1/watch?key=x&after=soon", None, 400, "after is 'soon'"),
+        ("GET", "/v1/keys?prefx=x", None, 400, "the query has 'prefx'; there is prefix, start, end, limit"),
+        ("DELETE", "/v1/keys?prefx=x", None, 400, "the query has 'prefx'; there is prefix, start, end"),
+        ("DELETE", "/v1/keys?prefix=x&limit=1", None, 400, "the query has 'limit'"),
+        ("PUT", "/v1/keys/x?leas=y", 1, 400, "the query has 'leas'; there is lease"),
+        ("GET", "/v1/watch?keys=x", None, 400, "the query has 'keys'; there is key, prefix"),
+        ("POST", "/v1/txn", {"ops": [["w", "x", 1]] * 10_001}, 413, "of 10001 conditions and operations"),
+        (
+            "POST",
+            "/v1/txn",
+            {
+                "then": [{"txn": {"else": [{"get": {"key": "x"}}] * 6_000}}],
+                "else": [{"get": {"key": "x"}}] * 6_000,
+            },
+            413,
+            "of 12000 conditions and operations; at most 10000",
+        ),
+        ("POST", "/v1/request", ["c", 1, ["txn", [["w", "x", 1]] * 10_001]], 413, "at most 10000 are taken"),
         ("POST", "/members", {"voters": []}, 409, "a cluster needs voters"),
+        ("POST", "/members", {"add": "n9", "address": "a:0,b:1"}, 400, "has the port 0"),
+        ("POST", "/members", {"add": "n\n9", "address": "a:1,b:1"}, 400, "cannot be printed"),
         ("POST", "/members", {"add": "n9"}, 400, "where n9 is"),
         ("POST", "/members", {"add": "n1"}, 400, "is a member already"),
         ("POST", "/members", {"promote": "n1"}, 400, "is no learner"),
@@ -215,6 +234,24 @@ def test_names_that_are_no_text_are_refused_rather_than_confused(call):
     for path in ("/v1/keys/%FF", "/v1/keys?prefix=%FE", "/v1/watch?key=%FF", "/v1/leases/%FF"):
         status, answer = call("GET", path)
         assert (status, "utf-8" in answer["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("sent", [b"\xd1\x84", b"%D1%84", b"%d1\x84"])
+def test_a_name_is_the_same_with_and_without_escapes(call, sent):
+    """A head that is read as Latin-1 would make two names of one."""
+    assert call("PUT", "/v1/keys/%D1%84", 5)[0] == 200
+    for path in (b"/v1/keys/" + sent, b"/v1/keys?prefix=" + sent):
+        with socket.create_connection(("127.0.0.1", call.port), timeout=10) as client:
+            client.sendall(b"GET " + path + b" HTTP/1.0\r\n\r\n")
+            head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
+        if sent.startswith(b"%d1\x84"):
+            assert head.startswith(b"HTTP/1.1 400 ")
+        else:
+            found = json.loads(body)
+            assert (found if "key" in found else found["records"][0]).items() >= {
+                "key": "ф",
+                "value": 5,
+            }.items()
 
 
 @pytest.mark.parametrize("deep", [101, 990, 100_000])
@@ -256,6 +293,14 @@ def waited(is_so):
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert is_so()
+
+
+def test_a_name_stands_in_metrics_as_prometheus_wants_it(call):
+    assert call("POST", "/members", {"add": 'a"\\b', "address": "127.0.0.1:1,127.0.0.1:2"})[0] == 202
+    metrics = call("GET", "/metrics")[1]
+    assert 'raft_peer_match_index{peer="a\\"\\\\b"} 0\n' in metrics
+    waited(lambda: call("POST", "/members", {"remove": 'a"\\b'})[0] != 409)
+    waited(lambda: len(call("GET", "/members")[1]["members"]) == 1)
 
 
 def watches(cluster):

@@ -252,6 +252,18 @@ def test_a_damaged_segment_that_is_not_the_last_is_refused():
         opened(disk)
 
 
+@pytest.mark.parametrize(
+    "name", ["wal-x", f"wal-{1:016x}.bak", "wal-2", f"snapshot-{1:016x}-{1:016x}.old", "notes"]
+)
+def test_a_copy_beside_the_log_is_left_alone(name):
+    disk = written(segment_bytes=1)
+    disk.files[name] = b"something"
+    wal, saved = opened(disk)
+    assert saved == states()[3]
+    wal.commit(HISTORY[3])  # which removes what is older
+    assert disk.files[name] == b"something"
+
+
 def test_a_missing_segment_is_refused():
     disk = written(segment_bytes=1)
     del disk.files[disk.names()[1]]
