@@ -3,7 +3,7 @@
 Rules of this module
     1. An ok ``read`` has a map from account to balance, or a list of ``[account, balance]``.
     2. Wrong are: a sum other than `total` (wrong-total), an account that is not one of the accounts (unexpected-key),
-       a balance that is null (null-balance) or, unless `negative` is allowed, below 0 (negative-value).
+       a balance that is null, or no number (null-balance) or, unless `negative` is allowed, below 0 (negative-value).
     3. Keys are banks of their own.
 
 A read of the sum is a check of atomicity and of snapshots: a transfer that is half seen changes the sum, and so do
@@ -47,7 +47,7 @@ def check_bank(history: History, *, total: int = 100, accounts: int = 0, negativ
 def _judge(call: Call, findings: Findings, total: int, accounts: int, *, negative: bool) -> None:
     value = call.result
     balances: dict[str, Any] = {
-        str(name): n for name, n in (value.items() if isinstance(value, dict) else value or ())
+        str(name): hashable(n) for name, n in (value.items() if isinstance(value, dict) else value or ())
     }
     at = call.complete.index
     where = f"the read {call.span} of process {call.process}" + (
@@ -56,7 +56,7 @@ def _judge(call: Call, findings: Findings, total: int, accounts: int, *, negativ
     strange = [name for name in balances if accounts and name not in {str(n) for n in range(accounts)}]
     if strange:
         findings.add("unexpected-key", at, f"{where} has the accounts {some(strange)}")
-    elif any(type(balance) is not int for balance in balances.values()):
+    elif any(not isinstance(balance, int | float) for balance in balances.values()):
         findings.add("null-balance", at, f"{where} has {_shown(balances)}")
     elif sum(balances.values()) != total:
         findings.add(
@@ -67,4 +67,4 @@ def _judge(call: Call, findings: Findings, total: int, accounts: int, *, negativ
 
 
 def _shown(balances: dict[str, Any]) -> str:
-    return ", ".join(f"{name}: {balance}" for name, balance in sorted(balances.items()))
+    return ", ".join(f"{name}: {some([balance])}" for name, balance in sorted(balances.items()))

@@ -44,13 +44,13 @@ def check_counter(history: History) -> Verdict:
                 continue
             reads += 1
             low, high = bounds.of(call)
-            value = call.result or 0
-            if not low <= value <= high:
+            value = 0 if call.result is None else hashable(call.result)
+            if not isinstance(value, int | float) or not low <= value <= high:
                 of = f" of {call.key}" if call.key is not None else ""
                 findings.add(
                     "out-of-bounds",
                     call.complete.index,
-                    f"the read {call.span} of process {call.process}{of} is {value}, which cannot be: "
+                    f"the read {call.span} of process {call.process}{of} is {some([value])}, which cannot be: "
                     f"it is from {low} to {high}",
                 )
     cause = "" if reads else "no read succeeded: there is nothing to check"

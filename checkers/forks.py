@@ -17,6 +17,7 @@ Rules of this module
     1. Reads have a list of what they saw: of members or values, or of micro-operations ``["r", key, value]`` in which
        null was not there.
     2. Keys are groups of their own.
+    3. Inserts of Jepsen's tests have the key in their value: ``[key, [id, null]]``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 from checkers.calls import Call, calls_of, hashable
 from checkers.findings import Findings, some
 from checkers.history import History
+from checkers.values import show
 from checkers.verdict import Verdict
 
 LONG_FORK = "long-fork"
@@ -66,11 +68,15 @@ def check_long_fork(history: History) -> Verdict:
 def _seen(call: Call) -> frozenset[Any] | None:
     """What a read saw; None for what is no read."""
     value = call.result
+    if _is_txn(value):
+        return frozenset(hashable(op[1]) for op in value if op[2] is not None)
     if call.f == "read":
         return frozenset(hashable(one) for one in value or ())
-    if isinstance(value, list | tuple) and value and all(_is_read(op) for op in value):
-        return frozenset(hashable(op[1]) for op in value if op[2] is not None)
     return None
+
+
+def _is_txn(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(_is_read(op) for op in value)
 
 
 def _is_read(op: Any) -> bool:
@@ -78,9 +84,9 @@ def _is_read(op: Any) -> bool:
 
 
 def _group(call: Call) -> Any:
-    if call.f == "read":
-        return hashable(call.key)
-    return tuple(sorted(str(op[1]) for op in call.result))
+    if _is_txn(call.result):
+        return tuple(sorted({show(hashable(op[1])) for op in call.result}))
+    return hashable(call.key)
 
 
 def _ordered(elements: frozenset[Any]) -> list[Any]:
@@ -141,9 +147,18 @@ def check_g2(history: History) -> Verdict:
     for call in sorted((call for call in calls if call.ret is not None), key=lambda call: call.ret or 0):
         if call.status != "ok":
             continue
-        other = first.setdefault(hashable(call.key), call)
+        key = _inserted(call)
+        other = first.setdefault(key, call)
         if other is not call:
-            sentence = f"both inserts of {some([hashable(call.key)])} succeeded: {other.span} and {call.span}"
+            sentence = f"both inserts of {some([key])} succeeded: {other.span} and {call.span}"
             findings.add("G2", call.complete.index, sentence)
     cause = "" if first else "no insert succeeded: there is nothing to check"
-    return findings.verdict(G2, len(calls), len({hashable(call.key) for call in calls}), cause)
+    return findings.verdict(G2, len(calls), len({_inserted(call) for call in calls}), cause)
+
+
+def _inserted(call: Call) -> Any:
+    """The key of an insert, by rule 3."""
+    match call.argument:
+        case [key, [_, None] | [None, _]] if call.key is None:
+            return hashable(key)
+    return hashable(call.key)

@@ -26,6 +26,8 @@ Theory of operation
 Rules of this module
     1. Values are unique in a key.
     2. Offsets may have holes, as Kafka's have.
+    3. Keys are compared as text, since those of JSON objects are text: the polls of key 1 stand under "1".
+    4. After a poll of unknown outcome nobody knows where its process is: its next poll begins anew.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from checkers.cycles import find_cycles
 from checkers.dependency import WR, WW, Graph
 from checkers.findings import Findings, some
 from checkers.history import History
+from checkers.values import show
 from checkers.verdict import Verdict
 
 NAME = "log"
@@ -66,15 +69,19 @@ def _mops(call: Call) -> Iterator[tuple[str, Any, Any]]:
     """``("send", key, (offset, value))`` and ``("poll", key, [(offset, value), ...])``; offset None if not known."""
     done = call.status == "ok"
     if call.f == "send":
-        yield "send", hashable(call.key), _sent(call.result if done else call.argument, done=done)
+        yield "send", _name(call.key), _sent(call.result if done else call.argument, done=done)
     elif call.f == "poll":
         yield from _polls(call.result if done else None)
     elif call.f == "txn":
         for op in (call.result if done else call.argument) or ():
             if op[0] == "send":
-                yield "send", hashable(op[1]), _sent(op[2], done=done)
+                yield "send", _name(op[1]), _sent(op[2], done=done)
             elif done:
                 yield from _polls(op[1])
+
+
+def _name(key: Any) -> str:
+    return key if isinstance(key, str) else show(hashable(key))
 
 
 def _sent(value: Any, *, done: bool) -> tuple[Any, Any]:
@@ -86,7 +93,7 @@ def _sent(value: Any, *, done: bool) -> tuple[Any, Any]:
 def _polls(result: Any) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(result, Mapping):
         for key, messages in result.items():
-            yield "poll", hashable(key), [(offset, hashable(value)) for offset, value in messages]
+            yield "poll", _name(key), [(offset, hashable(value)) for offset, value in messages]
 
 
 class _Logs:
@@ -169,7 +176,7 @@ class _Logs:
         polls: dict[tuple[int, Any], int] = {}
         sends: dict[tuple[int, Any], int] = {}
         for call in self._calls:
-            if call.f == "assign":
+            if call.f == "assign" or (call.status == "info" and call.f != "send"):
                 for place in [place for place in polls if place[0] == call.process]:
                     del polls[place]
             if call.status != "ok":

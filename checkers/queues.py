@@ -7,13 +7,14 @@
     With ``fifo``, and elements that differ, two more things cannot be in a linearizable queue (Henzinger, Sezgin and
     Vafeiadis, "Aspect-oriented linearizability proofs", CONCUR 2013): that a was put in before b, and b came out
     before a did, or although a never did (order); and that a dequeue found nothing while an element was inside all the
-    time (not-empty). Together with the above they are what real queues get wrong; it takes n log n steps.
+    time (not-empty). Together with the above they are what real queues get wrong; it takes n log n steps. Elements
+    that were put in more than once are left out of both.
 
 `total-queue`
     What goes in must come out: needs a history that drains the queue at its end (``drain`` takes out all there is and
-    answers a list). Wrong are elements whose enqueue was acknowledged and that never came out (lost), that came out
-    more often than they went in (duplicated), and that nobody put in (unexpected). Recovered are those whose enqueue
-    had an unknown outcome and that came out.
+    answers a list; a dequeue of null shows as much). Wrong are elements whose enqueue was acknowledged before the queue
+    was last drained and that never came out (lost), that came out more often than they went in (duplicated), and that
+    nobody put in (unexpected). Recovered are those whose enqueue had an unknown outcome and that came out.
 
 Rules of this module
     1. A dequeue of unknown outcome may have taken an element out. Our clients say which it was (the value of the
@@ -84,6 +85,8 @@ def _orders(calls: Sequence[Call], findings: Findings) -> None:
     puts = [
         (hashable(call.argument), call) for call in calls if call.f == "enqueue" and call.status != "fail"
     ]
+    times = Counter(element for element, _ in puts)
+    puts = [(element, call) for element, call in puts if times[element] == 1]
     inside: list[_Inside] = [
         (call.ret, out[element].call if element in out else _NEVER, element)
         for element, call in puts
@@ -147,19 +150,21 @@ def _total(key: Any, calls: Sequence[Call], findings: Findings) -> str:
     """Judge one queue; a sentence where that is not possible."""
     put: Counter[Any] = Counter()
     acknowledged: Counter[Any] = Counter()
+    late: Counter[Any] = Counter()  # of these, what went in after the queue was last drained
     out: Counter[Any] = Counter()
     perhaps: Counter[Any] = Counter()
     nameless = 0
     last = 0
-    drained = False
+    drained = max((call.call for call in calls if _drains(call)), default=-1)
     for call in calls:
         if call.f == "enqueue" and call.status != "fail":
             put[hashable(call.argument)] += 1
-            acknowledged[hashable(call.argument)] += call.status == "ok"
+            if call.ret is not None:
+                acknowledged[hashable(call.argument)] += 1
+                late[hashable(call.argument)] += call.ret > drained
         elif call.f in ("dequeue", "drain") and call.status != "fail":
             if call.status == "ok":
                 last = max(last, call.complete.index)
-                drained = drained or call.f == "drain" or call.result is None
                 out.update(_taken(call))
             elif call.result is None:
                 nameless += 1
@@ -174,9 +179,11 @@ def _total(key: Any, calls: Sequence[Call], findings: Findings) -> str:
     missing = acknowledged - out - perhaps
     if not missing:
         return ""
-    if not drained:
+    inside = missing & late  # or they are lost: nobody looked
+    missing -= late
+    if not missing:
         return (
-            f"the queue {some([key])} was not emptied at the end, and {missing.total()} elements are missing"
+            f"the queue {some([key])} was not emptied at the end, and {inside.total()} elements are missing"
         )
     if missing.total() <= nameless:
         return (
@@ -185,6 +192,10 @@ def _total(key: Any, calls: Sequence[Call], findings: Findings) -> str:
         )
     findings.several("lost", list(missing), key, last)
     return ""
+
+
+def _drains(call: Call) -> bool:
+    return call.status == "ok" and (call.f == "drain" or (call.f == "dequeue" and call.result is None))
 
 
 def _taken(call: Call) -> list[Any]:

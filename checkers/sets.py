@@ -1,7 +1,7 @@
 """Sets: was every element that was added seen again?
 
-`set` looks at the last read only. `set-full` looks at all of them, and says of every element when it became visible
-for good, or was lost.
+`set` looks at the last read only, and at what was added before that. `set-full` looks at all of them, and says of
+every element when it became visible for good, or was lost.
 
 Theory of operation of set-full
     An element is *known* once its add was acknowledged, or once a read saw it. A read that began after that must have
@@ -20,6 +20,8 @@ Theory of operation of set-full
 Rules of this module
     1. Keys are sets of their own.
     2. A history without an ok read, or in which no element could be judged, is ``unknown``.
+    3. Of an element that was added several times the add counts that tells most: it is known from the first that was
+       acknowledged.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ SET_FULL = "set-full"
 
 
 def check_set(history: History) -> Verdict:
-    """Whether the last ok read of each key has every acknowledged element, and no other than attempted ones.
+    """Whether the last ok read of each key has all that was acknowledged before it, and nothing but attempted elements.
 
     Raises:
         HistoryError: the history is malformed.
@@ -53,9 +55,11 @@ def check_set(history: History) -> Verdict:
             unread.append(key)
             continue
         there = Counter(hashable(one) for one in final.result or ())
-        adds = [(hashable(call.argument), call.status) for call in calls if call.f == "add"]
-        acknowledged = {element for element, status in adds if status == "ok"}
-        possible = acknowledged | {element for element, status in adds if status == "info"}
+        adds = [(hashable(call.argument), call) for call in calls if call.f == "add"]
+        possible = dict.fromkeys(element for element, call in adds if call.status != "fail")
+        acknowledged = dict.fromkeys(
+            element for element, call in adds if call.status == "ok" and (call.ret or 0) < final.call
+        )
         at = final.complete.index
         findings.several("lost", [e for e in acknowledged if e not in there], key, at)
         findings.several("unexpected", [e for e in there if e not in possible], key, at)
@@ -121,13 +125,8 @@ def _by_key(calls: Sequence[Call]) -> dict[Any, list[Call]]:
 
 
 def _go_through(key: Any, calls: Sequence[Call], findings: Findings) -> _Set:
-    one = _Set()
+    one = _Set(_added(calls))
     reads: list[tuple[Call, set[Any]]] = []
-    for call in calls:
-        if call.f == "add":
-            element = hashable(call.argument)
-            known = call.ret if call.status == "ok" else None
-            one.elements[element] = _Element(call.status, known, call.complete.time_ns)
     for call in calls:
         if call.f == "read" and call.status == "ok":
             there = [hashable(value) for value in call.result or ()]
@@ -145,6 +144,19 @@ def _go_through(key: Any, calls: Sequence[Call], findings: Findings) -> _Set:
                 found.known, found.known_ns = call.ret, call.complete.time_ns
     _reads_after(one, reads)
     return one
+
+
+def _added(calls: Sequence[Call]) -> dict[Any, _Element]:
+    """The elements that were added, and since when that is known: see rule 3."""
+    elements: dict[Any, _Element] = {}
+    for call in calls:
+        if call.f == "add":
+            one = elements.setdefault(hashable(call.argument), _Element(call.status))
+            if call.status != "fail" and one.status != "ok":
+                one.status = call.status
+            if call.status == "ok" and (one.known is None or (call.ret or 0) < one.known):
+                one.known, one.known_ns = call.ret, call.complete.time_ns
+    return elements
 
 
 def _reads_after(one: _Set, reads: Sequence[tuple[Call, set[Any]]]) -> None:

@@ -76,8 +76,9 @@ def _told(call: Call) -> list[list[Any]]:
     if call.f == "watch":
         events: list[list[Any]] = call.result["events"]
         return events
-    if isinstance(call.result, list | tuple):
-        return [[call.result[1], call.key, call.result[0]]]
+    match call.result:
+        case [value, revision] if hashable(value) == hashable(call.argument):
+            return [[revision, call.key, value]]
     return []
 
 
@@ -86,7 +87,7 @@ def _compare(call: Call, happened: dict[int, dict[Any, Any]], findings: Findings
     where = f"the watch {call.span} of process {call.process}"
     first, last = call.result["from"], call.result["to"]
     revisions = [event[0] for event in call.result["events"]]
-    names = [(revision, key) for revision, key, _ in call.result["events"]]
+    names = [(revision, hashable(key)) for revision, key, _ in call.result["events"]]
     if revisions != sorted(revisions) or len(set(names)) != len(names):
         findings.add("order", at, f"{where} has the revisions {some(revisions)}")
     outside = [revision for revision in revisions if not first < revision <= last]

@@ -85,3 +85,95 @@ def test_the_order_of_time_is_told_by_lines_where_there_are_no_times():
 def test_causal_a_write_of_null_cannot_be_told_from_the_initial_value():
     rows = done((0, "write", "x", 1, 1), (0, "write", "x", None, None), (0, "read", "x", None, None))
     assert check("causal", *rows).valid == "unknown"
+
+
+def test_an_element_may_be_added_again():
+    """By whoever was told that it had failed, or does not know; the add that tells most counts."""
+    added, failed = done((0, "add", "s", 1, 1)), [(0, "invoke", "add", "s", 1), (0, "fail", "add", "s", 1)]
+    lost = [(2, "invoke", "add", "s", 1), (2, "info", "add", "s", 1)]
+    has, has_not = done((1, "read", "s", None, [1])), done((1, "read", "s", None, []))
+    for adds in ([*added, *failed], [*failed, *added], [*added, *lost], [*lost, *added]):
+        for name in ("set", "set-full"):
+            assert check(name, *adds, *has).valid == "valid"
+            assert check(name, *adds, *has_not).anomalies == {"lost": 1}
+    assert check("set-full", *added, *has_not, *added, *has).anomalies == {"stale": 1}
+
+
+def test_set_an_add_that_was_acknowledged_after_the_last_read_began_may_be_missing():
+    before, read = done((0, "add", "s", 1, 1)), done((1, "read", "s", None, [1]))
+    assert check("set", *before, *read, *done((0, "add", "s", 2, 2))).valid == "valid"
+    concurrent = [(0, "invoke", "add", "s", 2), read[0], (0, "ok", "add", "s", 2), read[1]]
+    assert check("set", *before, *concurrent).valid == "valid"
+
+
+def test_total_queue_what_went_in_after_the_queue_was_empty_may_be_inside():
+    empty, put = done((1, "dequeue", "q", None, None)), done((0, "enqueue", "q", 1, 1))
+    drained = done((1, "drain", "q", None, []))
+    assert check("total-queue", *empty, *put).valid == "unknown"
+    assert check("total-queue", *drained, *put).valid == "unknown"
+    assert check("total-queue", *put, *empty).anomalies == {"lost": 1}
+    assert check("total-queue", *put, *drained, *done((0, "enqueue", "q", 2, 2))).anomalies == {"lost": 1}
+
+
+def test_queue_an_element_that_was_put_in_again_is_in_no_order():
+    put, take = (0, "enqueue", "q"), (1, "dequeue", "q", None)
+    rows = done((*put, 1, 1), (*take, 1), (*put, 2, 2), (*put, 1, 1), (*take, 2), (*take, 1))
+    assert check("queue", *rows, fifo=True).valid == "valid"
+    assert check("queue", *rows, *done((*take, 1)), fifo=True).anomalies == {"not-in-queue": 1}
+
+
+def test_log_keys_are_text_where_polls_tell_them():
+    rows = done((0, "send", 1, 5, [0, 5]), (0, "txn", None, [["send", 1, 6]], [["send", 1, [1, 6]]]))
+    assert check("log", *rows, *done((1, "poll", None, None, {"1": [[0, 5], [1, 6]]}))).valid == "valid"
+    assert check("log", *rows, *done((1, "poll", None, None, {"1": [[1, 6]]}))).anomalies == {"lost-write": 1}
+
+
+def test_log_after_a_poll_of_unknown_outcome_its_process_may_be_anywhere():
+    sent = done(*((0, "send", "k", 5 + n, [n, 5 + n]) for n in range(3)))
+    everybody = done((2, "poll", None, None, {"k": [[0, 5], [1, 6], [2, 7]]}))
+    first, third = (done((1, "poll", None, None, {"k": [[n, 5 + n]]})) for n in (0, 2))
+    unknown = [(1, "invoke", "poll", None, None), (1, "info", "poll", None, None)]
+    assert check("log", *sent, *everybody, *first, *unknown, *third).valid == "valid"
+    assert check("log", *sent, *everybody, *first, *third).anomalies == {"poll-skip": 1}
+
+
+def test_long_fork_reads_of_jepsen_have_micro_operations():
+    def rows(*reads):
+        asked = [["r", 1, None], ["r", 2, None]]
+        return done(*((0, "read", None, asked, [["r", 1, one], ["r", 2, two]]) for one, two in reads))
+
+    assert check("long-fork", *rows((None, None), (1, None), (1, 1))).valid == "valid"
+    assert check("long-fork", *rows((None, 1), (1, None))).anomalies == {"long-fork": 1}
+
+
+def test_g2_inserts_of_jepsen_have_their_key_in_the_value():
+    one, other, same = (
+        (n, "insert", None, v, v) for n, v in enumerate(([1, [1, None]], [2, [None, 2]], [1, [None, 3]]))
+    )
+    assert check("g2", *done(one, other)).valid == "valid"
+    assert check("g2", *done(one, other, same)).anomalies == {"G2": 1}
+
+
+def test_watch_a_write_may_answer_a_list_that_it_has_written():
+    write, told = done((0, "write", "k", [7, 9], [7, 9])), done((0, "write", "k", [7, 9], [[7, 9], 3]))
+    seen, not_seen = (
+        done((1, "watch", None, 0, {"from": 0, "to": to, "events": [[3, "k", [7, 9]]][:n]}))
+        for n, to in ((1, 9), (0, 9))
+    )
+    assert check("watch", *write, *seen).valid == "valid"
+    assert check("watch", *told, *seen).valid == "valid"
+    assert check("watch", *told, *not_seen).anomalies == {"gap": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "valid"), [(1, True), (1.0, True), (True, False), ("1", False), ([], False)]
+)
+def test_a_counter_is_a_number(value, valid):
+    rows = done((0, "add", "c", 1, 1), (1, "read", "c", None, value))
+    assert check("counter", *rows).valid == ("valid" if valid else "invalid")
+
+
+@pytest.mark.parametrize(("value", "anomaly"), [(40.0, None), (40.5, "wrong-total"), (True, "null-balance")])
+def test_balances_are_numbers(value, anomaly):
+    verdict = check("bank", *done((0, "read", None, None, {"0": value, "1": 60})))
+    assert list(verdict.anomalies) == ([anomaly] if anomaly else [])
