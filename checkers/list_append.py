@@ -10,13 +10,15 @@ Theory of operation
 
     An element that was appended for certain and is in no list that was read comes after the longest list, so who read
     the longest list (and who appended its last element) comes before who appended that one. Elle leaves this out; it
-    finds acknowledged writes that are gone.
+    finds acknowledged writes that are gone. A transaction of unknown outcome has happened, as a whole, if anything of
+    it was read.
 
     Beside cycles, single reads can be wrong: of elements of failed transactions (G1a), of lists between two appends
-    of one transaction (G1b), of lists that no order explains (incompatible-order), with an element twice
-    (duplicate-elements) or of nobody (unexpected-element), against what the transaction itself did before (internal)
-    or only does later (future-read). A committed append behind an aborted one is a dirty-update. Two transactions
-    that read the same version of a key and both append to it lose an update.
+    of one transaction (G1b), of lists that no order explains (incompatible-order; also one with two elements of one
+    transaction the other way round), with an element twice (duplicate-elements) or of nobody (unexpected-element),
+    against what the transaction itself did before (internal) or only does later (future-read). A committed append
+    behind an aborted one is a dirty-update. Two transactions that read the same version of a key and both append to it
+    lose an update.
 
 Rules of this module
     1. Sound: what is reported cannot have happened in a system of the model, provided that elements are unique in a
@@ -51,12 +53,14 @@ class _Key:
         order: the longest list read.
         sound: whether every element of it is of somebody who did not fail, and in it once.
         reads: who read what, before any append of its own.
+        apart: elements of lists that do not fit the longest.
     """
 
     order: Sequence[Any] = ()
     longest: int = -1
     sound: bool = True
     reads: list[tuple[int, Sequence[Any]]] = field(default_factory=list)
+    apart: set[Any] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -86,7 +90,7 @@ def _look(everyone: Sequence[Transaction], _models: Sequence[str]) -> tuple[Find
     keys: dict[Any, _Key] = {}
     nodes = [place for place, one in enumerate(everyone) if one.call.status != "fail"]
     node_of = {place: node for node, place in enumerate(nodes)}
-    analysis = _Analysis(everyone, writes, findings, keys, node_of)
+    analysis = _Analysis(everyone, writes, findings, keys, nodes, node_of)
     for place in nodes:
         if everyone[place].committed:
             analysis.read(place)
@@ -119,6 +123,7 @@ class _Analysis:
     writes: _Writes
     findings: Findings
     keys: dict[Any, _Key]
+    places: Sequence[int]  # of the nodes
     node_of: dict[int, int]
 
     # -- single reads -----------------------------------------------------------------------------------------
@@ -221,6 +226,7 @@ class _Analysis:
             for place, elements in entry.reads:
                 if elements != order[: len(elements)]:
                     self._incompatible(key, place, longest)
+                    entry.apart.update(elements)
             self._dirty_updates(key, order, longest)
             self._lost_updates(key, entry)
 
@@ -277,11 +283,13 @@ class _Analysis:
 
     def _unread(self) -> dict[Any, list[int]]:
         """For each key who appended for certain what nobody has read."""
-        there = {key: set(entry.order) for key, entry in self.keys.items()}
+        there = {key: entry.apart.union(entry.order) for key, entry in self.keys.items()}
+        seen = {self.writes.writer.get((key, element)) for key, read in there.items() for element in read}
         nothing: set[Any] = set()
         found: dict[Any, list[int]] = {}
         for (key, element), place in self.writes.writer.items():
-            if self.everyone[place].committed and element not in there.get(key, nothing):
+            happened = self.everyone[place].committed or (place in seen and place in self.node_of)
+            if happened and element not in there.get(key, nothing):
                 nodes = found.setdefault(key, [])
                 node = self.node_of[place]
                 if not nodes or nodes[-1] != node:
@@ -291,9 +299,11 @@ class _Analysis:
     def _edges_of(self, graph: Graph, key: Any, entry: _Key, unread: Sequence[int]) -> None:
         order = entry.order
         writers = [self._node(key, element) for element in order]
-        for first, second in itertools.pairwise(writers):
+        for at, (first, second) in enumerate(itertools.pairwise(writers)):
             if first >= 0 and second >= 0:
                 graph.add(first, second, WW, key)
+                if first == second:
+                    self._own_order(key, entry, first, order[at : at + 2])
         last_readers = [
             self.node_of[place]
             for place, elements in entry.reads
@@ -301,8 +311,23 @@ class _Analysis:
         ]
         if unread:
             graph.add_all(list(dict.fromkeys(last_readers)), unread, RW, key)
-            if writers and writers[-1] >= 0:
-                graph.add_all([writers[-1]], unread, WW, key)
+            # That what was read was not undone holds in all models but the weakest; the edges above say as much.
+            certain = [node for node in unread if self.everyone[self.places[node]].committed]
+            if certain and writers and writers[-1] >= 0:
+                graph.add_all([writers[-1]], certain, WW, key)
+
+    def _own_order(self, key: Any, entry: _Key, node: int, two: Sequence[Any]) -> None:
+        """Whether a transaction appended two elements as they stand in the longest list."""
+        one = self.everyone[self.places[node]]
+        mine = [hashable(value) for f, of, value in one.ops if f == "append" and of == key]
+        if mine.index(two[0]) > mine.index(two[1]):
+            reader = next(self.everyone[place] for place, elements in entry.reads if elements is entry.order)
+            sentence = (
+                f"{show_value(two[0])} stands before {show_value(two[1])} in {key}, and was appended after it"
+            )
+            self.findings.add(
+                "incompatible-order", reader.call.complete.index, sentence, shown(one), shown(reader)
+            )
 
     def _read_edges(
         self, graph: Graph, key: Any, writers: Sequence[int], place: int, elements: Sequence[Any]

@@ -22,7 +22,7 @@ Rules of this module
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,9 +155,12 @@ class _Analysis:
     def find(self, *, in_time: bool = False) -> None:
         """Build the graph of what is known of versions, and look for cycles."""
         graph = Graph(len(self.nodes))
+        happened = {node for node, one in enumerate(self.nodes) if one.committed}
+        for entry in self.keys.values():  # as a whole, if anything of it was read
+            happened.update(entry.writer[version] for version in entry.readers if version in entry.writer)
         for key, entry in self.keys.items():
             if in_time or not self._cyclic(key, entry):
-                self._edges_of(graph, key, entry)
+                self._edges_of(graph, key, entry, happened)
             if not in_time:
                 self._lost_updates(key, entry)
         add_time(graph, [one.call for one in self.nodes])
@@ -190,17 +193,13 @@ class _Analysis:
                 sentence = f"both read {key} as {show_value(version)} and wrote it"
                 self.findings.add("lost-update", at, sentence, *map(shown, both[:2]))
 
-    def _edges_of(self, graph: Graph, key: Any, entry: _Key) -> None:
+    def _edges_of(self, graph: Graph, key: Any, entry: _Key, happened: Container[int]) -> None:
         for version, readers in entry.readers.items():
             writer = entry.writer.get(version)
             if writer is not None:
                 for reader in readers:
                     graph.add(writer, reader, WR, key)
-        written = [
-            node
-            for version, node in entry.writer.items()
-            if self.nodes[node].committed or version in entry.readers
-        ]
+        written = [node for node in entry.writer.values() if node in happened]
         if None in entry.readers and written:
             graph.add_all(entry.readers[None], written, RW, key)
         for version, later in entry.then.items():

@@ -179,6 +179,31 @@ def test_a_lost_append_that_was_read_happened():
     assert check_list_append(history("0 [10 20] a x 1 ?\n1 [30 40] r x 1\n2 [50 60] r x")).valid == "invalid"
 
 
+def test_a_lost_transaction_of_which_something_was_read_happened_as_a_whole():
+    half = "0 [10 20] a x 1; a y 2 ?\n1 [30 40] r x 1; r y"
+    assert "G-single" in check_list_append(history(half)).anomalies
+    half = "0 [10 20] a x 1; a x 2 ?\n1 [30 40] r x 2"
+    assert "G-single" in check_list_append(history(half)).anomalies
+    half = "0 [10 20] w x 1; w y 2 ?\n1 [30 40] r x 1; r y"
+    assert "G-single" in check_rw_register(history(half, "w")).anomalies
+
+
+def test_elements_of_one_transaction_stand_as_it_appended_them():
+    """In other words than those of cycles, which have more than one transaction."""
+    verdict = check_list_append(history("0 [10 20] a x 1; a x 2\n1 [30 40] r x 2,1"), model="read-committed")
+    assert (verdict.valid, list(verdict.anomalies)) == ("invalid", ["G1b", "incompatible-order"])
+    assert "incompatible-order: 2 stands before 1 in x, and was appended after it" in "\n".join(
+        verdict.evidence
+    )
+
+
+def test_what_was_read_in_a_list_that_does_not_fit_is_not_unread():
+    """It stands in no order, so nothing comes before it for certain: no cycle of writes, though reads are wrong."""
+    rows = "0 [10 20] a x 3\n1 [30 40] a x 1\n2 [50 60] a x 2\n3 [70 80] r x 1,2\n4 [11 19] r x 3"
+    verdict = check_list_append(history(rows))
+    assert list(verdict.anomalies) == ["incompatible-order"]
+
+
 def test_equal_times_are_concurrent():
     assert check_list_append(history("0 [10 20] a x 1\n1 [20 40] r x\n2 [50 60] r x 1")).valid == "valid"
 
