@@ -391,18 +391,21 @@ def _refuse_look_up(name: str, *_args: Any, **_kwargs: Any) -> NoReturn:
 
 
 class SimSocket:
-    """A socket as far as asyncio programs make them themselves: to hand them to the loop.
+    """A socket as far as asyncio programs make them themselves, to hand them to the loop, or ask a transport for one.
 
     Anything that would block or reach the real network is refused.
     """
 
-    def __init__(self, family: int = 2, type: int = 1, proto: int = 0, fileno: int | None = None) -> None:  # noqa: A002
+    def __init__(
+        self, family: int = 2, type: int = 1, proto: int = 0, fileno: int | None = None, *,  # noqa: A002
+        endpoint: Any = None, bound: tuple[str, int] | None = None,
+    ) -> None:  # fmt: skip
         del fileno
         self.family = family
         self.type = type
         self.proto = proto
-        self.endpoint: Any = None  # set by `loop.sock_connect`
-        self.bound: tuple[str, int] | None = None
+        self.endpoint = endpoint  # set by `loop.sock_connect` too
+        self.bound = bound
         self._options: dict[Any, Any] = {}
 
     def setblocking(self, _flag: bool) -> None:  # noqa: FBT001 - the socket's signature

@@ -49,6 +49,7 @@ US_PER_S = 1_000_000
 CLOSES_MAX = 20
 WAITING_SHOWN = 12
 EVENTS_BETWEEN_LOOKS = 1 << 18
+NEVER_US = 1 << 62
 SPINS_MAX = 2_000_000  # callbacks in one instant
 ASYNCIO = asyncio.__file__.rsplit("/", 1)[0]
 MAX_EVENTS_DEFAULT = 2_000_000_000
@@ -314,7 +315,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> Any:
         """Run the callback `delay` virtual seconds from now."""
-        return self._call_at_us(self.now_us + round(delay * US_PER_S), callback, args, context)
+        return self._call_at_us(self.now_us + _us(delay), callback, args, context)
 
     def call_at(  # type: ignore[override]
         self,
@@ -324,7 +325,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> Any:
         """Run the callback at virtual time `when`, in seconds."""
-        return self._call_at_us(round(when * US_PER_S), callback, args, context)
+        return self._call_at_us(_us(when), callback, args, context)
 
     def _call_at_us(
         self,
@@ -334,6 +335,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None,
     ) -> Any:
         del context  # see `call_soon`
+        if when_us >= NEVER_US:
+            return SimTimer(callback, args)
         return self.schedule(when_us - self.now_us, callback, *args)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -387,6 +390,14 @@ def where(task: asyncio.Task[Any]) -> str:
 
 def _never() -> bool:
     return False
+
+
+def _us(seconds: float) -> int:
+    """Microseconds; programs sleep for `math.inf` too, and what comes then is never scheduled."""
+    try:
+        return round(seconds * US_PER_S)
+    except OverflowError:
+        return NEVER_US if seconds > 0 else 0
 
 
 def run(main: Coroutine[Any, Any, T], loop: SimLoop) -> T:

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from harness.sim.entropy import SimSocket
 from harness.sim.loop import SimTimer
 
 if TYPE_CHECKING:
@@ -126,15 +128,7 @@ class Endpoint(asyncio.Transport):
     """One end of a connection, as its process sees it."""
 
     def __init__(self, world: World, local: tuple[str, Address], remote: tuple[str, Address]) -> None:
-        super().__init__(
-            {
-                "sockname": local[1],
-                "peername": remote[1],
-                "socket": None,
-                "sslcontext": None,
-                "ssl_object": None,
-            }
-        )
+        super().__init__({"sockname": local[1], "peername": remote[1], "socket": SimSocket(endpoint=self)})
         self.host = local[0]
         self.out: Pipe  # set by `connect`
         self.peer: Endpoint
@@ -340,8 +334,8 @@ class Server(asyncio.AbstractServer):
 
     @property
     def sockets(self) -> tuple[Any, ...]:
-        """One thing that knows its address."""
-        return (_Bound(self.address),) if self.is_serving() else ()
+        """One socket that knows its address."""
+        return (SimSocket(bound=self.address),) if self.is_serving() else ()
 
     def take(self, endpoint: Endpoint) -> None:
         """A client has connected; runs in the context of the server's process."""
@@ -376,25 +370,14 @@ class Server(asyncio.AbstractServer):
         return not self._closed.done()
 
 
-class _Bound:
-    """What programs ask of a listening socket: its address."""
-
-    family = 2
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-
-    def getsockname(self) -> Address:
-        return self._address
-
-
 class DatagramEndpoint(asyncio.DatagramTransport):
     """A socket for datagrams: each arrives once, twice or never."""
 
     def __init__(
         self, world: World, local: Address, remote: Address | None, protocol: asyncio.DatagramProtocol
     ) -> None:
-        super().__init__({"sockname": local, "peername": remote, "socket": None})
+        sock = SimSocket(type=socket.SOCK_DGRAM, endpoint=self)
+        super().__init__({"sockname": local, "peername": remote, "socket": sock})
         self._world = world
         self._local = local
         self._remote = remote

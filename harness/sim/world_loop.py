@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.sim.entropy import SimRefused, SimSocket
 from harness.sim.files import SimFiles
-from harness.sim.loop import US_PER_S, SimDeadlock, SimLoop, where
+from harness.sim.loop import NEVER_US, US_PER_S, SimDeadlock, SimLoop, where
 from harness.sim.streams import (
     CONNECT_TIMEOUT_US,
     RETRY_US_MIN,
@@ -76,6 +76,7 @@ class WorldLoop(SimLoop):
         self._tie_key = int.from_bytes(world.streams.stream("loop").randbytes(8), "big")
         self._numbers = itertools.count()
         self.next_number = self._numbers.__next__
+        self._task_numbers = itertools.count(1)
         self._host_of: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
 
     def post(self, delay_us: int, callback: Callable[..., Any], *args: Any) -> None:
@@ -108,6 +109,8 @@ class WorldLoop(SimLoop):
         context: contextvars.Context | None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when_us / US_PER_S, callback, args, self, context)
+        if when_us >= NEVER_US:
+            return handle
         true_us = when_us if self._world.clocks_agree else self._world.current().host.clock.true_us(when_us)
         self.post(true_us - self.now_us, self._run_admitted, handle)
         return handle
@@ -165,7 +168,9 @@ class WorldLoop(SimLoop):
             self.fail(SimDeadlock(f"deadlock: nothing is scheduled any more; {self._waiting()}"))
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
-        """A task of the process that runs now."""
+        """A task of the process that runs now; asyncio would number those without a name by what ran before."""
+        if name is None:
+            name = f"Task-{next(self._task_numbers)}"
         task = SimTask(coro, loop=self, name=name, context=context)
         self._keep(task)
         self._host_of[task] = self._world.current().host.name
@@ -266,10 +271,13 @@ class WorldLoop(SimLoop):
             await asyncio.sleep(RETRY_US_MIN / US_PER_S)
 
     async def create_datagram_endpoint(
-        self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, **_options: Any
-    ) -> tuple[DatagramEndpoint, Any]:
+        self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, *, sock: Any = None,
+        **_options: Any,
+    ) -> tuple[DatagramEndpoint, Any]:  # fmt: skip
         """A socket for datagrams on the host that runs now."""
         here = self._world.current().host
+        if sock is not None:
+            local_addr = sock.bound
         port = (local_addr[1] if local_addr else 0) or here.free_port()
         if port in here.datagram_ports:
             raise OSError(errno.EADDRINUSE, f"datagram port {port} of {here.name} is in use")

@@ -5,7 +5,6 @@ import datetime as dt
 import os
 import random
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -393,85 +392,6 @@ def test_what_a_program_raises_is_its_exit_and_not_an_error_of_the_world():
 
     world.run(test)
     assert world.hosts["n1"].exits == ["raised ValueError('broken')"]
-
-
-@pytest.mark.parametrize(
-    ("code", "says"), [(0, "exited"), (None, "exited"), (3, "exited with 3"), ("no", "exited with 'no'")]
-)
-@pytest.mark.parametrize("where", ["program", "task", "callback", "slow", "start"])
-def test_a_program_that_calls_exit_ends_itself_and_nothing_else(code, says, where):
-    world, after = World(seed=1), []
-
-    def start():
-        if where == "start":
-            sys.exit(code)
-        return program()
-
-    async def leave():
-        sys.exit(code)
-
-    async def program():
-        asyncio.get_running_loop().call_later(2, after.append, "the process is not over")
-        if where in ("program", "slow"):
-            await leave()
-        elif where == "task":
-            asyncio.ensure_future(leave())  # noqa: RUF006 - it ends the process
-        else:
-            asyncio.get_running_loop().call_soon(sys.exit, code)
-        await asyncio.sleep(5)
-
-    async def test():
-        await asyncio.sleep(3)
-        return world.hosts["n1"].process
-
-    host = world.host("n1", start)
-    if where == "slow":
-        host.set_slowness(5)
-    assert world.run(test) is None
-    assert (host.exits, after) == ([says], [])
-
-
-def test_a_test_that_calls_exit_ends_with_that():
-    async def test():
-        sys.exit(3)
-
-    with pytest.raises(SystemExit):
-        World(seed=1).run(test)
-
-
-def test_a_program_that_goes_round_without_letting_time_pass_is_a_deadlock(monkeypatch):
-    monkeypatch.setattr("harness.sim.loop.SPINS_MAX", 100)
-
-    async def rounds(count):
-        for _ in range(count):
-            await asyncio.sleep(0)
-
-    async def test():
-        for _ in range(5):
-            await rounds(50)
-            await asyncio.sleep(1)
-        await rounds(1000)
-
-    with pytest.raises(SimDeadlock, match=r"100 callbacks ran at 5\.0.* no time passed.*on test .*in rounds"):
-        World(seed=1).run(test)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda loop: loop.sock_recv(None, 1),
-        lambda loop: loop.sock_sendall(None, b""),
-        lambda loop: loop.connect_read_pipe(None, None),
-        lambda loop: loop.connect_write_pipe(None, None),
-        lambda loop: loop.sendfile(None, None),
-    ],
-)
-def test_what_the_loop_cannot_do_is_refused(call):
-    async def test():
-        await call(asyncio.get_running_loop())
-
-    with pytest.raises(SimRefused):
-        World(seed=1).run(test)
 
 
 def test_the_same_seed_gives_the_same_times_and_another_seed_others():
