@@ -14,7 +14,7 @@
     What goes in must come out: needs a history that drains the queue at its end (``drain`` takes out all there is and
     answers a list; a dequeue of null shows as much). Wrong are elements whose enqueue was acknowledged before the queue
     was last drained and that never came out (lost), that came out more often than they went in (duplicated), and that
-    nobody put in (unexpected). Recovered are those whose enqueue had an unknown outcome and that came out.
+    nobody had begun to put in (unexpected). Recovered are those whose enqueue had an unknown outcome and that came out.
 
 Rules of this module
     1. A dequeue of unknown outcome may have taken an element out. Our clients say which it was (the value of the
@@ -90,7 +90,7 @@ def _orders(calls: Sequence[Call], findings: Findings) -> None:
     inside: list[_Inside] = [
         (call.ret, out[element].call if element in out else _NEVER, element)
         for element, call in puts
-        if call.ret is not None and (element in out or not nameless)
+        if call.ret is not None and (not nameless or (element in out and out[element].ret is not None))
     ]
     inside.sort(key=lambda item: item[:2])
     lasting = _Lasting(inside)
@@ -171,7 +171,7 @@ def _total(key: Any, calls: Sequence[Call], findings: Findings) -> str:
             else:
                 perhaps.update(_taken(call))
     extra = out - put
-    findings.several("unexpected", [e for e in extra if not put[e]], key, last)
+    findings.several("unexpected", [e for e in extra if not put[e]] + _too_early(calls), key, last)
     findings.several("duplicated", [e for e in extra if put[e]], key, last)
     findings.count(
         "recovered", sum(min(out[e], put[e]) - acknowledged[e] for e in out if out[e] > acknowledged[e])
@@ -192,6 +192,16 @@ def _total(key: Any, calls: Sequence[Call], findings: Findings) -> str:
         )
     findings.several("lost", list(missing), key, last)
     return ""
+
+
+def _too_early(calls: Sequence[Call]) -> list[Any]:
+    """Elements that came out before anybody began to put them in."""
+    begun: dict[Any, int] = {}
+    for call in calls:  # in order of invocation
+        if call.f == "enqueue" and call.status != "fail":
+            begun.setdefault(hashable(call.argument), call.call)
+    takes = (call for call in calls if call.f in ("dequeue", "drain") and call.status == "ok")
+    return [e for call in takes for e in _taken(call) if (call.ret or 0) < begun.get(e, 0)]
 
 
 def _drains(call: Call) -> bool:

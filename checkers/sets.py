@@ -14,8 +14,8 @@ Theory of operation of set-full
     never read  there is no such read. Nothing follows.
 
     ``linearizable`` (the default) makes stale elements invalid; without it they are only counted. Elements that
-    nobody added, and elements that one read has twice, are always invalid. An add without a known outcome may be
-    seen or not; once it was seen it must stay.
+    nobody had begun to add, and elements that one read has twice, are always invalid. An add without a known outcome
+    may be seen or not; once it was seen it must stay.
 
 Rules of this module
     1. Keys are sets of their own.
@@ -38,6 +38,7 @@ from checkers.verdict import Verdict
 
 SET = "set"
 SET_FULL = "set-full"
+_NEVER = 1 << 62
 
 
 def check_set(history: History) -> Verdict:
@@ -56,7 +57,9 @@ def check_set(history: History) -> Verdict:
             continue
         there = Counter(hashable(one) for one in final.result or ())
         adds = [(hashable(call.argument), call) for call in calls if call.f == "add"]
-        possible = dict.fromkeys(element for element, call in adds if call.status != "fail")
+        possible = dict.fromkeys(
+            element for element, call in adds if call.status != "fail" and call.call < (final.ret or 0)
+        )
         acknowledged = dict.fromkeys(
             element for element, call in adds if call.status == "ok" and (call.ret or 0) < final.call
         )
@@ -76,6 +79,7 @@ class _Element:
     """What is known of an element: when it was known, and the reads that began after that."""
 
     status: str
+    begun: int = _NEVER  # when it was first added by an operation that did not fail
     known: int | None = None
     known_ns: int = 0
     seen: Call | None = None  # the last read, by invocation, that has it
@@ -135,7 +139,7 @@ def _go_through(key: Any, calls: Sequence[Call], findings: Findings) -> _Set:
             at = call.complete.index
             if len(inside) < len(there):
                 findings.several("duplicated", [e for e, n in Counter(there).items() if n > 1], key, at)
-            strange = [e for e in there if e not in one.elements or one.elements[e].status == "fail"]
+            strange = [e for e in there if e not in one.elements or (call.ret or 0) < one.elements[e].begun]
             findings.several("unexpected", strange, key, at)
     for call, inside in sorted(reads, key=lambda read: read[0].ret or 0):
         for element in inside:  # known by the first read that has it, if no add was acknowledged before
@@ -154,6 +158,8 @@ def _added(calls: Sequence[Call]) -> dict[Any, _Element]:
             one = elements.setdefault(hashable(call.argument), _Element(call.status))
             if call.status != "fail" and one.status != "ok":
                 one.status = call.status
+            if call.status != "fail":
+                one.begun = min(one.begun, call.call)
             if call.status == "ok" and (one.known is None or (call.ret or 0) < one.known):
                 one.known, one.known_ns = call.ret, call.complete.time_ns
     return elements

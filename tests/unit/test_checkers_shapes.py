@@ -177,3 +177,25 @@ def test_a_counter_is_a_number(value, valid):
 def test_balances_are_numbers(value, anomaly):
     verdict = check("bank", *done((0, "read", None, None, {"0": value, "1": 60})))
     assert list(verdict.anomalies) == ([anomaly] if anomaly else [])
+
+
+def test_what_is_seen_before_anybody_began_to_put_it_in_is_unexpected():
+    adds, reads = done((0, "add", "s", 1, 1)), done((1, "read", "s", None, [1]))
+    assert check("set", *reads, *adds).anomalies == {"unexpected": 1}
+    assert check("set-full", *reads, *adds, *reads).anomalies == {"unexpected": 1}
+    assert check("set-full", adds[0], *reads, adds[1]).valid != "invalid"
+    put, take, empty = (
+        done((0, *row))
+        for row in (("enqueue", "q", 1, 1), ("dequeue", "q", None, 1), ("drain", "q", None, []))
+    )
+    assert check("total-queue", *take, *put, *empty).anomalies == {"unexpected": 1}
+    assert check("total-queue", put[0], *((1, *row[1:]) for row in take), put[1], *empty).valid == "valid"
+
+
+def test_queue_a_dequeue_of_unknown_outcome_may_have_taken_what_another_one_names():
+    """Of a dequeue that says what it took, or would have taken, it is not known either whether it did."""
+    put, empty = done((0, "enqueue", "q", 1, 1)), done((2, "dequeue", "q", None, None))
+    lost = [(1, "invoke", "dequeue", "q", None), (1, "info", "dequeue", "q", None)]
+    named = [(1, "invoke", "dequeue", "q", None), (1, "info", "dequeue", "q", 1)]
+    assert check("queue", *put, *lost, *empty, *named, fifo=True).valid != "invalid"
+    assert check("queue", *put, *empty, *named, fifo=True).anomalies == {"not-empty": 1}
