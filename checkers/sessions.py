@@ -18,6 +18,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from checkers.calls import Call, calls_of, hashable
@@ -51,8 +52,9 @@ def check_sessions(history: History, *, guarantees: str = "+".join(GUARANTEES)) 
         elif call.f == "read" and call.status == "ok":
             reads += 1
             session.read(call)
-    for call, values in session.reads:
-        session.order(call, values)
+    session.fit()
+    for call, seen in session.reads:
+        session.order(call, seen)
     findings = Findings()
     for name, at, sentence in session.found:
         findings.add(name, at, sentence, wrong=name in wanted)
@@ -60,28 +62,35 @@ def check_sessions(history: History, *, guarantees: str = "+".join(GUARANTEES)) 
     return findings.verdict(NAME, len(calls), len({hashable(call.key) for call in calls}), cause)
 
 
+@dataclass(slots=True)
+class _List:
+    """What was read, and whether it is the beginning of the longest list of its key."""
+
+    values: list[Any] = field(default_factory=list)
+    fits: bool = False
+
+
 class _Sessions:
     def __init__(self) -> None:
         self.found: list[tuple[str, int, str]] = []
-        self.reads: list[tuple[Call, list[Any]]] = []
+        self.reads: list[tuple[Call, _List]] = []
         self._mine: dict[_Place, list[Any]] = {}
-        self._last: dict[_Place, list[Any]] = {}
-        self._before: dict[
-            tuple[Any, Any], tuple[Any, ...]
-        ] = {}  # (key, value) -> values that stand before it
+        self._last: dict[_Place, _List] = {}
+        # (key, value) -> what stands before it: the last one of its session, and what that had read
+        self._before: dict[tuple[Any, Any], tuple[Any, _List]] = {}
 
     def append(self, call: Call) -> None:
         key, value = hashable(call.key), hashable(call.argument)
         mine = self._mine.setdefault((call.process, key), [])
-        read = self._last.get((call.process, key), [])
-        self._before[key, value] = (mine[-1] if mine else None, read[-1] if read else None)
+        self._before[key, value] = (mine[-1] if mine else None, self._last.get((call.process, key), _List()))
         if call.status == "ok":
             mine.append(value)
 
     def read(self, call: Call) -> None:
         key = hashable(call.key)
         values = [hashable(value) for value in call.result or ()]
-        self.reads.append((call, values))
+        seen = _List(values)
+        self.reads.append((call, seen))
         place = (call.process, key)
         there = set(values)
         missing = [value for value in self._mine.get(place, ()) if value not in there]
@@ -89,24 +98,39 @@ class _Sessions:
             self._note(
                 "read-your-writes", call, f"has not {some(missing)}, which the same process had appended"
             )
-        before = self._last.get(place, [])
+        before = self._last[place].values if place in self._last else []
         if values[: len(before)] != before:
             self._note(
                 "monotonic-reads", call, f"is {_end(values)}; the same process had read {_end(before)} before"
             )
-        self._last[place] = values
+        self._last[place] = seen
 
-    def order(self, call: Call, values: Sequence[Any]) -> None:
+    def fit(self) -> None:
+        """Compare all lists of a key with its longest."""
+        longest: dict[Any, list[Any]] = {}
+        for call, seen in self.reads:
+            key = hashable(call.key)
+            if len(seen.values) > len(longest.get(key, ())):
+                longest[key] = seen.values
+        for call, seen in self.reads:
+            seen.fits = longest.get(hashable(call.key), [])[: len(seen.values)] == seen.values
+
+    def order(self, call: Call, seen: _List) -> None:
         """What must stand before each value of a list does."""
         key = hashable(call.key)
-        place = {value: n for n, value in enumerate(values)}
+        place: dict[Any, int] = {}
+        for n, value in enumerate(seen.values):
+            place.setdefault(value, n)
         for value, n in place.items():
-            own, read = self._before.get((key, value), (None, None))
+            own, before = self._before.get((key, value), (None, _List()))
             if own is not None and place.get(own, n) >= n:
                 self._note("monotonic-writes", call, f"has {some([value])} without {some([own])} before it")
-            if read is not None and place.get(read, n) >= n:
+            if seen.fits and before.fits and len(before.values) <= n:
+                continue  # both begin as the longest list does, so what it had read is what this one begins with
+            missing = [one for one in before.values if place.get(one, n) >= n]
+            if missing:
                 self._note(
-                    "writes-follow-reads", call, f"has {some([value])} without {some([read])} before it"
+                    "writes-follow-reads", call, f"has {some([value])} without {some(missing)} before it"
                 )
 
     def _note(self, name: str, call: Call, what: str) -> None:

@@ -60,6 +60,15 @@ def test_each_session_guarantee_is_checked_by_itself(name):
     assert check("session", *SESSIONS[name], guarantees=others).valid == "valid"
 
 
+@pytest.mark.parametrize("later", [[2, 3], [2, 3, 1], [2, 1, 3], [9, 2, 3]])
+def test_writes_follow_all_that_was_read(later):
+    """Not only the last one of it."""
+    rows = [appends(1, 1, "x", 1), appends(1, 10, "x", 2), reads(0, 20, "x", 1, 2), appends(0, 30, "x", 3)]
+    verdict = check("session", *rows, reads(2, 40, "x", *later), guarantees="writes-follow-reads")
+    assert found(verdict) == ([] if later == [2, 1, 3] else ["writes-follow-reads"])
+    assert all("without 1 before it" in line for line in verdict.evidence)
+
+
 def test_other_sessions_may_see_old_states():
     assert check("session", appends(0, 10, "x", 1), reads(0, 20, "x", 1), reads(1, 30, "x")).valid == "valid"
 
