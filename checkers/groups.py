@@ -7,7 +7,7 @@ from typing import Any
 
 from checkers.history import History, Op
 from checkers.linear import check_linearizable
-from checkers.models import model_by_name
+from checkers.models import MultiRegister
 from checkers.values import freeze, show
 from checkers.verdict import Verdict, worst
 
@@ -16,6 +16,8 @@ NAME = "multi-register"
 
 def check_multi_register(history: History) -> Verdict:
     """Whether the transactions of each key are linearizable as reads and writes of several registers.
+
+    Registers are absent at first, which reads as null.
 
     Raises:
         HistoryError: the history is malformed.
@@ -32,7 +34,7 @@ def check_multi_register(history: History) -> Verdict:
         return Verdict(
             valid="unknown", checker=NAME, cause="there is no transaction: there is nothing to check"
         )
-    verdicts = {show(key): _check(lines) for key, lines in groups.items()}
+    verdicts = {show(key): _check(History(lines, timed=history.timed)) for key, lines in groups.items()}
     bad = [(key, verdict) for key, verdict in verdicts.items() if verdict.valid != "valid"]
     valid = worst(verdict.valid for verdict in verdicts.values())
     first = next((verdict for _, verdict in bad if verdict.valid == valid), Verdict(valid=valid))
@@ -47,10 +49,8 @@ def check_multi_register(history: History) -> Verdict:
     )
 
 
-def _check(lines: list[Op]) -> Verdict:
-    # Registers begin as absent, which reads as null.
-    names = sorted({str(op[1]) for line in lines for op in line.value or ()})
-    return check_linearizable(lines, model_by_name(NAME, dict.fromkeys(names)))
+def _check(group: History) -> Verdict:
+    return check_linearizable(group, MultiRegister(strict_nil=True))
 
 
 def _last_line(groups: dict[Any, list[Op]], name: str) -> int:

@@ -282,17 +282,19 @@ ANYTHING = ("anything",)
 class MultiRegister:
     """Registers read and written in transactions: ``[["read", key, value], ["write", key, value], ...]``.
 
-    A read of nil says nothing. The keys are one object: a transaction may touch several of them. Where no initial
-    value is given, nobody knows what a key held at first, and the first read of it settles that.
+    A read of nil says nothing, unless `strict_nil`. The keys are one object: a transaction may touch several of them.
+    Where no initial value is given, nobody knows what a key held at first, and the first read of it settles that.
 
     Attributes:
         start: initial values by key; ``default`` for a key that is not in it.
         default: see ``start``; `ANYTHING` where it is not known.
+        strict_nil: an ok read of nil found nil.
     """
 
     start: Map = _NO_VALUES
     default: Hashable = None
     name: str = "multi-register"
+    strict_nil: bool = False
 
     def initial(self) -> State:
         """The state before the first operation."""
@@ -316,7 +318,7 @@ class MultiRegister:
             key = _plain(raw_key)
             if _plain(what) in {"write", "w"}:
                 values[key] = value
-            elif value is None:
+            elif value is None and not (self.strict_nil and operation.status == "ok"):
                 continue
             elif values.get(key, self.default) is ANYTHING:
                 values[key] = value

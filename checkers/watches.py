@@ -43,7 +43,7 @@ def check_watch(history: History) -> Verdict:
     happened = _collect(calls, findings)
     for call in watches:
         _compare(call, happened, findings)
-    _resumes(watches, findings)
+    _resumes(calls, findings)
     _unexpected(calls, watches, findings)
     cause = (
         ""
@@ -103,9 +103,14 @@ def _compare(call: Call, happened: dict[int, dict[Any, Any]], findings: Findings
         findings.add("gap", at, f"{where} of ({first}, {last}] has not {some(missing)}, which others saw")
 
 
-def _resumes(watches: Sequence[Call], findings: Findings) -> None:
+def _resumes(calls: Sequence[Call], findings: Findings) -> None:
     ended: dict[int, int] = {}
-    for call in watches:
+    for call in calls:
+        if call.f != "watch" or call.status == "fail":
+            continue
+        if call.status == "info":  # it may have ended anywhere
+            ended.pop(call.process, None)
+            continue
         first = call.result["from"]
         before = ended.get(call.process)
         if call.argument is None and before is not None and before != first:

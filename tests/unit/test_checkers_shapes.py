@@ -199,3 +199,40 @@ def test_queue_a_dequeue_of_unknown_outcome_may_have_taken_what_another_one_name
     named = [(1, "invoke", "dequeue", "q", None), (1, "info", "dequeue", "q", 1)]
     assert check("queue", *put, *lost, *empty, *named, fifo=True).valid != "invalid"
     assert check("queue", *put, *empty, *named, fifo=True).anomalies == {"not-empty": 1}
+
+
+def test_multi_register_what_was_written_does_not_read_as_null():
+    """Which the model of that name, as Knossos', takes for a read that says nothing."""
+    write, read = (0, "txn", "g", [["w", "x", 1]], [["w", "x", 1]]), (1, "txn", "g", [["r", "x", None]])
+    assert (
+        check("multi-register", *done((*read, [["r", "x", None]]), write, (*read, [["r", "x", 1]]))).valid
+        == "valid"
+    )
+    assert check("multi-register", *done(write, (*read, [["r", "x", None]]))).valid == "invalid"
+    lost = [(1, "invoke", *read[1:]), (1, "info", *read[1:])]
+    assert check("multi-register", *done(write), *lost).valid == "valid"
+
+
+def test_multi_register_times_of_several_clocks_are_no_order():
+    """Those of EDN; the order of the lines is that of the events."""
+    lines = [
+        "{:process 0, :type :invoke, :f :txn, :time 50, :value [[:w :x 1]]}",
+        "{:process 0, :type :ok, :f :txn, :time 40, :value [[:w :x 1]]}",
+        "{:process 1, :type :invoke, :f :txn, :time 30, :value [[:r :x nil]]}",
+        "{:process 1, :type :ok, :f :txn, :time 20, :value [[:r :x 1]]}",
+    ]
+    history = parse_history("\n".join(lines).encode())
+    assert run_checker(CheckerCall("multi-register"), history).valid == "valid"
+
+
+def test_watch_after_one_of_unknown_outcome_its_process_may_be_anywhere():
+    write = done((0, "write", "k", 5, [5, 1]), (0, "write", "k", 6, [6, 2]))
+    first, second = (
+        done((1, "watch", None, None, {"from": n, "to": n + 1, "events": [[n + 1, "k", 5 + n]]}))
+        for n in (0, 1)
+    )
+    third = done((1, "watch", None, None, {"from": 2, "to": 3, "events": []}))
+    lost = [(1, "invoke", "watch", None, None), (1, "info", "watch", None, None)]
+    assert check("watch", *write, *first, *second, *third).valid == "valid"
+    assert check("watch", *write, *first, *third).anomalies == {"not-resumed": 1}
+    assert check("watch", *write, *first, *lost, *third).valid == "valid"
