@@ -133,6 +133,8 @@ class SimFiles:
         self._waiters.append(callback)
 
     def _take(self, us: int) -> None:
+        if self._rule.stalled:
+            self._trouble("stalled")
         if self._stuck_us is not None:
             self._stuck_us += us
         elif self._rule.stalled:
@@ -273,6 +275,8 @@ class SimFiles:
         self._settle()
         rule = self._rule
         self.syncs += 1
+        if rule.sync_delay_ms:
+            self._trouble("sync_delay_ms")
         self._take(SYNC_MIN_US + int(skewed(self._rng, SYNC_MEAN_US)) + int(rule.sync_delay_ms * 1000))
         if rule.sync_error and self._rng.random() < rule.sync_error:
             self._trouble("sync_error")

@@ -123,6 +123,17 @@ def test_a_stalled_disk_is_done_only_when_it_goes_on():
     assert files.read("log") == b"waits"
 
 
+def test_a_slow_and_a_stalled_disk_count_what_they_troubled():
+    """Else a run on them has no proof of what was in force."""
+    _, files = durable("log", b"")
+    files.set_rule(DiskRule(sync_delay_ms=50))
+    files.sync("log")
+    files.set_rule(DiskRule(stalled=True))
+    files.sync("log")
+    files.sync("log")
+    assert files.troubles == {"sync_delay_ms": 1, "stalled": 2}
+
+
 def test_a_misdirected_write_is_seen_after_a_restart_only():
     clock, files = durable("log", b"a" * 4 * SECTOR_BYTES)
     files.set_rule(DiskRule(misdirect=1.0))
