@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,6 +83,8 @@ class Network:
         self._probers: dict[str, Conversation] = {}
         self._closing: list[asyncio.Future[None]] = []
         self._probing = {node: asyncio.Lock() for node in addresses}
+        self._counted: dict[tuple[Link, str], int] = {}  # when it was last asked, by whom
+        self._told: Counter[str] = Counter()
         self._has_tree: dict[str, bool] = dict.fromkeys(addresses, False)
         self._is_gone: dict[str, bool] = dict.fromkeys(addresses, False)
         self._lock = asyncio.Lock()
@@ -121,35 +124,28 @@ class Network:
             await self._write_all()
 
     async def evidence(self) -> dict[Link, int]:
-        """How many packets met each link that is blocked or shaped now, since it is; zero: it never bit.
-
-        Links that only have a rate are not counted.
-        """
-        sick = [
-            link
-            for link, rule in self._rules.links.items()
-            if rule.blocked or rule.reset or tc.needs_netem(rule)
-        ]
+        """How many packets met each link that something is wrong with now, since this was last asked or since it is."""
+        sick = list(self._rules.links)
         counts = dict.fromkeys(sick, 0)
         concerned = {node for link in sick for node in link}
         async with self._lock:
             results = await asyncio.gather(
                 *(self._met(node) for node in self._present() if node in concerned)
             )
-        for link, count in (pair for result in results for pair in result.items()):
-            if link in counts:
-                counts[link] += count
+        before, self._counted = self._counted, {}
+        for link, counter, count in (one for result in results for one in result):
+            self._counted[link, counter] = count
+            if link in counts:  # on both ways at once it is the same packets
+                counts[link] = max(counts[link], count - before.get((link, counter), 0))
         return counts
 
-    async def _met(self, node: str) -> dict[Link, int]:
-        """What met the leaves of tc on the way out of a node, and our chain on the way in."""
-        counts: dict[Link, int] = {}
+    async def _met(self, node: str) -> list[tuple[Link, str, int]]:
+        """What met the leaves of tc on the way out of a node, and our chain on the way in, and who counted it."""
+        counts: list[tuple[Link, str, int]] = []
         written = self._written.get(node)
         if self._has_tree[node] and (written is None or written.counts_by_tc):
-            device = await self._device(node)
-            said = await self._reach.run(node, ["tc", "-s", "-j", "qdisc", "show", "dev", device])
-            for peer, count in tc.met(said, node, self._addresses).items():
-                counts[node, peer] = count
+            rules = written.rules if written and written.rules else HEALTHY
+            counts += await self._met_by_tc(node, tc.rated(rules, node))
         name_of = {address: name for name, address in self._addresses.items()}
         if written is not None and written.state.peers:
             script = "".join(
@@ -158,8 +154,14 @@ class Network:
             )
             for address, count in nfqueue.met(await self._reach.run(node, ["sh"], script)).items():
                 if address in name_of:
-                    counts[name_of[address], node] = count
+                    counts.append(((name_of[address], node), f"queue {self._told[node]}", count))
         return counts
+
+    async def _met_by_tc(self, node: str, rated: frozenset[str]) -> list[tuple[Link, str, int]]:
+        device = await self._device(node)
+        said = await self._reach.run(node, ["tc", "-s", "-j", "qdisc", "show", "dev", device])
+        leaves = tc.met(said, node, self._addresses, rated)
+        return [((node, peer), f"leaf {leaf.handle}", leaf.packets) for peer, leaf in leaves.items()]
 
     async def probe(self, src: str, dst: str, port: int, count: int, timeout_ms: float) -> list[float | None]:
         """How long connections from one node to a port of another took to be answered; None for those that were not."""
@@ -231,7 +233,16 @@ class Network:
             write = tc.change_script if self._has_tree[node] else tc.script
             await self._run_script(node, write(wanted.rules, node, self._addresses, device))
             self._has_tree[node] = True
+            await self._begin_counting(node, wanted.rules, before.rules if before is not None else None)
         self._written[node] = wanted
+
+    async def _begin_counting(self, node: str, rules: Ruleset, before: Ruleset | None) -> None:
+        """A leaf that has a rate from now on has counted already, when it was healthy."""
+        new = tc.rated(rules, node) - (tc.rated(before, node) if before is not None else frozenset())
+        if new:
+            for link, counter, count in await self._met_by_tc(node, new):
+                if link[1] in new:
+                    self._counted[link, counter] = count
 
     def _wanted(self, node: str) -> _Written:
         """What tc and what the queue should do on a node. A node that was never touched stays so."""
@@ -258,6 +269,7 @@ class Network:
         if node not in self._daemons:
             self._daemons[node] = await self._reach.talk(node, [self._python, "-m", "nemesis.nfqueue", node])
         answer = await self._daemons[node].ask(msgspec.json.encode(state).decode())
+        self._told[node] += 1  # its chain is written anew, and counts from nothing
         if answer != "ok":
             await self._close_daemon(node)
             raise NetworkError(f"the packet queue of {node} answered {answer or 'nothing'!r}")

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -98,8 +99,20 @@ def change_script(rules: Ruleset, node: str, peers: Peers, device: str) -> str:
 
 
 def is_sick(rules: Ruleset, node: str) -> bool:
-    """Whether a leaf of this node counts what it meets."""
-    return any(src == node and (rule.blocked or needs_netem(rule)) for (src, _), rule in rules.links.items())
+    """Whether something is wrong with what this node sends."""
+    return any(
+        src == node and (rule.blocked or needs_netem(rule) or rule.rate_kbit > 0)
+        for (src, _), rule in rules.links.items()
+    )
+
+
+def rated(rules: Ruleset, node: str) -> frozenset[str]:
+    """The peers to whom nothing but a rate is wrong: their leaves are those of healthy ones, and go on counting."""
+    return frozenset(
+        dst
+        for (src, dst), rule in rules.links.items()
+        if src == node and rule.rate_kbit and not (rule.blocked or needs_netem(rule))
+    )
 
 
 def heal_script(device: str) -> str:
@@ -111,17 +124,26 @@ def heal_script(device: str) -> str:
     )
 
 
-def met(said: str, node: str, peers: Peers) -> dict[str, int]:
-    """How many packets to each peer a sick leaf has met, from `tc -s -j qdisc show`.
+class Leaf(NamedTuple):
+    """How many packets a leaf has met since it is; another handle is another leaf, which began at nothing."""
 
-    >>> met('[{"kind": "blackhole", "parent": "5b:10", "packets": 0, "drops": 7}]', "a", {"a": "", "b": ""})
-    {'b': 7}
+    handle: str
+    packets: int
+
+
+def met(said: str, node: str, peers: Peers, rated_peers: frozenset[str]) -> dict[str, Leaf]:
+    """What each leaf that is sick, or has a rate, has met of what goes to a peer, from `tc -s -j qdisc show`.
+
+    >>> said = '[{"kind": "blackhole", "handle": "8:", "parent": "5b:10", "packets": 0, "drops": 7}]'
+    >>> met(said, "a", {"a": "", "b": ""}, frozenset())
+    {'b': Leaf(handle='8:', packets=7)}
     """
     peer_of = {classid: peer for classid, peer, _ in _classes(node, peers)}
-    counts: dict[str, int] = {}
+    counts: dict[str, Leaf] = {}
     for qdisc in msgspec.json.decode(said, type=list[_Counted]):
-        if qdisc.parent in peer_of and qdisc.kind in SICK_LEAVES:
-            counts[peer_of[qdisc.parent]] = qdisc.packets + qdisc.drops
+        peer = peer_of.get(qdisc.parent)
+        if peer is not None and (qdisc.kind in SICK_LEAVES or peer in rated_peers):
+            counts[peer] = Leaf(qdisc.handle, qdisc.packets + qdisc.drops)
     return counts
 
 
@@ -129,6 +151,7 @@ class _Counted(msgspec.Struct):
     """What `tc -s -j` says of one qdisc, as far as it matters here."""
 
     kind: str
+    handle: str = ""
     parent: str = ""
     packets: int = 0
     drops: int = 0

@@ -47,7 +47,7 @@ class Reached:
             return f"2: {self.devices[node]}    inet {argv[-1]}/24 scope global {self.devices[node]}"
         if argv[0] == "sh":
             self.log.append((node, "sh", stdin))
-        return ""
+        return "[]" if argv[0] == "tc" else ""
 
     async def talk(self, node, argv):
         assert argv[1:] == ["-m", "nemesis.nfqueue", node]
@@ -264,11 +264,39 @@ def test_evidence_is_what_both_ends_counted(reach):
             return await super().run(node, argv, stdin)
 
     async def script(network):
-        await network.apply(rules(n1_n2=CUT, n2_n3=SLOW, n3_n1=LinkRule(rate_kbit=64)))
-        network._has_tree["n3"] = False
+        await network.apply(rules(n1_n2=CUT, n2_n3=SLOW))
         assert await network.evidence() == {("n1", "n2"): 7, ("n2", "n3"): 9}
+        assert await network.evidence() == {("n1", "n2"): 0, ("n2", "n3"): 0}, "since it was last asked"
 
     run(Network(Counting(), ADDRESSES, QUEUE), script)
+
+
+def test_what_a_leaf_met_is_told_once_and_one_with_a_rate_from_when_it_has_one(reach):
+    """Leaves stay while other links change, and a leaf without trouble counts too."""
+    met = {"n2": 0, "n3": 0}
+
+    class Counting(Reached):
+        async def run(self, node, argv, stdin=""):
+            if argv[0] != "tc":
+                return await super().run(node, argv, stdin)
+            assert node == "n1"
+            return (
+                f'[{{"kind": "blackhole", "handle": "8:", "parent": "5b:10", "drops": {met["n2"]}}},'
+                f' {{"kind": "pfifo", "handle": "9:", "parent": "5b:11", "packets": {met["n3"]}}}]'
+            )
+
+    async def script(network):
+        await network.apply(rules(n1_n2=CUT))
+        met.update(n2=7, n3=100)
+        assert await network.evidence() == {("n1", "n2"): 7}
+        await network.apply(rules(n1_n2=CUT, n1_n3=LinkRule(rate_kbit=64)))
+        met.update(n2=9, n3=103)
+        assert await network.evidence() == {("n1", "n2"): 2, ("n1", "n3"): 3}
+        await network.apply(rules(n1_n2=CUT, n1_n3=LinkRule(rate_kbit=128)))
+        met.update(n3=104)
+        assert await network.evidence() == {("n1", "n2"): 0, ("n1", "n3"): 1}
+
+    run(Network(Counting(), ADDRESSES, NETEM), script)
 
 
 def test_a_new_address_is_told_to_all(reach):

@@ -106,7 +106,18 @@ def test_a_device_that_has_the_tree_gets_the_leaves_at_once_and_the_rest_only_if
     assert text.endswith(tc.script(rules, "n1", PEERS, "eth0"))
     assert tc.is_sick(rules, "n1")
     assert not tc.is_sick(rules, "n2")
-    assert not tc.is_sick(Ruleset({("n1", "n2"): LinkRule(rate_kbit=64)}), "n1"), "a rate counts nothing"
+    assert tc.is_sick(Ruleset({("n1", "n2"): LinkRule(rate_kbit=64)}), "n1")
+
+
+def test_a_leaf_that_only_has_a_rate_counts_as_well():
+    rules = Ruleset({("n1", "n2"): LinkRule(rate_kbit=64), ("n1", "n3"): LinkRule(rate_kbit=64, delay_ms=5)})
+    assert tc.rated(rules, "n1") == {"n2"}
+    said = (
+        '[{"kind": "pfifo", "handle": "8:", "parent": "5b:10", "packets": 7, "drops": 1},'
+        ' {"kind": "pfifo", "handle": "9:", "parent": "5b:11", "packets": 3}]'
+    )
+    assert tc.met(said, "n1", PEERS, frozenset()) == {}
+    assert tc.met(said, "n1", PEERS, tc.rated(rules, "n1")) == {"n2": ("8:", 8)}
 
 
 def test_scripts_touch_only_our_own_root():
