@@ -24,6 +24,7 @@ from harness.planned import LivenessPlan, PlannedOp
 from harness.seeds import Streams, fresh_seed
 from harness.sim.disk import DiskParams
 from harness.sim.network import NetworkParams
+from nemesis.composition import parse
 from nemesis.faults import FaultError
 from nemesis.schedule import FaultEvent, check_plan, decode, hint
 from nemesis.schedule import draw as draw_faults
@@ -34,7 +35,7 @@ LIVENESS_OVERLAP_MS = 5_000.0
 BEYOND_S_MAX = 60.0  # a run waits for what is planned, so long after its time limit at most
 
 
-class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Everything that a run needs; see the module.
 
     Attributes:
@@ -172,7 +173,14 @@ def _check(plan: Plan, path: Path) -> None:
             )
     if not plan.nodes or len(set(plan.nodes)) != len(plan.nodes):
         raise ConfigError(f"plan {path}: nodes are {list(plan.nodes)}; give at least one, each name once")
+    strangers = [link for link in plan.network.links if not set(link.split("->", 1)) <= {*plan.nodes}]
+    if strangers:
+        raise ConfigError(
+            f"plan {path}: network.links has {strangers[0]!r}; name two nodes, as {plan.nodes[0]}->{plan.nodes[-1]}"
+        )
     try:
+        for kinds in plan.config.faults:
+            parse(kinds)
         check_plan(plan.faults, plan.nodes)
         if plan.liveness is not None:
             check_plan(plan.liveness.outside, plan.nodes)

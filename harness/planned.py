@@ -9,7 +9,7 @@ import msgspec
 from nemesis.schedule import FaultEvent
 
 
-class PlannedOp(msgspec.Struct, frozen=True, omit_defaults=True):
+class PlannedOp(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """An operation to perform: not before `at_us`, by a worker, as soon as that worker is free.
 
     Attributes:
@@ -25,7 +25,7 @@ class PlannedOp(msgspec.Struct, frozen=True, omit_defaults=True):
     value: Any = None
 
 
-class LivenessPlan(msgspec.Struct, frozen=True):
+class LivenessPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be shown after load and faults; see `harness.liveness`.
 
     Attributes:

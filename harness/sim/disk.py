@@ -32,7 +32,7 @@ __all__ = ["Damaged", "DiskError", "DiskParams", "SimDisk"]
 BYTES_PER_RECORD = 64  # what a `truncate` of so many bytes takes for each record
 
 
-class DiskParams(msgspec.Struct, frozen=True):
+class DiskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How fast a disk is: a sync takes `sync_min_us` plus a skewed delay of mean `sync_mean_us`."""
 
     sync_min_us: int = 100

@@ -35,7 +35,7 @@ HEADERS_BYTES = 66  # Ethernet, IP and TCP around a small message
 QUEUE_MAX_US = 2_000_000  # a slow link drops what would wait longer
 
 
-class LinkParams(msgspec.Struct, frozen=True, omit_defaults=True):
+class LinkParams(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One direction of a healthy link that is not like the others; what is None is as on the others."""
 
     delay_min_us: int | None = None
@@ -45,7 +45,7 @@ class LinkParams(msgspec.Struct, frozen=True, omit_defaults=True):
     rate_kbit: float = 0.0
 
 
-class NetworkParams(msgspec.Struct, frozen=True):
+class NetworkParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A healthy network: the delay of a link is `delay_min_us` plus a skewed delay of mean `delay_mean_us`.
 
     Attributes:

@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.errors import ConfigError
 from harness.sim.host import Process, SimHost
 from harness.systems import raft_sim
 from harness.systems.base import ClientOptions, Machine, Outcome, Service
@@ -73,6 +74,7 @@ class RaftClient:
         self.state: dict[str, Any] = {}
         self._contract = contract_of(options.workload)
         self._deadline_s = 0.0
+        self._asking = False
         self._transport = transport
         self._nodes = nodes
         self._home = nodes.index(home)
@@ -86,10 +88,25 @@ class RaftClient:
         """What the workload's contract says, within the operation's time."""
         self.logged = []
         self._deadline_s = asyncio.get_running_loop().time() + self._options.op_timeout_ms / 1000
-        return await self._contract[f](self, key, value)
+        self._asking = False
+        try:
+            return await self._contract[f](self, key, value)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            if self._asking:
+                raise
+            raise ConfigError(
+                f"the operation {f} of key {key!r} cannot be performed with the value {value!r} "
+                f"({type(error).__name__}: {error}); mend the plan"
+            ) from error
 
     async def ask(self, command: api.Command) -> Outcome:
         """One command of the operation: try until the system answers or the operation's time runs out."""
+        self._asking = True  # what is wrong meanwhile is not the plan's value
+        outcome = await self._answer(command)
+        self._asking = False
+        return outcome
+
+    async def _answer(self, command: api.Command) -> Outcome:
         is_logged = not isinstance(command, UNLOGGED)
         if is_logged and not self._session:
             opened = await self._try(self.client_id, api.OpenSession(self._options.session_ttl_ms))

@@ -193,6 +193,12 @@ def test_faults_written_wrongly_are_refused_before_anything_is_made(
         (lambda plan: plan["ops"][-1].update(at_us=10**12), "an operation at 1e+06 s, but the time limit is 8 s"),
         (lambda plan: plan["faults"].append(plan["faults"][0]), "two events with the id"),
         (lambda plan: plan["config"].update(nodes=-3), "nodes is -3"),
+        (lambda plan: plan["config"].update(faults=["meteor"]), "there is no fault 'meteor'"),
+        (lambda plan: plan.update(fault=[]), "unknown field `fault`"),
+        (lambda plan: plan["ops"][3].update(vale=5), "unknown field `vale` - at `$.ops[3]`"),
+        (lambda plan: plan["network"].update(los=0.5), "unknown field `los` - at `$.network`"),
+        (lambda plan: plan["network"].update(links={"n1->n9": {}}), "network.links has 'n1->n9'; name two nodes"),
+        (lambda plan: plan["disk"].update(sync_us=5), "unknown field `sync_us` - at `$.disk`"),
     ],
 )  # fmt: skip
 def test_a_plan_edited_wrongly_is_refused(capsys, tmp_path, edit, sentence):
@@ -205,6 +211,24 @@ def test_a_plan_edited_wrongly_is_refused(capsys, tmp_path, edit, sentence):
     assert sentence in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("workload", "op", "sentence"),
+    [
+        ("register", {"f": "cas", "key": "k", "value": 5}, "cas of key 'k' cannot be performed with the value 5 (Type"),
+        ("append", {"f": "txn", "value": [["w", "x"]]}, "the operation txn of key None cannot be performed"),
+        ("append", {"f": "txn", "value": [["x", "x", 1]]}, "'x' is no operation of a transaction"),
+        ("bank", {"f": "transfer", "key": "b", "value": {"from": 0, "to": 1}}, "(KeyError: 'amount'); mend the plan"),
+    ],
+)  # fmt: skip
+def test_a_value_that_an_operation_cannot_have_is_the_plans_mistake(capsys, tmp_path, workload, op, sentence):
+    plan = json.loads(plans.encode(plans.draw(Config(time_limit_s=1, rate_hz=10, seed=5, workload=workload))))
+    plan |= {"ops": [op | {"at_us": 0, "worker": 0}], "final": [], "faults": []}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    code, _, err = splitbrain(capsys, "replay", str(tmp_path / "plan.json"), "--store", str(tmp_path / "new"))
+    assert (code, "Traceback" in err) == (254, False)
+    assert sentence in " ".join(err.split())
 
 
 @pytest.mark.parametrize(
