@@ -3,7 +3,8 @@ r"""Registers checked while they are recorded, in memory that does not grow with
 Rules of this module
     1. Input: reads and writes, where every value is written once per key and nobody writes the initial one; it is the
        generator that promises this. Any other operation makes the answer ``unknown``, with the reason.
-    2. A no is final, and comes at the completion that makes it certain. A yes speaks of what was seen so far.
+    2. A no is final, and comes at the completion that makes it certain, once its moment is over: calls of that moment
+       may still follow it. A yes speaks of what was seen so far.
     3. What is held per key: the values that may still be read, about as many as clients, and each write that never
        returned and that nobody saw.
 
@@ -67,6 +68,17 @@ class _Key:
     blocks: dict[Hashable, _Block]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A completion, the invocation that it answers, and their moments."""
+
+    op: Op
+    asked: Op
+    name: Hashable
+    call: int
+    moment: int
+
+
 @dataclass(slots=True)
 class Online:
     """A check that goes on while operations come in.
@@ -89,6 +101,7 @@ class Online:
     unfit: str | None = None
     _keys: dict[Hashable, _Key] = field(default_factory=dict)
     _open: dict[int, tuple[int, Op, Hashable]] = field(default_factory=dict)
+    _ended: list[_Ended] = field(default_factory=list)
     _lines: int = 0
 
     def add(self, op: Op) -> None:
@@ -97,6 +110,8 @@ class Online:
         self._lines += 1
         if type(op.process) is not int or self.evidence or self.unfit:
             return
+        if self._ended and self._ended[0].moment < moment:
+            self._settle()
         if op.type == "invoke":
             self._invoke(op, op.process, moment)
         else:
@@ -108,7 +123,8 @@ class Online:
         return sum(len(key.blocks) for key in self._keys.values())
 
     def verdict(self) -> Verdict:
-        """What is known so far."""
+        """What is known so far, if the moment of the last line is over."""
+        self._settle()
         return Verdict(
             valid="unknown" if self.unfit else "invalid" if self.evidence else "valid",
             model=self.model,
@@ -157,12 +173,23 @@ class Online:
         if op.f != asked.f:
             self.unfit = f"index {op.index}: process {process} completes {op.f!r} but had invoked {asked.f!r}"
             return
-        blocks = self._key(name).blocks
+        self._ended.append(_Ended(op, asked, name, call, moment))
+
+    def _settle(self) -> None:
+        """What the completions of a moment that is over say."""
+        while self._ended and not self.evidence and not self.unfit:
+            earliest = min((opened[0] for opened in self._open.values()), default=NEVER)
+            earliest = min(earliest, self._ended[0].moment, *(one.call for one in self._ended[1:]))
+            self._end(self._ended.pop(0), earliest)
+
+    def _end(self, ended: _Ended, earliest: int) -> None:
+        op, asked, call = ended.op, ended.asked, ended.call
+        blocks = self._key(ended.name).blocks
         if op.type == "ok":
             silent = asked.f in _READS and op.value is None and self.silent_nil
             if not silent:
                 self._extend(
-                    op, blocks, freeze(op.value if asked.f in _READS else asked.value), call, moment + 1
+                    op, blocks, freeze(op.value if asked.f in _READS else asked.value), call, ended.moment + 1
                 )
         elif op.type == "fail" and asked.f in _WRITES:
             block = blocks.pop(freeze(asked.value), None)
@@ -170,8 +197,7 @@ class Online:
                 self.evidence = (
                     f"the write at index {op.index} failed, but {show(block.value, _SHOWN)} was read"
                 )
-        earliest = min((opened[0] for opened in self._open.values()), default=moment)
-        _forget(blocks, min(earliest, moment))
+        _forget(blocks, earliest)
 
     def _extend(self, op: Op, blocks: dict[Hashable, _Block], value: Hashable, call: int, ret: int) -> None:
         block = blocks.get(value)
