@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from checkers.history import History, Op, invoked_twice, order_numbers, unpaired
+from checkers.history import History, Op, check_answer, invoked_twice, order_numbers, unpaired
 from checkers.memory import collector_paused
 from checkers.values import freeze
 
@@ -78,6 +78,7 @@ def _pair(history: History) -> list[Call]:
         started = open_places.pop(process, None)
         if started is None or op.type not in ("ok", "fail", "info"):
             raise unpaired(history, op)
+        check_answer(history, lines[started], op)
         found.append(_call(order, lines, started, place))
     for place in open_places.values():
         op = lines[place]

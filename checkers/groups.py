@@ -23,18 +23,20 @@ def check_multi_register(history: History) -> Verdict:
         HistoryError: the history is malformed.
     """
     groups: dict[Any, list[Op]] = {}
-    asked: dict[int, Any] = {}  # a completion may leave out its key
+    asked: dict[int, Any] = {}  # a completion may leave out its key, and belongs to what was invoked
     for op in history.lines:
         if isinstance(op.process, int):
             if op.type == "invoke":
                 asked[op.process] = op.key
-            key = asked.get(op.process) if op.key is None else op.key
-            groups.setdefault(freeze(key), []).append(op)
+            groups.setdefault(freeze(asked.get(op.process, op.key)), []).append(op)
     if not groups:
         return Verdict(
             valid="unknown", checker=NAME, cause="there is no transaction: there is nothing to check"
         )
-    verdicts = {show(key): _check(History(lines, timed=history.timed)) for key, lines in groups.items()}
+    apart = {
+        show(key): History(lines, source=history.source, timed=history.timed) for key, lines in groups.items()
+    }
+    verdicts = {key: _check(group) for key, group in apart.items()}
     bad = [(key, verdict) for key, verdict in verdicts.items() if verdict.valid != "valid"]
     valid = worst(verdict.valid for verdict in verdicts.values())
     first = next((verdict for _, verdict in bad if verdict.valid == valid), Verdict(valid=valid))

@@ -225,6 +225,27 @@ def pair(history: History) -> tuple[Operation, ...]:
 def _complete(history: History, order: Sequence[int], call_place: int, place: int) -> Operation | None:
     """The operation of an invocation and its completion, None where it certainly never happened."""
     call, op = history.lines[call_place], history.lines[place]
+    check_answer(history, call, op)
+    if op.type == "ok":
+        return _operation(history, order, call_place, place, "ok")
+    if op.type == "info":
+        return _operation(history, order, call_place, place, "info")
+    if op.type != "fail":
+        raise HistoryError(
+            f"{_where(history, op)}: type {op.type!r} of process {op.process} is unknown: use one of "
+            f"{', '.join(_TYPES)}"
+        )
+    if is_mismatch(op, bare=history.bare_mismatch):
+        return _operation(history, order, call_place, place, "mismatch")
+    return None
+
+
+def check_answer(history: History, call: Op, op: Op) -> None:
+    """Look whether a completion is of what was invoked.
+
+    Raises:
+        HistoryError: it has another f, or another key.
+    """
     if op.f != call.f:
         raise HistoryError(
             f"{_where(history, op)}: process {op.process} completes {op.f!r} but had invoked "
@@ -238,18 +259,6 @@ def _complete(history: History, order: Sequence[int], call_place: int, place: in
             f"had invoked it of key {show(freeze(call.key), 40)} at index {call.index}: a completion "
             "repeats the key"
         )
-    if op.type == "ok":
-        return _operation(history, order, call_place, place, "ok")
-    if op.type == "info":
-        return _operation(history, order, call_place, place, "info")
-    if op.type != "fail":
-        raise HistoryError(
-            f"{_where(history, op)}: type {op.type!r} of process {op.process} is unknown: use one of "
-            f"{', '.join(_TYPES)}"
-        )
-    if is_mismatch(op, bare=history.bare_mismatch):
-        return _operation(history, order, call_place, place, "mismatch")
-    return None
 
 
 def is_mismatch(op: Op, *, bare: bool) -> bool:

@@ -83,9 +83,9 @@ def check_list_append(history: History, *, model: str = "strict-serializable") -
 
 def _look(everyone: Sequence[Transaction], _models: Sequence[str]) -> tuple[Findings, int] | str:
     writes = _Writes()
-    twice = _collect_writes(everyone, writes)
-    if twice:
-        return f"{twice}: elements must be unique"
+    cause = _collect_writes(everyone, writes)
+    if cause:
+        return cause
     findings = Findings()
     keys: dict[Any, _Key] = {}
     nodes = [place for place, one in enumerate(everyone) if one.call.status != "fail"]
@@ -104,12 +104,13 @@ def _look(everyone: Sequence[Transaction], _models: Sequence[str]) -> tuple[Find
 
 
 def _collect_writes(everyone: Sequence[Transaction], writes: _Writes) -> str | None:
+    """Who appended what; a sentence where that cannot be told."""
     for place, one in enumerate(everyone):
         for f, key, value in one.ops:
             if f == "append":
                 element = hashable(value)
                 if (key, element) in writes.writer:
-                    return f"{show_value(value)} is appended twice to {key}"
+                    return f"{show_value(value)} is appended twice to {key}: elements must be unique"
                 writes.writer[key, element] = place
                 writes.last[key, place] = element
             elif f == "w":

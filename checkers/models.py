@@ -443,9 +443,8 @@ def default_model(history: History) -> tuple[str, str]:
     name = next((name for known, name in _MODEL_BY_FS if fs and known.issuperset(fs)), None)
     if name is None:
         where = f"{history.source}: " if history.source else ""
-        nothing = nobody_asked(history)
-        if nothing is not None:
-            raise HistoryError(f"{where}{nothing}")
+        if nobody_asked(history) is not None:
+            return "register", ""  # of any model the answer is that nothing was checked
         there = ", ".join(fs) or "(none)"
         known_names = ", ".join(sorted(MODELS))
         raise HistoryError(f"{where}no model fits the operations {there}: name one of {known_names}")

@@ -258,12 +258,14 @@ class _Stream:
     held: list[Op] = field(default_factory=list)
     before: Op | None = None
     count: int = 0
+    headed: bool = False
     name: Op | None = None
 
     def take(self, number: int, line: bytes) -> None:
         """The next line."""
         if number == 1:
-            header, line, _ = split_header(line, self.source)
+            header, line, first = split_header(line, self.source)
+            self.headed = first > 1
             self.model = header.model if self.model is None else self.model
             self.initial = header.initial if self.initial is None else self.initial
         if not line.strip():
@@ -309,7 +311,7 @@ class _Stream:
 
     def verdict(self) -> Verdict:
         """What is known at the end."""
-        if self.count == 0:
+        if self.count == 0 and not self.headed:
             raise HistoryError(
                 f"{self.source}: is empty: a history has at least one line; did the run record any?"
             )

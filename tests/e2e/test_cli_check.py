@@ -129,6 +129,17 @@ def test_a_missing_file_and_an_unknown_model_are_named(capsys, tmp_path):
     assert "cas-register" in err
 
 
+def test_a_history_without_clients_is_unknown_whatever_it_is_checked_with(capsys, tmp_path):
+    """Nothing was checked; the file itself is right."""
+    header, note = '{"splitbrain":"history","version":1}', '{"process":"nemesis","type":"info","f":"kill"}'
+    for text in (header, note, f"{header}\n{note}"):
+        file = tmp_path / "history.jsonl"
+        file.write_text(text + "\n")
+        for options in ([], ["--model", "etcd-register"], ["--online"]):
+            code, out, _ = check(capsys, file, *options)
+            assert (code, "no client did anything in this history" in out) == (2, True), options
+
+
 @pytest.mark.parametrize(("lines", "code"), [(GOOD, 254), (STALE, 1)])
 def test_a_truncated_last_line_keeps_what_came_before(capsys, tmp_path, lines, code):
     """The intact part is checked, and a part is never called valid."""

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from checkers import parse_history
-from checkers.catalogue import CheckerCall, run_checker
+from checkers import HistoryError, parse_history
+from checkers.catalogue import CHECKERS, CheckerCall, run_checker
 
 
 def check(name, *rows, **options):
@@ -236,3 +236,23 @@ def test_watch_after_one_of_unknown_outcome_its_process_may_be_anywhere():
     assert check("watch", *write, *first, *second, *third).valid == "valid"
     assert check("watch", *write, *first, *third).anomalies == {"not-resumed": 1}
     assert check("watch", *write, *first, *lost, *third).valid == "valid"
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_a_completion_is_of_what_was_invoked(name):
+    asked, steps = (0, "invoke", "txn", "x", [["r", "a", None]]), [["r", "a", None]]
+    with pytest.raises(
+        HistoryError, match="index 1: process 0 completes 'read' but had invoked 'txn' at index 0"
+    ):
+        check(name, asked, (0, "ok", "read", "x", steps))
+    with pytest.raises(
+        HistoryError, match=r'index 1: .* of key "y" but had invoked it of key "x" at index 0'
+    ):
+        check(name, asked, (0, "ok", "txn", "y", steps))
+
+
+def test_why_transactions_cannot_be_judged_is_one_sentence():
+    rows = done((0, "append", "x", 1, 1), (0, "append", "x", 1, 1))
+    assert check("list-append", *rows).cause == "1 is appended twice to x: elements must be unique"
+    cause = check("list-append", *done((0, "write", "x", 1, 1))).cause
+    assert cause == "[0..1] process 0: w x 1 writes; --checker rw-register is for that"
