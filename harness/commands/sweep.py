@@ -155,15 +155,15 @@ class _Coverage:
         self.guide = (
             Guide(header.config, header.first, file.path, swarm=header.swarm) if header.guided else None
         )
-        self._reached: set[int] = set()
+        self._reached = {feature for result in file.done for feature in result.features}
 
     def count(self, result: Result) -> Result:
-        """The result with how many of its features are new."""
+        """The result with its features that are new, or where the corpus keeps them how many these are."""
         if self.guide is not None:
-            return replace(result, new_features=self.guide.learn(result.seed, result.features))
-        before = len(self._reached)
-        self._reached.update(result.features)
-        return replace(result, new_features=len(self._reached) - before)
+            return replace(result, features=(), new_features=self.guide.learn(result.seed, result.features))
+        new = tuple(dict.fromkeys(feature for feature in result.features if feature not in self._reached))
+        self._reached.update(new)
+        return replace(result, features=new, new_features=len(new))
 
 
 def _tasks(file: ResultsFile, board: Board, guide: Guide | None, until_s: float | None) -> Iterator[Task]:
@@ -184,6 +184,7 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
     board = Board(header.last - header.first if until_s is None else None)
     for result in file.done:
         board.add(result)
+    board.resumed = board.count
     started_s = time.monotonic()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminated_as_interrupted())
@@ -199,6 +200,7 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
                 _announce(result, console)
                 show()
         except KeyboardInterrupt:
+            board.interrupted = True
             console.print(f"interrupted; go on with: splitbrain sweep --resume {file.path}", soft_wrap=True)
     return board
 
@@ -245,12 +247,12 @@ def _display(
 
 
 def _summary(board: Board, file: ResultsFile, elapsed_s: float) -> dict[str, Any]:
-    fresh = board.count - len(file.done)
     return {
         "valid": JSON_VALID[board.worst],
         **board.to_json(),
-        "resumed": len(file.done),
-        "seeds_per_minute": round(fresh * 60 / elapsed_s, 1) if elapsed_s > 0 else 0.0,
+        "resumed": board.resumed,
+        "interrupted": board.interrupted,
+        "seeds_per_minute": round(board.per_minute(elapsed_s), 1),
         "wall_seconds": round(elapsed_s, 3),
         "results_file": str(file.path),
     }

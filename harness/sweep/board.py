@@ -30,10 +30,18 @@ class Found:
 
 
 class Board:
-    """Counts of results; `total` is how many seeds there will be, None where nobody knows."""
+    """Counts of results.
+
+    Attributes:
+        total: how many seeds there will be, None where nobody knows.
+        resumed: how many of the results were there before.
+        interrupted: somebody ended it before all seeds had run.
+    """
 
     def __init__(self, total: int | None) -> None:
         self.total = total
+        self.resumed = 0
+        self.interrupted = False
         self.count = 0
         self.ops = 0
         self.faults = 0
@@ -63,20 +71,23 @@ class Board:
 
     @property
     def worst(self) -> Valid:
-        """The worst verdict; a sweep without any seed is unknown."""
+        """The worst verdict; a sweep that was interrupted, or without any seed, is never valid."""
         for valid in ("invalid", "unknown"):
             if self.by_verdict[valid]:
                 return valid
-        return "valid" if self.count else "unknown"
+        return "valid" if self.count and not self.interrupted else "unknown"
+
+    def per_minute(self, elapsed_s: float) -> float:
+        """How many seeds run in a minute."""
+        return (self.count - self.resumed) * 60 / elapsed_s if elapsed_s > 0 else 0.0
 
     def line(self, elapsed_s: float) -> str:
         """Where the sweep is, on one line."""
         of = f" of {self.total}" if self.total is not None else ""
-        per_minute = self.count * 60 / elapsed_s if elapsed_s > 0 else 0.0
         slowest = self.recovered_ms_max
         recovery = f", slowest recovery {slowest / 1000:.2f} s" if slowest is not None else ""
         return (
-            f"{self.count}{of} seeds, {per_minute:.0f} a minute, {self.faults} faults injected, {self.ops} operations, "
+            f"{self.count}{of} seeds, {self.per_minute(elapsed_s):.0f} a minute, {self.faults} faults injected, {self.ops} operations, "
             f"{self.reached} states reached, "
             f"{self.by_verdict['invalid']} invalid, {self.by_verdict['unknown']} unknown{recovery}"
         )

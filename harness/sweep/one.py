@@ -60,7 +60,8 @@ class Result(msgspec.Struct, frozen=True):
         evidence: the first lines of what the checks said.
         run_dir: where the failure is stored; None where it is not.
         faults: how many were injected.
-        features: what was reached, see `harness.guided.features`; not in the file.
+        features: what was reached, see `harness.guided.features`; in the file only what no run before it had reached,
+            so that who resumes the sweep knows it.
         new_features: how many of them no run before it had reached.
         recovered_ms: with liveness: how long the healed majority took to answer all its clients.
     """

@@ -47,7 +47,7 @@ class ResultsFile:
     def append(self, result: Result) -> None:
         """Add a line."""
         try:
-            os.write(self._fd, msgspec.json.encode(msgspec.structs.replace(result, features=())) + b"\n")
+            os.write(self._fd, msgspec.json.encode(result) + b"\n")
         except OSError as error:
             raise SetupError(f"sweep {self.path}: {error.strerror}; what it has already is kept") from None
 

@@ -53,6 +53,8 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
     summary = last_json(again)
     assert again.returncode == 0, again.stderr
     assert (summary["resumed"], summary["seeds"], summary["ops"]) == (2, 4, first["ops"])
+    assert summary["interrupted"] is False
+    assert summary["states_reached"] == first["states_reached"]  # and none is counted twice
 
 
 def test_a_sweep_ends_when_its_time_is_up(tmp_path):
@@ -133,7 +135,7 @@ def test_whatever_ends_a_sweep_its_workers_are_gone_and_its_results_are_kept(tmp
     if number == signal.SIGTERM:
         assert "--resume" in out
         assert "Traceback" not in out
-        assert sweep.returncode == 0
+        assert sweep.returncode == 2  # what was interrupted is never valid
     until_s = time.monotonic() + 30
     while any(map(is_alive, workers)):
         assert time.monotonic() < until_s, "workers outlived their sweep"

@@ -144,8 +144,24 @@ def test_failures_are_grouped_and_the_worst_verdict_counts():
     assert board.faults == 8
 
 
-def test_a_sweep_without_seeds_is_not_valid():
+def test_a_sweep_without_seeds_or_that_was_interrupted_is_not_valid():
     assert Board(0).worst == "unknown"
+    board = Board(2)
+    board.add(Result(1, "valid"))
+    assert board.worst == "valid"
+    board.interrupted = True
+    assert board.worst == "unknown"
+    board.add(Result(2, "invalid"))
+    assert board.worst == "invalid"
+
+
+def test_seeds_a_minute_are_those_of_this_time():
+    board = Board(4)
+    for seed in range(3):
+        board.add(Result(seed, "valid"))
+    board.resumed = 2
+    assert board.per_minute(30.0) == 2.0
+    assert "3 of 4 seeds, 2 a minute" in board.line(30.0)
 
 
 def test_swarmed_configurations_differ_by_seed_and_keep_what_the_user_named():
