@@ -68,9 +68,8 @@ def check_set(history: History) -> Verdict:
         findings.several("unexpected", [e for e in there if e not in possible], key, at)
         findings.several("duplicated", [e for e, count in there.items() if count > 1], key, at)
         findings.count("recovered", sum(e in there and e not in acknowledged for e in possible))
-    cause = (
-        f"the set {some(unread)} was never read: there is nothing to check" if unread or not groups else ""
-    )
+    named = f"the set {some(unread)} was never read" if unread and unread != [None] else "no read succeeded"
+    cause = f"{named}: there is nothing to check" if unread or not groups else ""
     return findings.verdict(SET, sum(map(len, groups.values())), len(groups), cause)
 
 

@@ -140,11 +140,11 @@ def _shown_op(op: Micro, *, known: bool) -> str:
 
 def show_value(value: Any) -> str:
     """A value for people; of a long list, its end."""
-    if isinstance(value, list | tuple) and len(value) > 8:
-        return f"[... {', '.join(str(one) for one in value[-6:])}]"
-    if isinstance(value, tuple):
-        value = list(value)
-    return msgspec.json.encode(value).decode() if not isinstance(value, str) else value
+    if isinstance(value, str):
+        return value
+    if type(value) in (list, tuple) and len(value) > 8:
+        return f"[... {', '.join(show_value(one) for one in value[-6:])}]"
+    return show(hashable(value))
 
 
 def check_transactions(

@@ -256,3 +256,28 @@ def test_why_transactions_cannot_be_judged_is_one_sentence():
     assert check("list-append", *rows).cause == "1 is appended twice to x: elements must be unique"
     cause = check("list-append", *done((0, "write", "x", 1, 1))).cause
     assert cause == "[0..1] process 0: w x 1 writes; --checker rw-register is for that"
+
+
+def test_transactions_of_any_values_are_told():
+    """EDN has maps with keys that are no words, and sets."""
+    lines = [
+        "{:process 0, :type :invoke, :f :txn, :value [[:w :x {[1 2] #{3 true}}]]}",
+        "{:process 0, :type :ok, :f :txn, :value [[:w :x {[1 2] #{3 true}}]]}",
+        "{:process 0, :type :invoke, :f :txn, :value [[:r :x nil]]}",
+        "{:process 0, :type :ok, :f :txn, :value [[:r :x {[1 2] #{3 false}}]]}",
+    ]
+    verdict = run_checker(CheckerCall("rw-register"), parse_history("\n".join(lines).encode()))
+    assert 'unexpected-element: nobody wrote {"[1,2]":[3,false]} to :x' in verdict.evidence
+    many = [*range(7), "a", True, {"b": None}]
+    rows = done(*((0, "append", "x", one, one) for one in many), (1, "read", "x", None, many[:-1]))
+    told = "\n".join(check("list-append", *rows).evidence)
+    assert "r x [... 3, 4, 5, 6, a, true]" in told
+    assert 'append x {"b":null}' in told
+
+
+def test_a_set_without_reads_is_told_by_its_name():
+    for key, cause in ((None, "no read succeeded"), ("s", "the set s was never read")):
+        assert check("set", *done((0, "add", key, 1, 1))).cause == f"{cause}: there is nothing to check"
+    assert (
+        check("set", *done((0, "txn", None, [], []))).cause == "no read succeeded: there is nothing to check"
+    )
