@@ -106,6 +106,6 @@ def hashable(value: Any) -> Hashable:
     return freeze(value)
 
 
-def seconds(op: Op) -> str:
+def seconds(op: Op, digits: int = 3) -> str:
     """The time of a line for people."""
-    return f"{op.time_ns / 1e9:.3f} s"
+    return f"{op.time_ns / 1e9:.{digits}f} s"

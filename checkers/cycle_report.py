@@ -63,5 +63,6 @@ def _in_time(first: Call, second: Call) -> str:
     """That one ended before the other began, by times if these tell: a history may have none, or of several clocks."""
     ended, began = first.complete, second.invoke
     if ended.time_ns < began.time_ns:
-        return f"it ended at {seconds(ended)}, and that began at {seconds(began)}"
+        digits = 3 if began.time_ns // 1_000_000 > ended.time_ns // 1_000_000 else 9
+        return f"it ended at {seconds(ended, digits)}, and that began at {seconds(began, digits)}"
     return f"it ended with [{ended.index}], and that began with [{began.index}] after it"

@@ -29,7 +29,7 @@ Rules of this module
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +99,7 @@ def _look(everyone: Sequence[Transaction], _models: Sequence[str]) -> tuple[Find
     analysis.edges(graph)
     add_time(graph, [everyone[place].call for place in nodes])
     cycles, certain = find_cycles(graph)
-    report_cycles(findings, cycles, certain, [everyone[place] for place in nodes], _reason)
+    report_cycles(findings, cycles, certain, [everyone[place] for place in nodes], analysis.reason)
     return findings, len({key for one in everyone for _, key, _ in one.ops})
 
 
@@ -351,16 +351,42 @@ class _Analysis:
         place = self.writes.writer.get((key, element))
         return -1 if place is None else self.node_of.get(place, -1)
 
+    # -- words ------------------------------------------------------------------------------------------------
 
-def _reason(edge: Edge, first: Transaction, second: Transaction) -> str:
-    key = edge.why
-    appended = [value for f, of, value in second.ops if f == "append" and of == key]
-    wrote = [value for f, of, value in first.ops if f == "append" and of == key]
-    read = next((value for f, of, value in first.ops if f == "r" and of == key), None)
-    if edge.kind == WW:
-        return f"it appended {show_value(wrote[-1])} to {key}, and that appended {show_value(appended[0])} after it"
-    if edge.kind == WR:
-        return f"it appended {show_value(wrote[-1])} to {key}, which that has read"
-    return (
-        f"it read {key} as {show_value(read or [])}, without {show_value(appended[0])}, which that appended"
-    )
+    def reason(self, edge: Edge, first: Transaction, second: Transaction) -> str:
+        """Why the one comes before the other, by elements of which it is true."""
+        key = edge.why
+        wrote, writes = _appended(first, key), _appended(second, key)
+        if edge.kind == WW:
+            one, other = self._neighbours(key, wrote, writes)
+            return f"it appended {show_value(one)} to {key}, and that appended {show_value(other)} after it"
+        if edge.kind == WR:
+            seen = set().union(*_reads(second, key))
+            last = next(value for element, value in reversed(wrote.items()) if element in seen)
+            return f"it appended {show_value(last)} to {key}, which that has read"
+        read, missing = next(
+            (read, value)
+            for read in _reads(first, key)
+            for element, value in writes.items()
+            if element not in read
+        )
+        return f"it read {key} as {show_value(read)}, without {show_value(missing)}, which that appended"
+
+    def _neighbours(self, key: Any, wrote: Mapping[Any, Any], writes: Mapping[Any, Any]) -> tuple[Any, Any]:
+        """Two elements of which the second stands right behind the first, or behind the longest list."""
+        order = self.keys[key].order
+        for one, other in itertools.pairwise(order):
+            if one in wrote and other in writes:
+                return wrote[one], writes[other]
+        there = set(order)
+        return wrote[order[-1]], next(value for element, value in writes.items() if element not in there)
+
+
+def _appended(one: Transaction, key: Any) -> dict[Any, Any]:
+    """What it appended to a key, by the form in which elements are compared."""
+    return {hashable(value): value for f, of, value in one.ops if f == "append" and of == key}
+
+
+def _reads(one: Transaction, key: Any) -> list[list[Any]]:
+    """What it read of a key."""
+    return [[hashable(value) for value in seen or ()] for f, of, seen in one.ops if f == "r" and of == key]

@@ -197,6 +197,22 @@ def test_elements_of_one_transaction_stand_as_it_appended_them():
     )
 
 
+def test_each_sentence_of_a_cycle_is_true():
+    """Of transactions that append several elements it names those of which it is true; and of times as many digits."""
+
+    def told(rows):
+        return [line.strip() for line in check_list_append(history(rows)).evidence]
+
+    lines = told("0 [10 20] a x 1; a x 2\n1 [11 21] r x 1\n2 [30 40] r x 1,2")
+    assert "T1 before T2: it read x as [1], without 2, which that appended" in lines
+    assert "T2 before T1: it appended 1 to x, which that has read" in lines
+    lines = told("0 [10 20] a x 1; a x 3\n1 [11 21] a x 2\n2 [30 40] r x 1,2,3")
+    assert "T1 before T2: it appended 1 to x, and that appended 2 after it" in lines
+    assert "T2 before T1: it appended 2 to x, and that appended 3 after it" in lines
+    lines = told("0 [10 20] a x 1\n1 [30 40] r x\n2 [50 60] r x 1")
+    assert "T2 before T1: it ended at 0.000000020 s, and that began at 0.000000030 s" in lines
+
+
 def test_what_was_read_in_a_list_that_does_not_fit_is_not_unread():
     """It stands in no order, so nothing comes before it for certain: no cycle of writes, though reads are wrong."""
     rows = "0 [10 20] a x 3\n1 [30 40] a x 1\n2 [50 60] a x 2\n3 [70 80] r x 1,2\n4 [11 19] r x 3"
