@@ -35,6 +35,22 @@ PLOT = "plot.svg"
 SAME_SECOND_MAX = 1000
 
 
+def require(store: Path) -> None:
+    """Make the directory of runs, before hours are spent on what could not be kept.
+
+    Raises:
+        SetupError: it cannot be made.
+    """
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(store, error) from None
+
+
+def _unwritable(store: Path, error: OSError) -> SetupError:
+    return SetupError(f"store {store}: cannot be written ({error.strerror}); choose another with --store DIR")
+
+
 def create(store: Path, plan: Plan) -> Path:
     """Make the run's directory and save the plan in it.
 
@@ -50,9 +66,7 @@ def create(store: Path, plan: Plan) -> Path:
         (run_dir / PLAN).write_bytes(plans.encode(plan))
         _link_latest(store, run_dir)
     except OSError as error:
-        raise SetupError(
-            f"store {store}: cannot be written ({error.strerror}); choose another with --store DIR"
-        ) from None
+        raise _unwritable(store, error) from None
     return run_dir
 
 

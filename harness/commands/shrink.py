@@ -14,7 +14,7 @@ from checkers import read_history
 from harness import plan as plans
 from harness import report, store
 from harness.errors import EXIT_CODES, ConfigError, InternalError, SetupError
-from harness.execute import Execution, execute
+from harness.execute import Execution, execute, terminated_as_interrupted
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.shrink import edits, story
@@ -43,10 +43,13 @@ def main(args: argparse.Namespace) -> int:
     if not args.budget_s > 0:
         raise ConfigError(f"budget is {args.budget_s:g}; give a number of seconds above 0")
     plan = _read_plan(run_dir)
+    directory = Path(args.store) if args.store else run_dir.resolve().parent
+    store.require(directory)
     console = Console(stderr=args.json)
     console.print(f"[bold]seed {plan.seed}[/]: shrinking {run_dir}", highlight=False)
-    shrunk = _search(plan, run_dir, Budget(seconds=args.budget_s), console)
-    execution = _store(shrunk.plan, Path(args.store) if args.store else run_dir.resolve().parent)
+    with terminated_as_interrupted():
+        shrunk = _search(plan, run_dir, Budget(seconds=args.budget_s), console)
+    execution = _store(shrunk.plan, directory)
     text = story.tell(shrunk.plan)
     _write_story(execution.run_dir, text)
     console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
@@ -119,6 +122,8 @@ def _write_story(run_dir: Path, text: str) -> None:
 
 def _say_how_it_went(plan: Plan, shrunk: Shrunk, execution: Execution, console: Console) -> None:
     how = "nothing more can be left out" if shrunk.complete else "the budget is spent; --budget-s allows more"
+    if shrunk.interrupted:
+        how = "interrupted; what it had come to is kept, and can be shrunk further"
     console.print(
         f"[bold]{len(plan.ops) + len(plan.final)} operations and {len(plan.faults)} faults became "
         f"{execution.result['ops']} and {len(shrunk.plan.faults)}[/] in {shrunk.attempts} attempts, "
@@ -142,6 +147,7 @@ def _summary(shrunk: Shrunk, execution: Execution) -> dict[str, Any]:
         "seconds": round(shrunk.seconds, 3),
         "attempts": shrunk.attempts,
         "complete": shrunk.complete,
+        "interrupted": shrunk.interrupted,
         "sim_seconds": execution.result["sim_seconds"],
         "run_dir": str(execution.run_dir),
     }

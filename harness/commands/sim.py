@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -84,8 +85,9 @@ def main(args: argparse.Namespace) -> int:
                 console.print(note, highlight=False)
         if ran.valid != "valid":
             break
-    history = _store(Path(args.store), args.scenario, ran) if ran.valid != "valid" and ran.ops else None
-    _say(ran, total, history, args, console)
+    with contextlib.ExitStack() as afterwards:
+        history = _store(Path(args.store), args.scenario, ran, afterwards)
+        _say(ran, total, history, args, console)
     if args.json:
         summary: dict[str, Any] = {"valid": JSON_VALID[ran.valid], "seed": ran.seed, **total}
         summary |= {"wall_seconds": round(time.monotonic() - started_s, 3), "explanation": list(ran.lines)}
@@ -126,17 +128,28 @@ def _from_file(path: Path) -> Any:
     return module_from_file(path)
 
 
-def _store(store: Path, name: str, ran: Ran) -> Path:
+def _store(store: Path, name: str, ran: Ran, afterwards: contextlib.ExitStack) -> Path | None:
+    """Where the history of a failure is; what came in the way is raised once the verdict is told."""
+    if ran.valid == "valid" or not ran.ops:
+        return None
     factory = name.rpartition(":")[2]
     path = store / f"sim-{factory}-seed{ran.seed}.jsonl"
     try:
         store.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_header() + b"".join(encode_op(op) for op in ran.ops))
     except OSError as error:
-        raise SetupError(
-            f"store {store}: cannot be written ({error.strerror}); choose another with --store DIR"
-        ) from None
+        afterwards.callback(
+            _raise,
+            SetupError(
+                f"store {store}: cannot be written ({error.strerror}); choose another with --store DIR"
+            ),
+        )
+        return None
     return path
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _say(

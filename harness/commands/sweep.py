@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from rich.live import Live
 
 from harness.commands import run
 from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
+from harness.execute import terminated_as_interrupted
 from harness.guided.guide import Guide
 from harness.seeds import MAX_SEED
 from harness.sweep import pool, remote, results
@@ -187,7 +187,7 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
     board.resumed = board.count
     started_s = time.monotonic()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_terminated_as_interrupted())
+        stack.enter_context(terminated_as_interrupted())
         show = _display(stack, board, started_s, console)
         coverage = _Coverage(file)
         tasks = _tasks(file, board, coverage.guide, until_s)
@@ -203,20 +203,6 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
             board.interrupted = True
             console.print(f"interrupted; go on with: splitbrain sweep --resume {file.path}", soft_wrap=True)
     return board
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does."""
-
-    def on_signal(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(result: Result, console: Console) -> None:

@@ -106,7 +106,8 @@ class Shrunk:
         attempt: its run.
         attempts: how many plans were run.
         seconds: how long it took.
-        complete: no edit makes it smaller any more (else the budget was spent).
+        complete: no edit makes it smaller any more (else the budget was spent, or the search interrupted).
+        interrupted: somebody ended it.
     """
 
     plan: Plan
@@ -114,6 +115,7 @@ class Shrunk:
     attempts: int
     seconds: float
     complete: bool
+    interrupted: bool = False
 
 
 Report = Callable[[str, Plan, int], None]
@@ -139,15 +141,19 @@ def shrink(
     """
     search = _Search(plan, origin if origin is not None else plan, budget, report)
     search.wanted = wanted
-    complete = False
+    complete = interrupted = False
     try:
         if not search.start():
             return None
         complete = search.run()
-    except (BudgetSpent, KeyboardInterrupt):
+    except (BudgetSpent, KeyboardInterrupt) as ended:
+        interrupted = isinstance(ended, KeyboardInterrupt)
         if not search.best_attempt.violations:
+            if interrupted:
+                raise
             return None
-    return Shrunk(search.best, search.best_attempt, search.attempts, search.elapsed_s(), complete)
+    seconds = search.elapsed_s()
+    return Shrunk(search.best, search.best_attempt, search.attempts, seconds, complete, interrupted)
 
 
 class _Search:

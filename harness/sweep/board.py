@@ -87,8 +87,8 @@ class Board:
         slowest = self.recovered_ms_max
         recovery = f", slowest recovery {slowest / 1000:.2f} s" if slowest is not None else ""
         return (
-            f"{self.count}{of} seeds, {self.per_minute(elapsed_s):.0f} a minute, {self.faults} faults injected, {self.ops} operations, "
-            f"{self.reached} states reached, "
+            f"{self.count}{of} seeds, {self.per_minute(elapsed_s):.0f} a minute, {self.faults} faults injected, "
+            f"{self.ops} operations, {self.reached} states reached, "
             f"{self.by_verdict['invalid']} invalid, {self.by_verdict['unknown']} unknown{recovery}"
         )
 

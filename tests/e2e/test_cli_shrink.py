@@ -45,6 +45,25 @@ def test_a_failing_run_becomes_a_small_one_that_replays_with_its_story(failing):
     assert last_json(replay)["identical"] is True
 
 
+def test_a_store_that_cannot_be_written_is_told_before_the_search(failing):
+    cwd, run = failing
+    (cwd / "file").write_text("")
+    result = splitbrain("shrink", run["run_dir"], "--store", "file/store", cwd=cwd)
+    assert (result.returncode, result.stdout) == (255, "")
+    assert "store file/store: cannot be written (Not a directory)" in result.stderr
+
+
+def test_sigterm_keeps_what_the_search_has_come_to(failing):
+    cwd, run = failing
+    command = [sys.executable, "-m", "harness.cli", "shrink", run["run_dir"], "--store", "ended"]
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True) as search:
+        told = [search.stdout.readline(), search.stdout.readline()]  # what is shrunk, and the first attempt
+        search.terminate()
+        told += search.stdout.readlines()
+    assert search.returncode == 1, told
+    assert (cwd / "ended" / "latest" / "plan.json").exists()
+
+
 def test_a_valid_run_is_refused_in_one_sentence(tmp_path):
     run = splitbrain("run", "--time-limit", 1, "--fault", "none", "--seed", 1, "--json", cwd=tmp_path)
     result = splitbrain("shrink", last_json(run)["run_dir"], cwd=tmp_path)

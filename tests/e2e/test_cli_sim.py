@@ -55,6 +55,15 @@ def test_the_line_that_runs_it_again_can_be_typed(tmp_path):
     assert again.stdout == first.stdout
 
 
+def test_a_verdict_is_told_where_its_history_cannot_be_stored(tmp_path):
+    (tmp_path / "file").write_text("")
+    args = ("--store", "file/store", "--arg", "bug")
+    found = splitbrain("sim", "run", f"{EXAMPLE}:scenario", *FAULTS, *args, cwd=tmp_path)
+    assert found.returncode == 255
+    assert "INVALID" in found.stdout
+    assert "store file/store: cannot be written (Not a directory)" in found.stderr
+
+
 def test_the_mended_example_is_valid(tmp_path):
     args = ("--arg", "safe", "--seeds", "8", "--json")
     result = splitbrain("sim", "run", f"{EXAMPLE}:scenario", *FAULTS, *args, cwd=tmp_path)

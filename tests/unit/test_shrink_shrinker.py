@@ -112,9 +112,28 @@ def test_the_failure_to_keep_can_be_another_one_than_the_first(monkeypatch):
 def test_a_spent_budget_gives_the_best_so_far(stale):
     plan, _ = stale
     shrunk = shrink(plan, Budget(attempts=3))
-    assert not shrunk.complete
+    assert (shrunk.complete, shrunk.interrupted) == (False, False)
     assert shrunk.attempts == 3
     assert attempt(shrunk.plan).violations
+
+
+def test_ctrl_c_gives_the_best_so_far_and_is_passed_on_before_there_is_any(stale, monkeypatch):
+    plan, _ = stale
+
+    def stop(_pass_name, _smaller, attempts):
+        if attempts > 1:
+            raise KeyboardInterrupt
+
+    shrunk = shrink(plan, BUDGET, stop)
+    assert (shrunk.complete, shrunk.interrupted) == (False, True)
+    assert attempt(shrunk.plan).violations
+
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shrinker, "attempt", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shrink(plan, BUDGET)
 
 
 def test_the_story_names_leader_fault_operations_and_what_is_wrong(stale):
