@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import SetupError
+from harness.plan import Plan
 
 ROOT = Path("/sys/fs/cgroup")
 PREFIX = "splitbrain-"
@@ -37,6 +38,24 @@ class Limits(NamedTuple):
 
     cpus: float | None = None
     memory_mb: int | None = None
+
+    def told(self) -> str:
+        """The end of a sentence about nodes that did not do what they should: it may be for want of these.
+
+        >>> Limits(memory_mb=16).told()
+        '; each node has no more than --node-memory 16 megabytes'
+        >>> Limits().told()
+        ''
+        """
+        cpus = "" if self.cpus is None else f"--node-cpus {self.cpus:g}"
+        memory = "" if self.memory_mb is None else f"--node-memory {self.memory_mb} megabytes"
+        said = " and ".join(filter(None, (cpus, memory)))
+        return f"; each node has no more than {said}" if said else ""
+
+
+def limits_of(plan: Plan) -> Limits:
+    """What the nodes of a plan may use."""
+    return Limits(plan.config.node_cpus, plan.config.node_memory_mb)
 
 
 class Groups:

@@ -29,7 +29,6 @@ from typing import Any, TypeVar
 
 from harness.clusters import abilities, balancer, docker_node, images, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
-from harness.clusters.cgroups import Limits
 from harness.clusters.docker_box import LOOPBACK, Box, engine, short
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
@@ -163,7 +162,7 @@ class DockerCluster(RealCluster):
                 self._kinds, libraries, SHIM_FILES, node, DATA, notes_synced=self._notes_synced
             ),
             mounts={self._scratch: SHIM_FILES},
-            limits=Limits(self._plan.config.node_cpus, self._plan.config.node_memory_mb),
+            limits=self._limits,
         )
 
     def _start_balancer(self, address: str) -> None:

@@ -31,7 +31,7 @@ from typing import BinaryIO
 
 from harness.clusters import abilities, balancer, scratch, shims
 from harness.clusters.base import LOAD_BALANCER
-from harness.clusters.cgroups import Groups, Limits
+from harness.clusters.cgroups import Groups, limits_of
 from harness.clusters.http import Connection
 from harness.clusters.real import RealCluster
 from harness.clusters.real_nemesis import state_of
@@ -82,13 +82,9 @@ def check(plan: Plan) -> None:
         raise ConfigError(str(error)) from None
     if plan.config.via == "lb":
         balancer.require()
-    Groups(("probe",), _limits(plan)).remove()
+    Groups(("probe",), limits_of(plan)).remove()
     with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
         _build(shims.needed(plan), Path(directory))
-
-
-def _limits(plan: Plan) -> Limits:
-    return Limits(plan.config.node_cpus, plan.config.node_memory_mb)
 
 
 def _build(kinds: Sequence[str], directory: Path) -> dict[str, PurePosixPath]:
@@ -118,7 +114,7 @@ class LocalCluster(RealCluster):
         self._scratch = scratch.make(self.kind)
         self._libraries = _build(self._kinds, self._scratch)
         self._shims = ShimFiles(self._scratch, self._nodes)
-        self._groups = Groups(self._nodes, _limits(self._plan))
+        self._groups = Groups(self._nodes, self._limits)
         try:
             self._net = Netns(self._nodes)
         except NetnsError as error:

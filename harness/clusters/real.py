@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from harness.clusters import events, shims
+from harness.clusters.cgroups import limits_of
 from harness.clusters.http import Connection, HttpTransport, fetch
 from harness.clusters.log_follower import LogFollower, LoggedService
 from harness.clusters.real_nemesis import RealNemesisSide
@@ -63,6 +64,7 @@ class RealCluster(RealNemesisSide, ABC):
         super().__init__()
         self._nodes = tuple(plan.nodes)
         self._plan = plan
+        self._limits = limits_of(plan)
         self._service = service
         self._directory = directory
         self._opened_ns = time.monotonic_ns()
@@ -202,7 +204,8 @@ class RealCluster(RealNemesisSide, ABC):
         silent = [node for node, status in statuses.items() if status is None]
         what = f"no answer from {', '.join(silent)}" if silent else "no node became the leader"
         raise SetupError(
-            f"cluster {self.kind!r}: {what} within {READY_TIMEOUT_S:g} s; see the logs in {self._directory / 'nodes'}"
+            f"cluster {self.kind!r}: {what} within {READY_TIMEOUT_S:g} s{self._limits.told()}; see the logs in "
+            f"{self._directory / 'nodes'}"
         )
 
     # -- looking at nodes ---------------------------------------------------------------------------------------
@@ -307,7 +310,9 @@ class RealCluster(RealNemesisSide, ABC):
         elif node in self._met_sick_disk:
             self._stopped_by_disk += 1
         else:
-            self._deaths.append(f"{node} ended with {how}, its last words: {self.last_words(node)}")
+            self._deaths.append(
+                f"{node} ended with {how}, its last words: {self.last_words(node)}{self._limits.told()}"
+            )
         return False
 
     def facts(self) -> dict[str, Any]:

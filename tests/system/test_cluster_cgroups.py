@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.clusters import cgroups
+from harness import config, plan
+from harness.clusters import cgroups, local
 from harness.clusters.cgroups import Groups, Limits
 from harness.errors import SetupError
+from harness.systems.raft_service import RaftService
 
 pytestmark = [pytest.mark.system]
 
@@ -49,6 +51,13 @@ def test_what_a_killed_run_left_is_swept(groups):
     removed = cgroups.sweep()
     assert len(removed) == len(ours()) > 0
     assert str(os.getpid()) not in "".join(removed), "what is in use is left alone"
+
+
+def test_a_node_that_its_limit_kills_is_told_with_the_limit(groups, tmp_path):
+    settings = {"cluster": "local", "nodes": 3, "faults": [], "time_limit_s": 5.0, "node_memory_mb": 16}
+    cluster = local.LocalCluster(plan.draw(config.load(None, settings), 1), RaftService(), tmp_path)
+    with pytest.raises(SetupError, match="each node has no more than --node-memory 16 megabytes"):
+        cluster.run(cluster.open)
 
 
 def test_without_limits_nothing_is_made():
