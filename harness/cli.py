@@ -7,10 +7,12 @@ Whatever the user can get wrong ends in one sentence on standard error, never in
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from checkers import HistoryError
@@ -51,9 +53,11 @@ def parser(names: Sequence[str] = commands.NAMES) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
-    args = parser(given[:1] if given[:1] and given[0] in commands.NAMES else commands.NAMES).parse_args(given)
     try:
-        code: int = args.main(args)
+        with _terminable():
+            names = given[:1] if given[:1] and given[0] in commands.NAMES else commands.NAMES
+            args = parser(names).parse_args(given)
+            code: int = args.main(args)
     except SplitbrainError as error:
         return _say(str(error), error.exit_code)
     except HistoryError as error:
@@ -70,6 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"internal error: {error!r}; this is a bug of splitbrain, please report it", EXIT_INTERNAL
         )
     return code
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, so that nothing is left behind; what is more is for the command to do."""
+    try:
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread: whoever called handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _say(sentence: str, code: int) -> int:

@@ -16,14 +16,13 @@ import hashlib
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import harness
-from harness.clusters import bundle
+from harness.clusters import bundle, scratch
 from harness.clusters.docker_box import engine, short
 from harness.clusters.shims import KINDS
 from harness.errors import SetupError
@@ -173,7 +172,7 @@ def _why(error: Exception) -> str:
 @contextlib.contextmanager
 def _context(image: str, labels: dict[str, str]) -> Iterator[Path]:
     """A directory with all that a build needs."""
-    with tempfile.TemporaryDirectory(prefix="sb-image-") as name:
+    with scratch.passing("image") as name:
         context = Path(name)
         if image == node_image():
             shutil.copy(recipes() / "Dockerfile", context / "Dockerfile")

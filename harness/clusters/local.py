@@ -23,7 +23,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -83,7 +82,7 @@ def check(plan: Plan) -> None:
     if plan.config.via == "lb":
         balancer.require()
     Groups(("probe",), limits_of(plan)).remove()
-    with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
+    with scratch.passing("shims") as directory:
         _build(shims.needed(plan), Path(directory))
 
 

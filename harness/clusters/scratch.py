@@ -17,6 +17,11 @@ def make(kind: str) -> Path:
     return directory
 
 
+def passing(kind: str) -> tempfile.TemporaryDirectory[str]:
+    """One for a `with` statement."""
+    return tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-{kind}-")
+
+
 def sweep() -> list[str]:
     """Remove those whose maker is gone; says what was removed."""
     found = []

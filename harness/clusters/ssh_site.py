@@ -18,7 +18,6 @@ import shlex
 import signal
 import socket
 import tarfile
-import tempfile
 import threading
 import time
 import uuid
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.clusters import bundle
+from harness.clusters import bundle, scratch
 from harness.clusters.ssh_pool import COMMAND_TIMEOUT_S, CommandError, Host, Pool
 from harness.errors import SetupError
 from nemesis import nfqueue, tc
@@ -355,7 +354,7 @@ def _address(host: Host) -> str:
 @functools.cache
 def _packed(python: str, machine: str, kinds: tuple[str, ...]) -> bytes:
     """All that a node is made of, as a compressed archive."""
-    with tempfile.TemporaryDirectory(prefix="sb-bundle-") as name:
+    with scratch.passing("bundle") as name:
         built = bundle.fill(Path(name), python, machine, kinds)
         if missing := [kind for kind in kinds if kind not in built]:
             raise SetupError(

@@ -13,7 +13,6 @@ import argparse
 import itertools
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -215,7 +214,7 @@ def by_ability(refusals: Mapping[str, str]) -> dict[str, str]:
 def _shim_refusals() -> dict[str, str]:
     """Why the libraries for clock and disk cannot be built, if they cannot."""
     refusals: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="sb-shims-") as directory:
+    with scratch.passing("shims") as directory:
         for name in shims.KINDS:
             try:
                 shim.build(name, Path(directory))

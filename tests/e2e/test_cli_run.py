@@ -15,6 +15,7 @@ import pytest
 
 from harness import plan as plans
 from harness.cli import main
+from harness.commands import bugs
 from harness.config import Config
 
 TWO_PORTS = ["--node", "a@b:23", "--node", "a@c:24=10.0.0.1"]
@@ -310,6 +311,25 @@ def test_ctrl_c_keeps_the_history_checks_it_and_says_so(tmp_path):
     assert "Traceback" not in err
     assert result["ops"] > 500
     assert main(["check", str(files[0])]) == 0
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_wherever_it_is(capsys, monkeypatch):
+    """What it has made until then it takes away: a container that was tried, a library that was compiled."""
+    cleaned = []
+
+    def busy(_args):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(bugs, "main", busy)
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, err = splitbrain(capsys, "bugs")
+    assert (code, cleaned) == (2, [True])
+    assert err == "splitbrain: interrupted; what was recorded is kept in the run directory\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_bugs_are_listed(capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,9 @@ def test_heal_tells_what_it_removed(monkeypatch, capsys, tmp_path, found):
     assert ours.exists(), "its maker lives"
     abandoned = tmp_path / f"{scratch.PREFIX}{2**22 + 1}-abc"
     abandoned.mkdir()
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path))
+    with scratch.passing("shims") as passing:
+        assert Path(passing).name.startswith(f"{scratch.PREFIX}{os.getpid()}-"), "its maker may be killed too"
     assert json.loads(say(capsys, "--heal", "--json")[1])["healed"] == [*found, f"removed {abandoned}"]
     assert not abandoned.exists()
     assert "nothing was left" in say(capsys, "--heal")[1] or found
