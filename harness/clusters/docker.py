@@ -67,10 +67,7 @@ def probe() -> Abilities:
             raise SetupError(f"cluster 'docker': {why}; make it with: splitbrain images build")
         box = Box(client)
         try:
-            box.create("probe", images.node_image(), ["sleep", "60"])
-            box.start("probe")
-            said = asyncio.run(box.reach().run("probe", ["sh"], backends.probe_script(box.python)))
-            return backends.parse(said)
+            return asyncio.run(_tried(box))
         except NetworkError as error:
             raise SetupError(f"cluster 'docker': {error}") from None
         except SplitbrainError:
@@ -79,6 +76,14 @@ def probe() -> Abilities:
             raise SetupError(f"cluster 'docker': a container was not started: {short(error)}") from None
         finally:
             box.remove()
+
+
+async def _tried(box: Box) -> Abilities:
+    """What a container can. The engine makes one to its end, also when we are told to stop: so that is waited for."""
+    await asyncio.to_thread(box.create, "probe", images.node_image(), ["sleep", "60"])
+    await asyncio.to_thread(box.start, "probe")
+    said = await box.reach().run("probe", ["sh"], backends.probe_script(box.python))
+    return backends.parse(said)
 
 
 def libraries() -> tuple[str, ...]:

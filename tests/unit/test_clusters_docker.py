@@ -1,7 +1,11 @@
 """What the docker cluster decides without an engine, or with a feigned one."""
 
 import gc
+import io
+import os
 import re
+import signal
+import time
 import tomllib
 import types
 from importlib import metadata
@@ -43,6 +47,37 @@ def test_without_permission_the_remedy_is_named(monkeypatch):
         SetupError, match="no permission to use the Docker engine; run as root or as a member"
     ):
         docker_box.engine()
+
+
+def test_a_container_that_is_tried_is_removed_after_the_engine_has_made_it(monkeypatch):
+    """The engine goes on making it when we are told to stop: who looks for it before then finds nothing to remove."""
+    done = []
+
+    class Slow:
+        def __init__(self, _client):
+            pass
+
+        def create(self, *_args):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            done.append("made")
+
+        def remove(self):
+            done.append("removed")
+
+    monkeypatch.setattr(docker, "Box", Slow)
+    monkeypatch.setattr(docker, "engine", io.BytesIO)
+    monkeypatch.setattr(docker.images, "problem", lambda _client: None)
+    monkeypatch.setattr(docker.images, "node_image", lambda: "splitbrain-node")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    docker.probe.cache_clear()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            docker.probe()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        docker.probe.cache_clear()
+    assert done == ["made", "removed"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
