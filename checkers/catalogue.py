@@ -96,12 +96,14 @@ CHECKERS: Mapping[str, CheckerEntry] = MappingProxyType(
 )
 """Every checker by its name."""
 
+_KINDS = {bool: "true or false", int: "an integer", str: "a word"}
+
 
 def run_checker(call: CheckerCall, history: History) -> Verdict:
     """What the checker says of the history.
 
     Raises:
-        CheckerCallError: there is no such checker, or it has no such option.
+        CheckerCallError: there is no such checker, or it has no such option, or not of that kind.
         HistoryError: the history is malformed.
     """
     entry = CHECKERS.get(call.name)
@@ -109,8 +111,11 @@ def run_checker(call: CheckerCall, history: History) -> Verdict:
         close = difflib.get_close_matches(call.name, CHECKERS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise CheckerCallError(f"unknown checker {call.name!r}: {hint}Known checkers: {', '.join(CHECKERS)}")
-    for name in call.options:
+    for name, value in call.options.items():
         if name not in entry.options:
             known = ", ".join(entry.options) or "none"
             raise CheckerCallError(f"the checker {call.name} has no option {name!r}: it has {known}")
+        if type(value) is not type(entry.options[name]):
+            kind = _KINDS[type(entry.options[name])]
+            raise CheckerCallError(f"the option {name} of the checker {call.name} is {value!r}: give {kind}")
     return entry.check(history, **{**entry.options, **call.options})

@@ -31,9 +31,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkers.calls import Call, calls_of, hashable
+from checkers.calls import Call, calls_of, hashable, seconds
 from checkers.findings import Findings, some
-from checkers.history import History
+from checkers.history import History, Op
 from checkers.verdict import Verdict
 
 SET = "set"
@@ -80,7 +80,7 @@ class _Element:
     status: str
     begun: int = _NEVER  # when it was first added by an operation that did not fail
     known: int | None = None
-    known_ns: int = 0
+    shown: Op | None = None  # the completion by which it was known
     seen: Call | None = None  # the last read, by invocation, that has it
     missed: Call | None = None  # the last read, by invocation, that has it not although it was known
 
@@ -106,7 +106,7 @@ def check_set_full(history: History, *, linearizable: bool = True) -> Verdict:
     groups = _by_key(calls_of(history))
     for key, calls in groups.items():
         one = _go_through(key, calls, findings)
-        _judge(key, one, findings, linearizable=linearizable)
+        _judge(key, one, findings, linearizable=linearizable, timed=history.timed)
         stable_ms += one.stable_ms
         lost_ms += one.lost_ms
     judged = findings.counts.get("stable", 0) + findings.counts.get("lost", 0)
@@ -114,7 +114,7 @@ def check_set_full(history: History, *, linearizable: bool = True) -> Verdict:
     notes = [
         f"{name} latency, ms: " + "  ".join(f"p{q} {_quantile(found, q):.1f}" for q in (50, 95, 100))
         for name, found in (("stable", stable_ms), ("lost", lost_ms))
-        if any(found)
+        if any(found) and history.timed
     ]
     return findings.verdict(SET_FULL, sum(map(len, groups.values())), len(groups), cause, notes)
 
@@ -144,7 +144,7 @@ def _go_through(key: Any, calls: Sequence[Call], findings: Findings) -> _Set:
         for element in inside:  # known by the first read that has it, if no add was acknowledged before
             found = one.elements.get(element)
             if found is not None and (found.known is None or (call.ret or 0) < found.known):
-                found.known, found.known_ns = call.ret, call.complete.time_ns
+                found.known, found.shown = call.ret, call.complete
     _reads_after(one, reads)
     return one
 
@@ -160,7 +160,7 @@ def _added(calls: Sequence[Call]) -> dict[Any, _Element]:
             if call.status != "fail":
                 one.begun = min(one.begun, call.call)
             if call.status == "ok" and (one.known is None or (call.ret or 0) < one.known):
-                one.known, one.known_ns = call.ret, call.complete.time_ns
+                one.known, one.shown = call.ret, call.complete
     return elements
 
 
@@ -185,31 +185,27 @@ def _reads_after(one: _Set, reads: Sequence[tuple[Call, set[Any]]]) -> None:
                 known[element].seen = call
 
 
-def _judge(key: Any, one: _Set, findings: Findings, *, linearizable: bool) -> None:
+def _judge(key: Any, one: _Set, findings: Findings, *, linearizable: bool, timed: bool) -> None:
     for element, found in one.elements.items():
-        if found.known is None or (found.seen is None and found.missed is None):
+        if found.shown is None or (found.seen is None and found.missed is None):
             findings.count("never-read" if found.status != "fail" else "failed", 1)
             continue
         missed = found.missed
-        late_ms = max(0.0, (missed.invoke.time_ns - found.known_ns) / 1e6) if missed is not None else 0.0
-        if missed is not None and (found.seen is None or found.seen.call < missed.call):
-            one.lost_ms.append(late_ms)
-            findings.add(
-                "lost",
-                missed.complete.index,
-                f"{_named(element, key)} was known at {found.known_ns / 1e9:.3f} s; the read {missed.span} "
-                f"of process {missed.process}, begun at {missed.invoke.time_ns / 1e9:.3f} s, has it not, "
-                "nor have later ones",
-            )
-            continue
-        one.stable_ms.append(late_ms)
-        findings.count("stable", 1)
+        late_ms = max(0.0, (missed.invoke.time_ns - found.shown.time_ns) / 1e6) if missed is not None else 0.0
+        lost = missed is not None and (found.seen is None or found.seen.call < missed.call)
+        (one.lost_ms if lost else one.stable_ms).append(late_ms)
+        if not lost:
+            findings.count("stable", 1)
         if missed is not None:
+            known = f"at {seconds(found.shown)}" if timed else f"with [{found.shown.index}]"
+            begun = f", begun {late_ms:.1f} ms later," if timed else ", begun after that,"
             sentence = (
-                f"{_named(element, key)} was known at {found.known_ns / 1e9:.3f} s; the read {missed.span} "
-                f"of process {missed.process}, begun {late_ms:.1f} ms later, has it not"
+                f"{_named(element, key)} was known {known}; the read {missed.span} of process {missed.process}"
+                f"{begun} has it not" + (", nor have later ones" if lost else "")
             )
-            findings.add("stale", missed.complete.index, sentence, wrong=linearizable)
+            findings.add(
+                "lost" if lost else "stale", missed.complete.index, sentence, wrong=lost or linearizable
+            )
 
 
 def _named(element: Any, key: Any) -> str:

@@ -8,6 +8,9 @@ import pytest
 
 from checkers import HistoryError, parse_history
 from checkers.catalogue import CHECKERS, CheckerCall, run_checker
+from checkers.history import CheckerCallError
+
+_HEADER = '{"splitbrain":"history","version":1}'
 
 
 def check(name, *rows, **options):
@@ -16,7 +19,9 @@ def check(name, *rows, **options):
         json.dumps({"process": process, "type": kind, "f": f, "key": key, "value": value})
         for process, kind, f, key, value in rows
     ]
-    return run_checker(CheckerCall(name, options), parse_history("\n".join(lines).encode() + b"\n"))
+    return run_checker(
+        CheckerCall(name, options), parse_history("\n".join([_HEADER, *lines]).encode() + b"\n")
+    )
 
 
 def done(*asked):
@@ -281,3 +286,27 @@ def test_a_set_without_reads_is_told_by_its_name():
     assert (
         check("set", *done((0, "txn", None, [], []))).cause == "no read succeeded: there is nothing to check"
     )
+
+
+@pytest.mark.parametrize(("name", "options", "kind"), [
+    ("set-full", {"linearizable": "False"}, "true or false"),
+    ("set-full", {"linearizable": 0}, "true or false"),
+    ("queue", {"fifo": "no"}, "true or false"),
+    ("bank", {"total": "abc"}, "an integer"),
+    ("lease", {"ttl_ms": True}, "an integer"),
+    ("list-append", {"model": 5}, "a word"),
+])  # fmt: skip
+def test_an_option_is_of_its_kind(name, options, kind):
+    """A word such as False would count as true, and the answer would be to another question."""
+    option, value = next(iter(options.items()))
+    with pytest.raises(
+        CheckerCallError, match=f"the option {option} of the checker {name} is {value!r}: give {kind}"
+    ):
+        check(name, **options)
+
+
+def test_set_full_is_told_by_lines_where_there_are_no_times():
+    rows = done((0, "add", None, 1, 1), (1, "read", None, None, []))
+    told = "1 was known with [1]; the read [2..3] of process 1, begun after that, has it not"
+    assert check("set-full", *rows).evidence == (f"lost (1): {told}, nor have later ones",)
+    assert check("set-full", *rows, *done((1, "read", None, None, [1]))).evidence == (f"stale (1): {told}",)
