@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from checkers.online import Online
 from harness import judge, report, runner, store, systems, workloads
 from harness import plan as plans
 from harness.clusters import make_cluster
-from harness.clusters.base import Cluster
 from harness.errors import ConfigError
+from harness.interrupts import interruptible
 from harness.judge import Check
 from harness.plan import Plan
 from harness.recorder import Recorder
@@ -59,7 +57,7 @@ def execute(plan: Plan, run_dir: Path, progress: Progress, *, live: Any = None) 
         online=online_check(plan, workload.model) if plan.config.online else None,
     )
     try:
-        with _interruptible(cluster):
+        with interruptible(cluster.interrupt):
             record = runner.run(plan, cluster, system, recorder, progress, live=live)
     finally:
         recorder.close()
@@ -98,37 +96,3 @@ def online_check(plan: Plan, model_name: str) -> Online:
 def unknown_bug(name: str, known: Any) -> str:
     """The sentence for a bug that the system does not have."""
     return f"unknown bug {name!r}; `splitbrain bugs` lists them: {', '.join(known)}"
-
-
-@contextlib.contextmanager
-def _interruptible(cluster: Cluster) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run cleanly; a second Ctrl-C ends the program."""
-
-    def on_signal(_number: int, _frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        cluster.interrupt()
-
-    try:
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: a library user handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does."""
-
-    def on_signal(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

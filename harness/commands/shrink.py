@@ -14,7 +14,8 @@ from checkers import read_history
 from harness import plan as plans
 from harness import report, store
 from harness.errors import EXIT_CODES, ConfigError, InternalError, SetupError
-from harness.execute import Execution, execute, terminated_as_interrupted
+from harness.execute import Execution, execute
+from harness.interrupts import terminated_as_interrupted
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.shrink import edits, story

@@ -20,8 +20,8 @@ from rich.live import Live
 
 from harness.commands import run
 from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
-from harness.execute import terminated_as_interrupted
 from harness.guided.guide import Guide
+from harness.interrupts import terminated_as_interrupted
 from harness.seeds import MAX_SEED
 from harness.sweep import pool, remote, results
 from harness.sweep.board import Board

@@ -31,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import ctypes
 import gc
 import hashlib
 import inspect
@@ -271,6 +272,10 @@ class SimLoop(asyncio.AbstractEventLoop):
                 break
             with contextlib.suppress(Exception):
                 coro.close()
+        else:
+            # It catches its own end, as with a bare `except:` in a loop. Python would close it again when it frees it,
+            # and with no loop running what it waits for raises at once, for ever: so it is never freed.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
     def is_running(self) -> bool:
         """Whether the loop is inside `run_until_complete` or `run_forever`."""

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import heapq
 import inspect
+import math
 import random
 import traceback
 from collections import Counter
@@ -24,7 +25,8 @@ from typing import Any
 import msgspec
 
 from checkers import Op, encode_op, model_by_name
-from harness.errors import ConfigError, InternalError, SplitbrainError, Valid
+from harness.errors import ConfigError, InternalError, Interrupted, SplitbrainError, Valid
+from harness.interrupts import interruptible
 from harness.judge import check_model
 from harness.sim.entropy import SimRefused
 from harness.sim.loop import SimDeadlock
@@ -162,8 +164,10 @@ def run(
     lines: list[str] = []
     valid: Valid = "valid"
     try:
-        world.run(lambda: conductor.conduct(test), limit_s=limit_s * TEST_LIMIT_FACTOR)
-    except (SimRefused, ConfigError, KeyboardInterrupt):
+        # An exception in the midst of a program could be caught by it.
+        with interruptible(world.loop.interrupt):
+            world.run(lambda: conductor.conduct(test), limit_s=limit_s * TEST_LIMIT_FACTOR)
+    except (SimRefused, ConfigError, Interrupted, KeyboardInterrupt):
         raise
     except BaseException as error:  # noqa: BLE001 - whatever the test raises is its verdict, `sys.exit` too
         is_ours = isinstance(error, InternalError) and not isinstance(error, SimDeadlock)
@@ -198,6 +202,8 @@ def _test_of(scenario: Scenario, sim: Sim) -> Test:
     if not callable(test):
         raise ConfigError("the scenario returned no test; let it return an async function without arguments")
     if sim.model is not None:
+        if not isinstance(sim.model, str):
+            raise ConfigError(f"sim.model is {sim.model!r}; give the name of a model, see docs/models.md")
         try:
             model_by_name(sim.model)
         except ValueError as error:
@@ -225,12 +231,24 @@ def _notes(world: World) -> tuple[str, ...]:
 
 def _check_json(f: str, part: Any) -> None:
     """What is recorded is written down as JSON, and compared as that."""
-    if part is None or isinstance(part, (bool, int, float, str)):
+    if part is None or isinstance(part, (bool, int, str)):
         return
     try:
         msgspec.json.encode(part)
+        _check_numbers(part)
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"the scenario recorded {f} of {part!r}, which is no JSON: {error}") from None
+
+
+def _check_numbers(part: Any) -> None:
+    """Numbers that JSON does not have would be written as null."""
+    if isinstance(part, float) and not math.isfinite(part):
+        raise ValueError(f"{part} is no number of it")
+    if isinstance(part, (list, tuple)):
+        for inner in part:
+            _check_numbers(inner)
+    elif isinstance(part, dict):
+        _check_numbers(list(part.values()))
 
 
 def difference(first: Ran, second: Ran) -> str | None:

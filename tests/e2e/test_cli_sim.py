@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,8 @@ def kept(sim):
     return test
 flies = recording("fly", 1)
 no_json = recording("write", object())
+no_number = recording("write", [1, {"x": float("nan")}])
+model_5 = recording("write", 1, model=5)
 def chance(sim):
     drawn = random.random()
     async def test():
@@ -174,6 +177,8 @@ def notes(sim):
         ("no_model", "sim.model: unknown model 'nosuch'"),
         ("flies", "the model register knows read, write only, not 'fly'"),
         ("no_json", "the scenario recorded write of <object object at"),
+        ("no_number", "which is no JSON: nan is no number of it"),
+        ("model_5", "sim.model is 5; give the name of a model"),
     ],
 )
 def test_a_mistake_in_a_scenario_is_the_users_and_said_in_one_sentence(tmp_path, factory, says):
@@ -235,6 +240,62 @@ def test_faults_that_nodes_of_a_scenario_cannot_suffer_are_refused(tmp_path, fau
         assert (result.returncode, result.stdout) == (254, "")
         assert says in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+STUBBORN = """
+import asyncio
+def scenario(sim):
+    async def program(host):
+        print("begun", flush=True)
+        while True:
+            try:
+                await asyncio.sleep(1e-5)
+            except:
+                pass
+    sim.node("n1", program)
+    return lambda: asyncio.sleep(float(sim.arg))
+"""
+
+
+def test_a_program_that_catches_its_own_end_does_not_outlive_the_command(tmp_path):
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "sim",
+        "run",
+        "stubborn:scenario",
+        "--seeds",
+        "2",
+        "--arg",
+        "0.01",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_cannot_catch_the_end_of_the_command(tmp_path, number):
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "sim",
+        "run",
+        "stubborn:scenario",
+        "--time-limit",
+        "1e6",
+        "--arg",
+        "1e6",
+    ]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **streams) as run:
+        assert run.stdout.readline() == "begun\n"
+        run.send_signal(number)
+        _, err = run.communicate(timeout=60)
+    assert (run.returncode, err) == (2, "splitbrain: interrupted\n")
 
 
 def test_what_nobody_caught_is_told(tmp_path):
