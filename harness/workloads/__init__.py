@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from checkers.catalogue import run_checker
+from checkers.history import CheckerCallError, History
 from harness.config import Config
 from harness.errors import ConfigError
 from harness.workloads.base import Option, Workload
@@ -88,7 +90,18 @@ def settings_of(config: Config) -> dict[str, Any]:
             known = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(settings) or 'none'}"
             raise ConfigError(f"the workload {workload.name} has no option {name!r}; {known}")
         settings[name] = _fitting(name, value, workload.options[name])
+    if config.workload_options:
+        _try_checkers(workload, settings)
     return settings
+
+
+def _try_checkers(workload: Workload, settings: Mapping[str, Any]) -> None:
+    """A word that a checker does not know is to be told before the run, and not after it."""
+    for call in workload.checkers(settings):
+        try:
+            run_checker(call, History(()))
+        except CheckerCallError as error:
+            raise ConfigError(f"workload {workload.name}: {error}") from None
 
 
 def _fitting(name: str, value: Any, option: Option) -> Any:

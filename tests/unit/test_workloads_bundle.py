@@ -37,6 +37,25 @@ def test_a_wrong_option_is_one_sentence(capsys, given, said):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("workload", "option", "said"),
+    [
+        ("append", "model=serialisable", "did you mean 'serializable'?"),
+        ("session", "guarantees=monotonic", "unknown session guarantee 'monotonic'"),
+    ],
+)
+def test_a_word_that_the_checker_does_not_know_is_refused_before_the_run(
+    capsys, tmp_path, workload, option, said
+):
+    """And not when all is over, as a checker that crashed."""
+    asked = ["run", "--workload", workload, "--option", option, "--store", str(tmp_path / "store")]
+    assert main(asked) == 254
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+
+
 def test_options_of_no_workload_are_refused():
     with pytest.raises(ConfigError, match="no option"):
         settings_of(Config(workload_options={"nope": 1}))
