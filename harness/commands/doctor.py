@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[USER@]HOST[:PORT]",
         dest="hosts",
-        help="look at this host too, by ssh",
+        help=f"look at this host too, by ssh, and leave with {EXIT_INTERNAL} unless it can be used, repeatable",
     )
     add(
         "--ssh-key",
@@ -92,17 +92,15 @@ def main(args: argparse.Namespace) -> int:
     """Examine, heal if asked to, tell, answer."""
     wanted = _wanted(args)
     healed = heal() if args.heal else None
-    reports = {
-        name: report for name, report in examine(args).items() if not args.clusters or name in args.clusters
-    }
+    reports = examine(args)
     facts = machine.facts()
     if args.json:
         value = {"machine": msgspec.to_builtins(facts), "clusters": msgspec.to_builtins(reports)}
         sys.stdout.write(json.dumps(value | ({} if healed is None else {"healed": healed})) + "\n")
     else:
         tell(Console(), facts, reports, healed)
-    missing = [name for name, report in reports.items() if not _answers(report, wanted)]
-    return EXIT_INTERNAL if missing and (args.clusters or args.faults) else EXIT_VALID
+    needed = reports if args.clusters or args.faults else ["ssh"] if args.hosts else []
+    return EXIT_VALID if all(_answers(reports[name], wanted) for name in needed) else EXIT_INTERNAL
 
 
 def _wanted(args: argparse.Namespace) -> list[str]:
@@ -160,7 +158,7 @@ def heal() -> list[str]:
 
 def examine(args: argparse.Namespace) -> dict[str, ClusterReport]:
     """Every kind of cluster; hosts only where some are named."""
-    asked = args.clusters or CLUSTERS
+    asked = [*(args.clusters or CLUSTERS), *(["ssh"] if args.hosts else [])]
     looks: dict[str, Callable[[], ClusterReport]] = {
         "sim": lambda: ClusterReport(True, "", {name: FaultReport(True, "simulation") for name in FAULTS}),
         "local": examine_local,

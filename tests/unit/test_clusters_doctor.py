@@ -145,3 +145,20 @@ def test_hosts_are_a_column_of_their_own(monkeypatch, capsys):
     monkeypatch.setattr(ssh, "probe", lambda *_: ALL)
     clusters = json.loads(say(capsys, "--node", "ann@db1", "--json")[1])["clusters"]
     assert clusters["ssh"]["faults"]["latency"]["by"] == "netem"
+
+
+def test_a_host_that_cannot_be_used_is_an_answer_too(monkeypatch, capsys):
+    """Also where a kind of cluster is asked for beside it: the host was not looked at then."""
+
+    def refuse(*_):
+        raise SetupError("cluster 'ssh': ann@db1: no connection")
+
+    monkeypatch.setattr(local, "probe", lambda: ALL)
+    monkeypatch.setattr(doctor, "_shim_refusals", dict)
+    monkeypatch.setattr(ssh, "probe", refuse)
+    for more in [], ["--cluster", "local"]:
+        code, out = say(capsys, "--node", "ann@db1", *more)
+        assert code == 255
+        assert "ann@db1: no connection" in out
+    monkeypatch.setattr(ssh, "probe", lambda *_: ALL)
+    assert say(capsys, "--node", "ann@db1", "--cluster", "local")[0] == 0
