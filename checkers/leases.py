@@ -9,7 +9,9 @@ Operations, of a key that one process at a time holds
 Theory of operation
     A lease that was made, or renewed, by an operation which began at t is promised until t + ttl: the store cannot
     have counted from an earlier time. A ``look`` within that time that finds nothing shows a lease that ended too
-    early (expired-early), unless somebody tried to hold or drop the key meanwhile. A ``look`` that began after a drop
+    early (expired-early), unless somebody tried to hold or drop the key meanwhile. Nor is a hold judged after which
+    another one may have put the key with its own lease: one that went on when it began, or one of unknown outcome,
+    which may do so as long as its lease lives, for which twice its time is allowed. A ``look`` that began after a drop
     had succeeded must not find that lease (alive-after-drop). How long a lease lives beyond its time is not judged:
     that clocks may stand still is what makes leases safe.
 
@@ -29,6 +31,8 @@ from checkers.verdict import Verdict
 
 NAME = "lease"
 _FS = ("hold", "renew", "drop", "look")
+_LATE = 2
+_NEVER_NS = 1 << 62
 
 
 def check_lease(history: History, *, ttl_ms: int = 2000) -> Verdict:
@@ -57,7 +61,7 @@ def _judge(calls: Sequence[Call], findings: Findings, ttl_ns: int) -> int:
     for look in calls:
         if look.f != "look" or look.status != "ok":
             continue
-        hold = _held(calls, look)
+        hold = _held(calls, look, ttl_ns)
         if hold is not None:
             until_ns = _until_ns(calls, hold, look, ttl_ns)
             if look.complete.time_ns < until_ns:
@@ -75,13 +79,20 @@ def _judge(calls: Sequence[Call], findings: Findings, ttl_ns: int) -> int:
     return judged
 
 
-def _held(calls: Sequence[Call], look: Call) -> Call | None:
+def _held(calls: Sequence[Call], look: Call, ttl_ns: int) -> Call | None:
     """The hold that is in force for certain while the look goes on."""
     last = None
+    done, late_ns = -1, -1  # until when holds before it may still have put the key with their lease
     for call in calls:
-        if call.f in ("hold", "drop") and call.status != "fail" and call.call < (look.ret or look.call):
-            sure = call.f == "hold" and call.ret is not None and call.ret < look.call
-            last = call if sure else None
+        if call.f not in ("hold", "drop") or call.status == "fail" or call.call >= (look.ret or look.call):
+            continue
+        firm = call.f == "hold" and call.ret is not None and call.ret < look.call
+        last = call if firm and call.call > done and call.invoke.time_ns > late_ns else None
+        if call.f == "hold" and call.ret is not None:
+            done = max(done, call.ret)
+        elif call.f == "hold":
+            over = call.complete is not call.invoke
+            late_ns = max(late_ns, call.complete.time_ns + _LATE * ttl_ns if over else _NEVER_NS)
     return last
 
 

@@ -318,6 +318,12 @@ def lease(process, begin, f, name=None, kind="ok"):
           lease(1, 50, "look", None)], None),
         ([lease(0, 10, "hold", "l1"), lease(1, 20, "look", "l1"), lease(0, 40, "hold", "l2", "info"),
           lease(1, 50, "look", None)], None),
+        ([lease(2, 10, "hold", "l0", "info"), lease(0, 20, "hold", "l1"), lease(1, 30, "look", "l1"),
+          lease(1, 50, "look", None)], None),
+        ([lease(2, 10, "hold", "l0", "info"), lease(0, 300, "hold", "l1"), lease(1, 350, "look", None)],
+         "expired-early"),
+        ([lease(2, 10, "hold", "l0"), lease(0, 12, "hold", "l1"), lease(1, 30, "look", "l0"),
+          lease(1, 50, "look", None)], None),
     ],
 )  # fmt: skip
 def test_leases_are_promised_from_when_they_were_asked_for(rows, anomaly):
