@@ -17,8 +17,8 @@ Theory of operation
     What has caused an operation is kept as a vector clock: how far into each process.
 
 Rules of this module
-    1. Where a value is written twice to a key, or is null, which is the initial one, or a history has more processes
-       and operations than `WORK_MAX` allows for, the answer is ``unknown``.
+    1. Where a value is written twice to a key, or is the initial one (null, or what the history says), or a history
+       has more processes and operations than `WORK_MAX` allows for, the answer is ``unknown``.
     2. A write of unknown outcome is caused by what its process did before it, and causes nothing that its process did
        after it: it may have happened later.
 """
@@ -48,7 +48,7 @@ def check_causal(history: History, *, convergence: bool = True) -> Verdict:
     calls = [call for call in calls_of(history) if call.f in ("read", "write")]
     findings = Findings()
     keys = len({hashable(call.key) for call in calls})
-    order = _Causes(calls, findings)
+    order = _Causes(calls, findings, history.initial)
     cause = order.prepare()
     if not cause and not findings.wrong and order.sort():
         order.check_reads()
@@ -58,9 +58,10 @@ def check_causal(history: History, *, convergence: bool = True) -> Verdict:
 
 
 class _Causes:
-    def __init__(self, calls: Sequence[Call], findings: Findings) -> None:
+    def __init__(self, calls: Sequence[Call], findings: Findings, initial: Any) -> None:
         self._findings = findings
         self._all = calls
+        self._initial = hashable(initial)
         # Reads of unknown outcome say nothing; writes of unknown outcome matter only if somebody read them.
         read = {(hashable(c.key), hashable(c.result)) for c in calls if c.f == "read" and c.status == "ok"}
         self.calls = [
@@ -102,8 +103,8 @@ class _Causes:
                 last[call.process] = node
             if call.f == "write":
                 name = (hashable(call.key), hashable(call.argument))
-                if name[1] is None:
-                    return f"null is written to {some([name[0]])}, which is the initial value: values must be unique"
+                if self._is_initial(call.argument):
+                    return f"{some(name[1:])}, the initial value, is written to {some(name[:1])}: values must be unique"
                 if name in self._writer:
                     return f"{some([name[1]])} is written twice to {some([name[0]])}: values must be unique"
                 self._writer[name] = node
@@ -118,7 +119,7 @@ class _Causes:
     def _draw_read(self, node: int, aborted: set[tuple[Any, Any]]) -> None:
         call = self.calls[node]
         name = (hashable(call.key), hashable(call.result))
-        if name[1] is None:
+        if self._is_initial(call.result):
             return
         writer = self._writer.get(name)
         if writer is not None:
@@ -182,11 +183,10 @@ class _Causes:
                 continue
             key, value = hashable(call.key), hashable(call.result)
             causes = self._last_writes(node, key)
-            if value is None and causes:
+            if self._is_initial(value) and causes:
                 by = self._named(causes[0])
-                sentence = (
-                    f"{self._named(node)} read nothing of {some([key])}, although it was caused by {by}"
-                )
+                what = f"read the initial value of {some([key])}, although it was caused by {by}"
+                sentence = f"{self._named(node)} {what}"
                 self._findings.add("write-co-init-read", call.complete.index, sentence)
                 continue
             writer = self._writer.get((key, value), -1)
@@ -203,7 +203,7 @@ class _Causes:
     def check_conflicts(self) -> None:
         """Writes of one key that readers have put into opposite orders."""
         for node, call in enumerate(self.calls):
-            if call.f == "read" and call.result is not None:
+            if call.f == "read" and not self._is_initial(call.result):
                 key = hashable(call.key)
                 writer = self._writer[key, hashable(call.result)]
                 for other in self._last_writes(node, key):
@@ -217,6 +217,9 @@ class _Causes:
             self._findings.add(
                 "cyclic-cf", at, f"readers have put these writes into opposite orders: {shown}"
             )
+
+    def _is_initial(self, value: Any) -> bool:
+        return value is None or hashable(value) == self._initial
 
     def _named(self, node: int) -> str:
         call = self.calls[node]

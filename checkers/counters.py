@@ -1,10 +1,11 @@
 """Counters and identifiers: is what was counted, and is nothing counted twice?
 
 `counter`
-    Theory of operation: a read must lie between the least and the most that the counter can have been. Least: what
-    was acknowledged before the read began, plus whatever unfinished decrements could be done by its end. Most: what
-    was acknowledged, plus every increment that had begun by its end and did not fail. Additions that failed never
-    count; those of unknown outcome may count from their invocation on, for ever.
+    Theory of operation: a read must lie between the least and the most that the counter can have been. Least: what it
+    began with (0, unless the history says otherwise), what was acknowledged before the read began, and whatever
+    unfinished decrements could be done by its end. Most: what it began with, what was acknowledged, and every increment
+    that had begun by its end and did not fail. Additions that failed never count; those of unknown outcome may count
+    from their invocation on, for ever.
 
 `unique-ids`
     No two ``generate`` operations that succeeded have the same identifier.
@@ -38,7 +39,8 @@ def check_counter(history: History) -> Verdict:
         groups.setdefault(hashable(call.key), []).append(call)
     reads = 0
     for calls in groups.values():
-        bounds = _Bounds([call for call in calls if call.f == "add" and call.status != "fail"])
+        adds = [call for call in calls if call.f == "add" and call.status != "fail"]
+        bounds = _Bounds(adds, history.initial or 0)
         for call in calls:
             if call.f != "read" or call.status != "ok":
                 continue
@@ -60,7 +62,8 @@ def check_counter(history: History) -> Verdict:
 class _Bounds:
     """Sums of additions by when they began and by when they were acknowledged."""
 
-    def __init__(self, adds: Sequence[Call]) -> None:
+    def __init__(self, adds: Sequence[Call], first: int) -> None:
+        self._first = first
         self._begun = {
             sign: _Sums([(call.call, n) for call in adds if (n := call.argument) * sign > 0])
             for sign in (1, -1)
@@ -75,8 +78,8 @@ class _Bounds:
     def of(self, read: Call) -> tuple[int, int]:
         """The least and the most that the read can have been."""
         end = read.ret if read.ret is not None else read.call
-        low = self._done[1].before(read.call) + self._begun[-1].before(end)
-        high = self._begun[1].before(end) + self._done[-1].before(read.call)
+        low = self._first + self._done[1].before(read.call) + self._begun[-1].before(end)
+        high = self._first + self._begun[1].before(end) + self._done[-1].before(read.call)
         return low, high
 
 

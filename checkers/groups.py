@@ -7,7 +7,7 @@ from typing import Any
 
 from checkers.history import History, Op
 from checkers.linear import check_linearizable
-from checkers.models import MultiRegister
+from checkers.models import MultiRegister, model_by_name
 from checkers.values import freeze, show
 from checkers.verdict import Verdict, worst
 
@@ -17,7 +17,7 @@ NAME = "multi-register"
 def check_multi_register(history: History) -> Verdict:
     """Whether the transactions of each key are linearizable as reads and writes of several registers.
 
-    Registers are absent at first, which reads as null.
+    Registers are absent at first, which reads as null, unless the history says what they hold, each or all of them.
 
     Raises:
         HistoryError: the history is malformed.
@@ -36,7 +36,8 @@ def check_multi_register(history: History) -> Verdict:
     apart = {
         show(key): History(lines, source=history.source, timed=history.timed) for key, lines in groups.items()
     }
-    verdicts = {key: _check(group) for key, group in apart.items()}
+    model = replace(_model(history.initial), strict_nil=True)
+    verdicts = {key: check_linearizable(group, model) for key, group in apart.items()}
     bad = [(key, verdict) for key, verdict in verdicts.items() if verdict.valid != "valid"]
     valid = worst(verdict.valid for verdict in verdicts.values())
     first = next((verdict for _, verdict in bad if verdict.valid == valid), Verdict(valid=valid))
@@ -51,8 +52,12 @@ def check_multi_register(history: History) -> Verdict:
     )
 
 
-def _check(group: History) -> Verdict:
-    return check_linearizable(group, MultiRegister(strict_nil=True))
+def _model(initial: Any) -> MultiRegister:
+    if initial is None:
+        return MultiRegister()
+    model = model_by_name(NAME, initial)
+    assert isinstance(model, MultiRegister), "it has that name"
+    return model
 
 
 def _last_line(groups: dict[Any, list[Op]], name: str) -> int:

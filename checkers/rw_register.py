@@ -16,7 +16,8 @@ Theory of operation
     Single reads can be wrong as in `checkers.list_append`.
 
 Rules of this module
-    1. Sound, provided that values are unique in a key and never the initial one (null); otherwise ``unknown``.
+    1. Sound, provided that values are unique in a key and never the initial one (null, or what the history says);
+       otherwise ``unknown``.
     2. Less complete than lists are: where the order of two versions cannot be inferred, nothing is said about it.
 """
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from checkers.calls import hashable
@@ -57,11 +59,11 @@ class _Key:
 
 def check_rw_register(history: History, *, model: str = "strict-serializable") -> Verdict:
     """Whether the history fits a consistency model; see `checkers.transactions.check_transactions`."""
-    return check_transactions(history, model, NAME, _look)
+    return check_transactions(history, model, NAME, partial(_look, initial=history.initial))
 
 
-def _look(everyone: Sequence[Transaction], models: Sequence[str]) -> tuple[Findings, int] | str:
-    analysis = _Analysis(everyone)
+def _look(everyone: Sequence[Transaction], models: Sequence[str], initial: Any) -> tuple[Findings, int] | str:
+    analysis = _Analysis(everyone, initial)
     cause = analysis.collect_writes()
     if cause:
         return cause
@@ -75,8 +77,9 @@ def _look(everyone: Sequence[Transaction], models: Sequence[str]) -> tuple[Findi
 
 
 class _Analysis:
-    def __init__(self, everyone: Sequence[Transaction]) -> None:
+    def __init__(self, everyone: Sequence[Transaction], initial: Any) -> None:
         self.everyone = everyone
+        self.initial = initial
         self.nodes = [one for one in everyone if one.call.status != "fail"]
         self.findings = Findings()
         self.keys: dict[Any, _Key] = {}
@@ -92,8 +95,10 @@ class _Analysis:
                 if f == "append":
                     return f"{shown(one)} appends; --checker list-append is for that"
                 if f == "w":
-                    if value is None or (key, hashable(value)) in self._by:
-                        return f"{show_value(value)} is written twice to {key}: values must be unique, and not null"
+                    if self._version(value) is None:
+                        return f"{show_value(value)}, the initial value, is written to {key}: values must be unique"
+                    if (key, hashable(value)) in self._by:
+                        return f"{show_value(value)} is written twice to {key}: values must be unique"
                     self._by[key, hashable(value)] = (one, value is last[key])
         return None
 
@@ -106,9 +111,14 @@ class _Analysis:
                 if f == "w":
                     wrote[key] = hashable(value)
                 elif one.committed:
-                    self._read(one, key, hashable(value), first, wrote)
+                    self._read(one, key, self._version(value), first, wrote)
             for key in dict.fromkeys([*first, *wrote]):
                 self._touch(node, key, first, wrote)
+
+    def _version(self, value: Any) -> Any:
+        """The value as what names a version: None for the initial one."""
+        known = hashable(value)
+        return None if known == hashable(self.initial) else known
 
     def _read(
         self, one: Transaction, key: Any, value: Any, first: dict[Any, Any], wrote: dict[Any, Any]
@@ -116,7 +126,8 @@ class _Analysis:
         if key in wrote or key in first:
             expected = wrote[key] if key in wrote else first[key]
             if value != expected:
-                sentence = f"{key} was read as {show_value(value)}, by its own operations it is {show_value(expected)}"
+                was, due = (show_value(self.initial if v is None else v) for v in (value, expected))
+                sentence = f"{key} was read as {was}, by its own operations it is {due}"
                 self.findings.add("internal", one.call.complete.index, sentence, shown(one))
             return
         first[key] = value
@@ -190,7 +201,8 @@ class _Analysis:
             both = [self.nodes[node] for node in readers if node in wrote]
             if len(both) > 1:
                 at = max(one.call.complete.index for one in both[:2])
-                sentence = f"both read {key} as {show_value(version)} and wrote it"
+                read = show_value(self.initial if version is None else version)
+                sentence = f"both read {key} as {read} and wrote it"
                 self.findings.add("lost-update", at, sentence, *map(shown, both[:2]))
 
     def _edges_of(self, graph: Graph, key: Any, entry: _Key, happened: Container[int]) -> None:

@@ -201,6 +201,8 @@ def _check(args: argparse.Namespace, task: _Task) -> _Checked:
     except ValueError as error:
         raise ConfigError(str(error).replace("bytes_max", "mib").replace("budget ", "--", 1)) from None
     history = read_history(task.path, args.format)
+    if args.checker is not None and args.initial is not None:
+        history.initial = _json_value(args.initial)
     verdicts = _with_checkers(args, task, history)
     why = ""
     if not verdicts or (args.checker is None and history.model is not None):

@@ -129,6 +129,15 @@ def test_a_missing_file_and_an_unknown_model_are_named(capsys, tmp_path):
     assert "cas-register" in err
 
 
+def test_the_initial_value_is_for_checkers_too(capsys, tmp_path):
+    file = tmp_path / "history.jsonl"
+    file.write_text(
+        '{"process":0,"type":"invoke","f":"read"}\n{"process":0,"type":"ok","f":"read","value":7}\n'
+    )
+    assert check(capsys, file, "--checker", "causal")[0] == 1
+    assert check(capsys, file, "--checker", "causal", "--initial", "7")[0] == 0
+
+
 def test_a_history_without_clients_is_unknown_whatever_it_is_checked_with(capsys, tmp_path):
     """Nothing was checked; the file itself is right."""
     header, note = '{"splitbrain":"history","version":1}', '{"process":"nemesis","type":"info","f":"kill"}'

@@ -6,22 +6,19 @@ import json
 
 import pytest
 
-from checkers import HistoryError, parse_history
+from checkers import HistoryError, encode_header, parse_history
 from checkers.catalogue import CHECKERS, CheckerCall, run_checker
 from checkers.history import CheckerCallError
 
-_HEADER = '{"splitbrain":"history","version":1}'
 
-
-def check(name, *rows, **options):
+def check(name, *rows, initial=None, **options):
     """Rows ``process, type, f, key, value``; without times, so that the order of the rows counts."""
-    lines = [
+    lines = [encode_header(initial=initial).decode().strip()]
+    lines += [
         json.dumps({"process": process, "type": kind, "f": f, "key": key, "value": value})
         for process, kind, f, key, value in rows
     ]
-    return run_checker(
-        CheckerCall(name, options), parse_history("\n".join([_HEADER, *lines]).encode() + b"\n")
-    )
+    return run_checker(CheckerCall(name, options), parse_history("\n".join(lines).encode() + b"\n"))
 
 
 def done(*asked):
@@ -310,3 +307,32 @@ def test_set_full_is_told_by_lines_where_there_are_no_times():
     told = "1 was known with [1]; the read [2..3] of process 1, begun after that, has it not"
     assert check("set-full", *rows).evidence == (f"lost (1): {told}, nor have later ones",)
     assert check("set-full", *rows, *done((1, "read", None, None, [1]))).evidence == (f"stale (1): {told}",)
+
+
+@pytest.mark.parametrize("name", ["causal", "rw-register"])
+def test_registers_begin_with_what_the_history_says(name):
+    first, write = (0, "read", "x", None, 7), (0, "write", "x", 1, 1)
+    assert check(name, *done(first, write, (0, "read", "x", None, 1)), initial=7).valid == "valid"
+    assert check(name, *done(write, first), initial=7).valid == "invalid"
+    assert check(name, *done(first, write)).valid == "invalid"
+    assert (
+        "7, the initial value, is written to x"
+        in check(name, *done((0, "write", "x", 7, 7), first), initial=7).cause
+    )
+
+
+def test_counters_and_groups_begin_with_what_the_history_says():
+    rows = done((0, "read", "c", None, 7), (0, "add", "c", 2, 2), (0, "read", "c", None, 9))
+    assert check("counter", *rows, initial=7).valid == "valid"
+    assert check("counter", *rows).valid == "invalid"
+    rows = done((0, "txn", "g", [["r", "x", None]], [["r", "x", 7]]))
+    assert check("multi-register", *rows, initial={"x": 7}).valid == "valid"
+    assert check("multi-register", *rows, initial=7).valid == "valid"
+    assert check("multi-register", *rows, initial={"x": 8}).valid == "invalid"
+
+
+def test_what_begins_empty_cannot_be_judged_where_the_history_says_otherwise():
+    rows = done((0, "add", "s", 1, 1), (0, "read", "s", None, [7, 1]))
+    verdict = check("set", *rows, initial=[7])
+    assert (verdict.valid, "begins with [7]" in verdict.cause) == ("unknown", True)
+    assert check("set", *rows, initial=[]).anomalies == {"unexpected": 1}
