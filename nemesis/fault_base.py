@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
-Aim = Literal["named", "one", "minority", "majority", "all", "leader", "primaries", "trigger"]
+Aim = Literal[
+    "named", "one", "minority-third", "minority", "majority", "all", "leader", "primaries", "trigger"
+]
 
 
 class FaultError(ValueError):

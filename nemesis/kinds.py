@@ -284,6 +284,22 @@ _PROCESSES: tuple[FaultKind, ...] = (
         draw_crashes,
         category="process",
     ),
+    FaultKind(
+        "kill-minority", "less than a third of the processes die", draw_kills(("minority-third",)),
+        category="process",
+    ),
+    FaultKind(
+        "kill-primaries", "every process that thinks it leads dies", draw_kills(("primaries",)), category="process"
+    ),
+    FaultKind(
+        "pause-minority", "less than a third of the processes stand still", draw_pauses(("minority-third",)),
+        category="process",
+    ),
+    FaultKind(
+        "pause-primaries", "every process that thinks it leads stands still", draw_pauses(("primaries",)),
+        category="process",
+    ),
+    FaultKind("pause-all", "all processes stand still at once", draw_pauses(("all",)), category="process"),
 )  # fmt: skip
 
 _CLOCKS: tuple[FaultKind, ...] = (

@@ -104,8 +104,13 @@ def _group(topology: Topology, order: tuple[str, ...], random: Random) -> tuple[
 def _draw_aim(aim: Aim, nodes: Nodes, random: Random) -> tuple[str, ...]:
     """The nodes an aim names, drawn."""
     count = len(nodes)
-    size = {"minority": max(1, majority(count) - 1), "majority": majority(count), "all": count}.get(aim, 1)
-    return shuffled(random, nodes)[:size]
+    sizes = {
+        "minority-third": minority_third(count),
+        "minority": max(1, majority(count) - 1),
+        "majority": majority(count),
+        "all": count,
+    }
+    return shuffled(random, nodes)[: sizes.get(aim, 1)]
 
 
 def draw_kills(aims: Sequence[Aim]) -> DrawFaults:

@@ -215,6 +215,18 @@ def test_minorities_leave_a_majority():
     assert sizes == {"leader": 1, "one": 1, "minority": 2, "majority": 3, "all": 5}
 
 
+@pytest.mark.parametrize("verb", ["kill", "pause"])
+def test_processes_are_aimed_at_as_in_jepsen(verb):
+    """Beside the aims of the mixed kinds: less than a third, all that think they lead, all."""
+    nodes = tuple(f"n{number}" for number in range(1, 8))
+    minority = next(FAULTS[f"{verb}-minority"].draw(nodes, Random(1)))
+    assert (minority.aim, len(minority.nodes)) == ("minority-third", 2)
+    primaries = next(FAULTS[f"{verb}-primaries"].draw(nodes, Random(1)))
+    effect = resolve(primaries, nodes, Now(leader="n5", primaries=("n2", "n5")))
+    assert effect.killed + effect.paused == ("n2", "n5")
+    assert len(next(FAULTS[f"{verb}-all"].draw(nodes, Random(1))).nodes) == 7
+
+
 def test_the_default_mix_fits_the_cluster():
     assert default_kinds(NODES) == DEFAULT_MIX
     assert default_kinds(("only",)) == ("kill", "pause")
@@ -349,6 +361,11 @@ DIGESTS = {
     "pause-leader": "a8e9bf860a35",
     "slow": "7a53c6a5dc94",
     "crash": "2064bb6a2756",
+    "kill-minority": "9e24598bb22f",
+    "kill-primaries": "04710e02826f",
+    "pause-minority": "1dbc62b85076",
+    "pause-primaries": "2630877b3c05",
+    "pause-all": "0444818aee4b",
     "clock-strobe": "c0cea4928567",
     "clock-drift": "7444cae2d85d",
     "timer-drift": "5be6b3b9f029",
