@@ -82,7 +82,7 @@ class OwnModel:
         """The state before the first operation."""
         try:
             state = self._model.initial()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(f"initial() of the model {self.name} failed with {_words(error)}") from error
         self._look_at(state, None)
         self._first = [state]
@@ -98,7 +98,7 @@ class OwnModel:
         before = hash(state)
         try:
             after, again = self._model.step(state, operation), self._model.step(state, operation)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(f"step of the model {self.name} failed {at} with {_words(error)}") from error
         if isinstance(after, Inconsistent) and isinstance(again, Inconsistent):
             if self._says(operation) is Effect.OVERWRITE:
@@ -182,7 +182,7 @@ def remarks_of(model: Model) -> tuple[str, ...]:
     return tuple(model.remarks.values()) if isinstance(model, OwnModel) else ()
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -35,21 +35,20 @@ def model_at(place: str) -> Model:
         )
     try:
         return vetted(made() if isinstance(made, type) else made)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"--model {place}: {type(error).__name__}: {error}; give a class without arguments, see docs/models.md"
         ) from error
 
 
 def _module(place: str, where: str) -> ModuleType:
+    is_file = where.endswith(".py")
+    sys.path.insert(0, str(Path(where).absolute().parent if is_file else Path.cwd()))  # as of a program
     try:
-        if where.endswith(".py"):
-            return _from_file(place, Path(where))
-        sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(where)
+        return _from_file(place, Path(where)) if is_file else importlib.import_module(where)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a program that is run when it is imported may well end so
         raise ConfigError(
             f"--model {place} cannot be imported ({type(error).__name__}: {error}); give FILE.py:CLASS or MODULE:CLASS"
         ) from error

@@ -323,6 +323,26 @@ ready = Max()
 """
 
 
+def test_a_model_that_ends_the_program_is_no_pass(capsys, tmp_path):
+    """A script without a guard calls sys.exit(0) when it is imported."""
+    (tmp_path / "script.py").write_text("raise SystemExit(0)\n")
+    ending = OWN.replace("return State()", "raise SystemExit(0)")
+    (tmp_path / "ending.py").write_text(ending)
+    good = history(tmp_path, *GOOD)
+    code, _, err = check(capsys, good, "--model", f"{tmp_path}/script.py:Any")
+    assert (code, "cannot be imported (SystemExit: 0)" in err) == (254, True)
+    code, out, _ = check(capsys, good, "--model", f"{tmp_path}/ending.py:Max")
+    assert (code, "initial() of the model max failed with SystemExit: 0" in out) == (2, True)
+
+
+def test_a_model_may_import_what_stands_beside_it(capsys, tmp_path, monkeypatch):
+    """As a program may, wherever it is called from."""
+    (tmp_path / "beside_own.py").write_text(OWN)
+    (tmp_path / "from_beside.py").write_text("from beside_own import Max\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert check(capsys, history(tmp_path, *GOOD), "--model", f"{tmp_path}/from_beside.py:Max")[0] == 0
+
+
 def test_a_model_of_ones_own(capsys, tmp_path, monkeypatch):
     """From a file or a module; what is wrong with the place is a sentence."""
     (tmp_path / "own_models.py").write_text(OWN)
