@@ -11,6 +11,8 @@ Theory of operation
 
 Rules of this module
     1. A generator that waits while nothing is going on will wait for ever: that is an error, and the run is not valid.
+    2. The threads are clients. Faults come from the plan, drawn or by hand, reactive ones among them: there is no thread
+       of the nemesis, and a generator for one waits for ever.
 """
 
 from __future__ import annotations
@@ -74,7 +76,10 @@ class _Drive:
             event, after = answer
             if isinstance(event, Pending):
                 if not self._going_on:
-                    raise GeneratorError(f"the generator waits at {context.time_us / 1e6:.3f} s for nothing")
+                    raise GeneratorError(
+                        f"the generator waits at {context.time_us / 1e6:.3f} s for nothing that is going on; does it "
+                        "ask for threads that there are not, or for the nemesis, whose faults are in the plan?"
+                    )
                 self._tell(*await self._next(), now_us())
             elif await self._until(min(event.time_us, limit_us), now_us) and event.time_us < limit_us:
                 self._begin(event, after)

@@ -406,6 +406,15 @@ def test_a_live_run_ends_with_its_time_and_says_what_it_is_to_say(tmp_path, caps
         assert f"now {name}" in capsys.readouterr().err
 
 
+def test_a_live_generator_for_the_nemesis_is_told_where_faults_come_from(tmp_path):
+    plan = plans.draw(Config(seed=5, time_limit_s=2, faults=(), concurrency=2))
+    plan = msgspec.structs.replace(plan, ops=(), final=())
+    generator = clients([ask("write", "x", 1), ask("read", "x")], nemesis(ask("kill")))
+    ran = execute(plan, _directory(tmp_path, "run"), QuietProgress(), live=generator)
+    assert ran.result["valid"] == "unknown"
+    assert "or for the nemesis, whose faults are in the plan?" in ran.report
+
+
 def _directory(tmp_path, name):
     (tmp_path / name).mkdir()
     return tmp_path / name
