@@ -11,8 +11,8 @@ Theory of operation
 
 Rules of this module
     1. A generator that waits while nothing is going on will wait for ever: that is an error, and the run is not valid.
-    2. The threads are clients. Faults come from the plan, drawn or by hand, reactive ones among them: there is no thread
-       of the nemesis, and a generator for one waits for ever.
+    2. The threads are clients. Faults come from the plan, drawn or by hand, reactive ones among them: there is no
+       thread of the nemesis, and a generator for one waits for ever.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class _Drive:
                         "ask for threads that there are not, or for the nemesis, whose faults are in the plan?"
                     )
                 self._tell(*await self._next(), now_us())
-            elif await self._until(min(event.time_us, limit_us), now_us) and event.time_us < limit_us:
+            elif await self._until(event, limit_us, now_us) and event.time_us < limit_us:
                 self._begin(event, after)
 
     async def _next(self) -> tuple[Event, int]:
@@ -91,9 +91,9 @@ class _Drive:
             raise done
         return done
 
-    async def _until(self, time_us: int, now_us: Callable[[], int]) -> bool:
-        """Wait until then; False where something happened before that may change what comes next."""
-        while (wait_us := time_us - now_us()) > 0:
+    async def _until(self, wanted: Event, limit_us: int, now_us: Callable[[], int]) -> bool:
+        """Wait until its time; False where something happened before that may change what comes next."""
+        while (wait_us := min(wanted.time_us, limit_us) - now_us()) > 0:
             if not self._going_on:
                 await asyncio.sleep(wait_us / US_PER_S)
                 continue
@@ -103,7 +103,7 @@ class _Drive:
             except TimeoutError:
                 continue
             self._tell(event, process, now_us())
-            if not is_deaf(self._generator):
+            if wanted.tentative or not is_deaf(self._generator):
                 return False
         return True
 

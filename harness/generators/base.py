@@ -16,7 +16,8 @@ Theory of operation
     the same operations.
 
     Most generators do not care what happens. Those say so (`deaf`), and are not told: an operation then costs a
-    handful of microseconds however many combinators there are.
+    handful of microseconds however many combinators there are. Such an answer holds until its time, unless it says
+    that it is tentative.
 
 What counts as a generator (`lift`)
     None                        nothing
@@ -52,6 +53,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         f, key, value: what is asked.
         kind: ``invoke`` for what is to happen; ``sleep`` keeps the thread busy for `value` seconds and ``log`` says
             `value` while a run goes on, both without a trace in the history; the others are completions.
+        tentative: of an answer that lies in the future: another part of the generator waits for a thread, and would
+            come before it.
     """
 
     time_us: int
@@ -61,6 +64,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     key: Any = None
     value: Any = None
     kind: Kind = "invoke"
+    tentative: bool = False
 
 
 class Pending:

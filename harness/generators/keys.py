@@ -19,13 +19,15 @@ from harness.generators.base import (
     is_deaf,
     lift,
 )
-from harness.generators.threads import is_now, soonest
+from harness.generators.threads import is_now, soonest, tentative
 from harness.generators.wraps import map_ops
 
 
 def _keyed(key: Any, make: Callable[[Any], Liftable]) -> Generator:
     def with_key(event: Event) -> Event:  # `msgspec.structs.replace` takes four times as long
-        return Event(event.time_us, event.thread, event.process, event.f, key, event.value, event.kind)
+        return Event(
+            event.time_us, event.thread, event.process, event.f, key, event.value, event.kind, event.tentative
+        )
 
     return map_ops(with_key, make(key))
 
@@ -119,7 +121,7 @@ class _Groups:
             best, place = answer, group
         if best is None:
             return (PENDING, here) if waiting else None
-        return (best[0], here.with_of(place, best[1]))
+        return (tentative(best[0], context) if waiting else best[0], here.with_of(place, best[1]))
 
     def ask_of(self, group: int, context: Context) -> tuple[Answer | None, _Groups]:
         """What a group does next, with a new key if it has to."""

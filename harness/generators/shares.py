@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.generators.base import NOTHING, Answer, Context, Event, Generator, is_deaf, lift
-from harness.generators.threads import drawn, is_now, soonest
+from harness.generators.base import NOTHING, Answer, Context, Event, Generator, Pending, is_deaf, lift
+from harness.generators.threads import drawn, is_now, soonest, tentative
 
 
 class _Reserve:
@@ -63,10 +63,12 @@ class _Reserve:
         best: Answer | None = None
         place = -1
         weight = 0
+        waits = False
         for n, bits in enumerate(ranges):
             answer = chosen if n == first else self._generators[n].op(context.only(bits))
             if answer is None:
                 continue
+            waits = waits or isinstance(answer[0], Pending)
             order = soonest(answer, best)
             size = bits.bit_count()
             if order == 0:
@@ -80,7 +82,8 @@ class _Reserve:
             best, place = answer, n
         if best is None:
             return None
-        return (best[0], self.of((*self._generators[:place], best[1], *self._generators[place + 1 :])))
+        event = tentative(best[0], context) if waits else best[0]
+        return (event, self.of((*self._generators[:place], best[1], *self._generators[place + 1 :])))
 
     def update(self, context: Context, event: Event) -> Generator:
         here = self._shared_out(context)

@@ -17,6 +17,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from harness.generators.base import PENDING, Context, Event, Generator, Kind, Pending, is_deaf, lift
 
 Complete = Callable[[Event, Context], tuple[int, Kind, Any]]  # -> microseconds later, how it ends, its value
@@ -94,7 +96,7 @@ def simulate(
                     "wait for; does it ask for threads that there are not?"
                 )
             continue
-        if run.finish_before(answer[0].time_us):
+        if run.finish_before(answer[0]):
             continue
         begun += 1
         if begun > ops_max:
@@ -132,17 +134,17 @@ class _Run:
         if event.kind == "sleep":
             delay_us = int(event.value * 1e6)
         elif event.kind == "invoke":
-            self.events.append(event)
+            self.events.append(msgspec.structs.replace(event, tentative=False) if event.tentative else event)
             delay_us, kind, value = self._complete(event, context)
         done = Event(context.time_us + delay_us, event.thread, event.process, event.f, event.key, value, kind)
         self._begun += 1
         heapq.heappush(self._open, (done.time_us, self._begun, done))
         self._generator = after if is_deaf(after) else after.update(context, event)
 
-    def finish_before(self, time_us: int) -> bool:
+    def finish_before(self, answer: Event) -> bool:
         """Let the first completion happen if it is due by then; whether there was one that may change the answer."""
-        deaf = is_deaf(self._generator)
-        while self._open and self._open[0][0] <= time_us:
+        deaf = is_deaf(self._generator) and not answer.tentative
+        while self._open and self._open[0][0] <= answer.time_us:
             self.finish_one()
             if not deaf:
                 return True

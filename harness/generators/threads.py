@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from harness.generators.base import (
     NOTHING,
     PENDING,
@@ -106,12 +108,14 @@ class _Any:
     def op(self, context: Context) -> Answer | None:
         best: Answer | None = None
         place, weight = -1, 0
+        waits = False
         for n, generator in enumerate(self._generators):
             answer = generator.op(context)
             if answer is None:
                 if self._shortest:
                     return None
                 continue
+            waits = waits or isinstance(answer[0], Pending)
             order = soonest(answer, best)
             if order == 0:  # a tie: each with the chance of its weight
                 weight += self._weights[n]
@@ -125,13 +129,21 @@ class _Any:
         if best is None:
             return None
         generators = (*self._generators[:place], best[1], *self._generators[place + 1 :])
-        return (best[0], _Any(generators, self._weights, shortest=self._shortest))
+        event = tentative(best[0], context) if waits else best[0]
+        return (event, _Any(generators, self._weights, shortest=self._shortest))
 
     def update(self, context: Context, event: Event) -> Generator:
         generators = tuple(generator.update(context, event) for generator in self._generators)
         if all(new is old for new, old in zip(generators, self._generators, strict=True)):
             return self
         return _Any(generators, self._weights, shortest=self._shortest)
+
+
+def tentative(event: Event | Pending, context: Context) -> Event | Pending:
+    """The event, marked where another part waits and may come before it."""
+    if isinstance(event, Pending) or event.time_us <= context.time_us:
+        return event
+    return msgspec.structs.replace(event, tentative=True)
 
 
 def soonest(answer: Answer, best: Answer | None) -> int:
@@ -303,6 +315,7 @@ class _Mix:
                 if waits and context.free:
                     place, answer = _another(generators, place, answer, context)
                 event, after = answer
+                event = tentative(event, context) if waits else event
                 generators = (*generators[:place], after, *generators[place + 1 :])
                 following = lot if waits else context.dice.random()
                 deaf = is_deaf(after) if self.deaf else None

@@ -206,7 +206,7 @@ class _Cache:
         thread = event.thread if context.free >> event.thread & 1 else context.some_free()
         process = context.processes[thread]
         time_us = max(event.time_us, context.time_us)
-        event = Event(time_us, thread, process, event.f, event.key, event.value, event.kind)
+        event = Event(time_us, thread, process, event.f, event.key, event.value, event.kind, event.tentative)
         return (event, _Cache(self._width_us, after))
 
     def update(self, context: Context, event: Event) -> Generator:

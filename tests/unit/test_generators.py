@@ -115,6 +115,29 @@ def test_ties_are_broken_by_chance_and_by_weight():
     assert 50 < found.count("rare") < 160
 
 
+@pytest.mark.parametrize(
+    "both",
+    [
+        any_of(on_threads([0], delay(5, repeat(ask("slow")))), on_threads([1], repeat(ask("fast")))),
+        reserve(1, delay(5, repeat(ask("slow"))), repeat(ask("fast"))),
+        concurrent_keys(
+            1, ("slow", "fast"), lambda f: delay(5, repeat(ask(f))) if f == "slow" else repeat(ask(f))
+        ),
+    ],
+)
+def test_what_is_due_later_does_not_hold_up_whose_thread_is_free_before(both):
+    """The operations of others went on only when that one's time had come: a quarter of them were asked for."""
+    found = fs(simulate(time_limit(20, both), concurrency=2, nemesis=False))
+    assert (found.count("slow"), found.count("fast")) == (4, 2000)
+
+
+def test_the_nemesis_acts_when_it_has_slept_and_not_with_the_next_operation_of_a_client():
+    both = clients(delay(1, repeat(ask("read"), 5)), [sleep(2.5), ask("kill")])
+    events = [event for event in simulate(both, concurrency=1) if event.kind == "invoke"]
+    assert [event.time_us // 1000 for event in events if event.f == "kill"] == [2500]
+    assert not any(event.tentative for event in events)
+
+
 def test_mix_does_not_get_stuck_on_a_part_that_waits():
     """It goes on as soon as that part can."""
     busy = mix(clients(repeat(ask("a"), 3)), nemesis(repeat(ask("b"), 3)))
