@@ -18,7 +18,8 @@ Theory of operation
 
 Rules of this module
     1. Where a value is written twice to a key, or is the initial one (null, or what the history says), or a history
-       has more processes and operations than `WORK_MAX` allows for, the answer is ``unknown``.
+       has more processes and operations than `WORK_MAX` allows for, the answer is ``unknown``. So it is where there
+       are other operations (cas), which may have written what was read.
     2. A write of unknown outcome is caused by what its process did before it, and causes nothing that its process did
        after it: it may have happened later.
 """
@@ -45,7 +46,14 @@ def check_causal(history: History, *, convergence: bool = True) -> Verdict:
     Raises:
         HistoryError: the history is malformed.
     """
-    calls = [call for call in calls_of(history) if call.f in ("read", "write")]
+    everything = calls_of(history)
+    others = dict.fromkeys(c.f for c in everything if c.f not in ("read", "write") and c.status != "fail")
+    if others:
+        cause = (
+            f"the history has {', '.join(others)} too: causal consistency is judged of reads and writes alone"
+        )
+        return Verdict(valid="unknown", checker=NAME, operations=len(everything), cause=cause)
+    calls = [call for call in everything if call.f in ("read", "write")]
     findings = Findings()
     keys = len({hashable(call.key) for call in calls})
     order = _Causes(calls, findings, history.initial)

@@ -28,7 +28,7 @@ UNIQUE_IDS = "unique-ids"
 
 
 def check_counter(history: History) -> Verdict:
-    """Whether every ok read lies in its bounds; operations ``add`` (of a number, also a negative one) and ``read``.
+    """Whether every ok read lies in its bounds; operations ``add``, ``subtract`` (of any number) and ``read``.
 
     Raises:
         HistoryError: the history is malformed.
@@ -39,7 +39,11 @@ def check_counter(history: History) -> Verdict:
         groups.setdefault(hashable(call.key), []).append(call)
     reads = 0
     for calls in groups.values():
-        adds = [call for call in calls if call.f == "add" and call.status != "fail"]
+        adds = [
+            (call, call.argument if call.f == "add" else -call.argument)
+            for call in calls
+            if call.f in ("add", "subtract") and call.status != "fail"
+        ]
         bounds = _Bounds(adds, history.initial or 0)
         for call in calls:
             if call.f != "read" or call.status != "ok":
@@ -62,16 +66,11 @@ def check_counter(history: History) -> Verdict:
 class _Bounds:
     """Sums of additions by when they began and by when they were acknowledged."""
 
-    def __init__(self, adds: Sequence[Call], first: int) -> None:
+    def __init__(self, adds: Sequence[tuple[Call, int]], first: int) -> None:
         self._first = first
-        self._begun = {
-            sign: _Sums([(call.call, n) for call in adds if (n := call.argument) * sign > 0])
-            for sign in (1, -1)
-        }
+        self._begun = {sign: _Sums([(call.call, n) for call, n in adds if n * sign > 0]) for sign in (1, -1)}
         self._done = {
-            sign: _Sums(
-                [(call.ret, n) for call in adds if (n := call.argument) * sign > 0 and call.ret is not None]
-            )
+            sign: _Sums([(call.ret, n) for call, n in adds if n * sign > 0 and call.ret is not None])
             for sign in (1, -1)
         }
 

@@ -19,7 +19,7 @@ Theory of operation of set-full
 
 Rules of this module
     1. Keys are sets of their own.
-    2. A history without an ok read, or in which no element could be judged, is ``unknown``.
+    2. A history without an ok read, or in which no element could be judged, or that removes some, is ``unknown``.
     3. Of an element that was added several times the add counts that tells most: it is known from the first that was
        acknowledged.
 """
@@ -49,7 +49,10 @@ def check_set(history: History) -> Verdict:
     """
     findings = Findings()
     unread = []
-    groups = _by_key(calls_of(history))
+    calls = calls_of(history)
+    if _removes(calls):
+        return _unjudged(SET, calls)
+    groups = _by_key(calls)
     for key, calls in groups.items():
         final = next((call for call in reversed(calls) if call.f == "read" and call.status == "ok"), None)
         if final is None:
@@ -103,7 +106,10 @@ def check_set_full(history: History, *, linearizable: bool = True) -> Verdict:
     findings = Findings()
     stable_ms: list[float] = []
     lost_ms: list[float] = []
-    groups = _by_key(calls_of(history))
+    calls = calls_of(history)
+    if _removes(calls):
+        return _unjudged(SET_FULL, calls)
+    groups = _by_key(calls)
     for key, calls in groups.items():
         one = _go_through(key, calls, findings)
         _judge(key, one, findings, linearizable=linearizable, timed=history.timed)
@@ -117,6 +123,15 @@ def check_set_full(history: History, *, linearizable: bool = True) -> Verdict:
         if any(found) and history.timed
     ]
     return findings.verdict(SET_FULL, sum(map(len, groups.values())), len(groups), cause, notes)
+
+
+def _removes(calls: Sequence[Call]) -> bool:
+    return any(call.f == "remove" and call.status != "fail" for call in calls)
+
+
+def _unjudged(checker: str, calls: Sequence[Call]) -> Verdict:
+    cause = "the history removes elements, and this checker looks for those that are gone; --model set knows remove"
+    return Verdict(valid="unknown", checker=checker, operations=len(calls), cause=cause)
 
 
 def _by_key(calls: Sequence[Call]) -> dict[Any, list[Call]]:

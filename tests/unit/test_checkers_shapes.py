@@ -336,3 +336,17 @@ def test_what_begins_empty_cannot_be_judged_where_the_history_says_otherwise():
     verdict = check("set", *rows, initial=[7])
     assert (verdict.valid, "begins with [7]" in verdict.cause) == ("unknown", True)
     assert check("set", *rows, initial=[]).anomalies == {"unexpected": 1}
+
+
+def test_operations_that_a_checker_does_not_know_are_no_fault_of_the_system():
+    swapped = done((0, "write", "x", 1, 1), (0, "cas", "x", [1, 2], [1, 2]), (0, "read", "x", None, 2))
+    assert check("causal", *swapped).cause.startswith("the history has cas too")
+    refused = done((0, "write", "x", 1, 1), (0, "read", "x", None, 1))
+    refused[2:2] = [(1, "invoke", "cas", "x", [5, 6]), (1, "fail", "cas", "x", [5, 6])]
+    assert check("causal", *refused).valid == "valid"
+    removed = done((0, "add", "s", 1, 1), (0, "remove", "s", 1, 1), (0, "read", "s", None, []))
+    for name in ("set", "set-full"):
+        assert "removes elements" in check(name, *removed).cause
+    counted = done((0, "add", "c", 5, 5), (0, "subtract", "c", 2, 2), (0, "read", "c", None, 3))
+    assert check("counter", *counted).valid == "valid"
+    assert check("counter", *counted, *done((0, "read", "c", None, 5))).valid == "invalid"
