@@ -32,6 +32,7 @@ FILE_VARIABLE, DIRECTORY_VARIABLE = "SPLITBRAIN_DISK_FILE", "SPLITBRAIN_DISK_DIR
 SYNCED_VARIABLE = "SPLITBRAIN_DISK_SYNCED"
 MILLION = 1_000_000
 US_PER_MS = 1000
+DELAY_US_MAX = 2**32 - 1  # 71 minutes
 # struct rule of disk.c
 _RULE = struct.Struct("=IIII")
 _CRASH = struct.Struct("=I")
@@ -52,7 +53,7 @@ def write_rule(file: Path, rule: DiskRule) -> None:
     _make_whole(file)
     delay_us = round(rule.sync_delay_ms * US_PER_MS)
     shares = (round(rule.sync_error * MILLION), round(rule.write_error * MILLION))
-    write_in_place(file, _RULE.pack(delay_us, *shares, int(rule.stalled)))
+    write_in_place(file, _RULE.pack(min(delay_us, DELAY_US_MAX), *shares, int(rule.stalled)))
     write_in_place(file, _LIES.pack(round(rule.lying_sync * MILLION)), _RULE.size + _CRASH.size)
 
 

@@ -17,6 +17,10 @@ Aim = Literal[
 ]
 
 
+DAY_MS = 86_400_000
+CENTURY_MS = 36_525 * DAY_MS
+
+
 class FaultError(ValueError):
     """A fault that makes no sense, or not on this cluster; the message names thing, value and remedy."""
 
@@ -65,9 +69,11 @@ def require_nodes(what: str, nodes: Sequence[str]) -> None:
 
 
 def require_not_negative(what: str, name: str, value: float) -> None:
-    """Refuses what is no length of time."""
-    if not 0 <= value < float("inf"):
-        raise FaultError(f"{what}: {name} is {value:g}; it must be a number of milliseconds, 0 or more")
+    """Refuses what is no length of time, or longer than any run."""
+    if not 0 <= value <= DAY_MS:
+        raise FaultError(
+            f"{what}: {name} is {value:g}; it must be a number of milliseconds, from 0 to {DAY_MS}, a day"
+        )
 
 
 def require_above_zero(what: str, name: str, value: float) -> None:
@@ -83,6 +89,9 @@ def require_probability(what: str, value: float, name: str = "probability") -> N
 
 
 def require_number(what: str, name: str, value: float) -> None:
-    """Refuses what is no number."""
-    if not abs(value) < float("inf"):
-        raise FaultError(f"{what}: {name} is {value:g}; it must be a number of milliseconds")
+    """Refuses what is no number, or more than a clock can be off by: nanoseconds are 64 bits."""
+    if not abs(value) <= CENTURY_MS:
+        raise FaultError(
+            f"{what}: {name} is {value:g}; it must be a number of milliseconds, either way at most {CENTURY_MS}, "
+            "a century"
+        )

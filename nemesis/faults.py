@@ -56,6 +56,7 @@ GROUP_TOPOLOGIES = (
     "halves", "one", "minority-third", "leader", "leader-in-minority", "leader-in-majority", "trigger",
 )  # fmt: skip
 LEADER_TOPOLOGIES = ("leader", "leader-in-minority", "leader-in-majority")
+DRIFT_PPM_MAX = 1_000_000_000
 
 
 class Partition(AnyFault, frozen=True, kw_only=True, tag_field="fault", tag="partition"):
@@ -84,6 +85,12 @@ class Partition(AnyFault, frozen=True, kw_only=True, tag_field="fault", tag="par
                 f"partition {self.topology}: a grudge goes with the topology 'custom' and with no other; "
                 "set topology to 'custom' or remove the grudge"
             )
+        for node, lost in (self.grudge or {}).items():
+            if node in lost:
+                raise FaultError(
+                    f"partition custom: {node!r} is not to hear {node!r}, and a node always hears itself; "
+                    "take it out of its own list"
+                )
         if self.topology != "custom":
             require_nodes(f"partition {self.topology}", self.nodes)
         if self.hearing != "none" and self.topology not in GROUP_TOPOLOGIES:
@@ -196,6 +203,7 @@ class Reorder(Chance, frozen=True, kw_only=True, tag_field="fault", tag="reorder
     def __post_init__(self) -> None:
         super().__post_init__()
         require_above_zero("reorder", "delay_ms", self.delay_ms)
+        require_not_negative("reorder", "delay_ms", self.delay_ms)
 
     def rule(self) -> LinkRule:
         """What is wrong with each link concerned."""
@@ -264,6 +272,7 @@ class ClockStrobe(ClockFault, frozen=True, kw_only=True, tag_field="fault", tag=
         super().__post_init__()
         require_number("clock-strobe", "delta_ms", self.delta_ms)
         require_above_zero("clock-strobe", "period_ms", self.period_ms)
+        require_not_negative("clock-strobe", "period_ms", self.period_ms)
 
     def rule(self) -> ClockRule:
         """What is wrong with the clocks of each node hit."""
@@ -278,10 +287,10 @@ class ClockDrift(ClockFault, frozen=True, kw_only=True, tag_field="fault", tag="
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not -1_000_000 < self.drift_ppm < float("inf"):
+        if not -1_000_000 < self.drift_ppm <= DRIFT_PPM_MAX:
             raise FaultError(
-                f"clock-drift: drift_ppm is {self.drift_ppm:g}; it must be a number above -1000000, "
-                "where the clock would stand still"
+                f"clock-drift: drift_ppm is {self.drift_ppm:g}; it must be a number above -1000000, where the clock "
+                f"would stand still, and at most {DRIFT_PPM_MAX}, a thousand times its pace"
             )
 
     def rule(self) -> ClockRule:

@@ -160,9 +160,10 @@ class Prover:
             begun.found.append(_lost(node, begun.troubles[node]))
         for asked, nodes in (("down", effect.killed), ("paused", effect.paused)):
             for node in nodes:
-                begun.found.append(
-                    await self._safely(functools.partial(self._process, node=node, asked=asked))
-                )
+                found = await self._safely(functools.partial(self._process, node=node, asked=asked))
+                if node in effect.damages and found.verdict == "proved":
+                    found = NOTHING  # a process that is gone has no damaged disk yet: the injection says what it did
+                begun.found.append(found)
         for node, rule in effect.clocks.items():
             begun.found.append(await self._safely(functools.partial(self._clock, node=node, rule=rule)))
 
@@ -229,7 +230,7 @@ class Prover:
         effect = begun.effect
         if not begun.found:  # a short one
             for asked, nodes in (("down", effect.killed), ("paused", effect.paused)):
-                for node in nodes[:1]:
+                for node in [one for one in nodes if one not in effect.damages][:1]:
                     yield functools.partial(self._process, node=node, asked=asked)
             for node in _losing(effect)[:1]:
                 yield functools.partial(_look_at_loss, node)

@@ -44,6 +44,7 @@ SICK_LEAVES = ("blackhole", "netem")
 SHAPES_THAT_BITE = ("delay_ms", "jitter_ms", "loss", "duplicate", "reorder", "corrupt")
 FIRST_CLASS = 0x10
 RATE_UNLIMITED = "10gbit"
+RATE_UNLIMITED_KBIT = 10_000_000
 RATE_BIT_MIN = 8  # htb counts bytes; a rate below one is refused
 # netem drops what it cannot hold; at 300 ms and 300 MB/s of full frames this many are under way.
 NETEM_LIMIT_PACKETS = 100_000
@@ -172,7 +173,8 @@ def _match(address: str) -> str:
 
 
 def _class_options(rule: LinkRule) -> str:
-    rate = f"{max(RATE_BIT_MIN, round(rule.rate_kbit * 1000))}bit" if rule.rate_kbit else RATE_UNLIMITED
+    is_limit = 0 < rule.rate_kbit < RATE_UNLIMITED_KBIT
+    rate = f"{max(RATE_BIT_MIN, round(rule.rate_kbit * 1000))}bit" if is_limit else RATE_UNLIMITED
     return f"htb rate {rate} quantum 60000"
 
 

@@ -9,6 +9,7 @@ from harness.config import load
 from harness.effect import Overlaps, Span, kind_of, spans_of, to_json, without_effect
 from harness.injector import FaultRecord, Injector
 from harness.shrink.attempt import MemoryRecorder, attempt
+from harness.sim.trouble import NothingToDamage
 from nemesis.faults import (
     ClockDrift,
     ClockSkew,
@@ -102,6 +103,16 @@ def test_a_fault_that_is_not_in_force_is_refuted(monkeypatch):
         (record,) = done.record.faults
         assert record.evidence.verdict == "refuted", name
         assert "fault fault-1 was not in force" in done.record.problems[0]
+
+
+def test_a_disk_that_was_not_damaged_is_no_proof_though_its_process_died(monkeypatch):
+    async def refuse(*_args):
+        raise NothingToDamage("no file '*.snap' with anything in it")
+
+    monkeypatch.setattr("harness.clusters.sim.SimCluster.damage_disk", refuse)
+    (record,) = records_of(planned(event(PROVED["damage"][0])))
+    assert record.evidence.verdict == "unproved", record.evidence
+    assert record.evidence.lines == ("n2: no file '*.snap' with anything in it",)
 
 
 def test_the_cluster_is_told_to_have_done_what_it_did():

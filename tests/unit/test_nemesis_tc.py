@@ -46,6 +46,11 @@ def test_a_rate_is_the_rate_of_the_class():
     assert "class replace dev eth0 parent 5b: classid 5b:11 htb rate 10gbit quantum 60000" in text
 
 
+def test_a_rate_beyond_that_of_healthy_links_is_none():
+    text = tc.leaves(Ruleset({("n1", "n2"): LinkRule(rate_kbit=1e300)}), "n1", PEERS, "eth0")
+    assert "classid 5b:10 htb rate 10gbit " in text
+
+
 def test_a_rate_is_never_refused_for_being_small():
     text = tc.leaves(Ruleset({("n1", "n2"): LinkRule(rate_kbit=1e-9)}), "n1", PEERS, "eth0")
     assert "htb rate 8bit " in text
