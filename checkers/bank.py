@@ -46,9 +46,16 @@ def check_bank(history: History, *, total: int = 100, accounts: int = 0, negativ
 
 def _judge(call: Call, findings: Findings, total: int, accounts: int, *, negative: bool) -> None:
     value = call.result
-    balances: dict[str, Any] = {
-        str(name): hashable(n) for name, n in (value.items() if isinstance(value, dict) else value or ())
-    }
+    pairs = list(value.items()) if isinstance(value, dict) else findings.seen(call)
+    if pairs is None:
+        return
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        what = some([hashable(value)])
+        findings.add(
+            "malformed", call.complete.index, f"{call.span} of process {call.process} was answered {what}"
+        )
+        return
+    balances: dict[str, Any] = {str(name): hashable(n) for name, n in pairs}
     at = call.complete.index
     where = f"the read {call.span} of process {call.process}" + (
         f" of {call.key}" if call.key is not None else ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from checkers.calls import Call, hashable
 from checkers.values import show
 from checkers.verdict import Verdict
 
@@ -45,6 +47,18 @@ class Findings:
             self.count(name, len(elements) - 1)
             of = f" of {some([key])}" if key is not None else ""
             self.add(name, at, f"{some(elements)}{of}")
+
+    def seen(self, call: Call) -> list[Any] | None:
+        """The elements that a read has seen, none where it found nothing; None, which is wrong, for what is no list."""
+        if call.result is None:
+            return []
+        if isinstance(call.result, list | tuple | set | frozenset):
+            return list(call.result)
+        sentence = (
+            f"{call.span} of process {call.process} was answered {show(hashable(call.result), 40)}, no list"
+        )
+        self.add("malformed", call.complete.index, sentence)
+        return None
 
     def verdict(
         self, checker: str, operations: int, keys: int, cause: str, notes: Iterable[str] = ()

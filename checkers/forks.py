@@ -48,7 +48,7 @@ def check_long_fork(history: History) -> Verdict:
     groups: dict[Any, list[tuple[Call, frozenset[Any]]]] = {}
     calls = calls_of(history)
     for call in calls:
-        if call.status == "ok" and (seen := _seen(call)) is not None:
+        if call.status == "ok" and (seen := _seen(call, findings)) is not None:
             groups.setdefault(_group(call), []).append((call, seen))
     for reads in groups.values():
         reads.sort(key=lambda read: (len(read[1]), read[0].call))
@@ -65,14 +65,13 @@ def check_long_fork(history: History) -> Verdict:
     return findings.verdict(LONG_FORK, len(calls), len(groups), cause)
 
 
-def _seen(call: Call) -> frozenset[Any] | None:
+def _seen(call: Call, findings: Findings) -> frozenset[Any] | None:
     """What a read saw; None for what is no read."""
     value = call.result
     if _is_txn(value):
         return frozenset(hashable(op[1]) for op in value if op[2] is not None)
-    if call.f == "read":
-        return frozenset(hashable(one) for one in value or ())
-    return None
+    seen = findings.seen(call) if call.f == "read" else None
+    return None if seen is None else frozenset(map(hashable, seen))
 
 
 def _is_txn(value: Any) -> bool:
@@ -113,7 +112,7 @@ def check_causal_reverse(history: History) -> Verdict:
         for call in group:
             if call.f != "read" or call.status != "ok":
                 continue
-            seen = {hashable(one) for one in call.result or ()}
+            seen = {hashable(one) for one in findings.seen(call) or ()}
             latest = max(
                 (by_value[one] for one in seen if one in by_value), key=lambda w: w.call, default=None
             )

@@ -138,7 +138,12 @@ class _Analysis:
             if f == "append":
                 (known if key in known else mine).setdefault(key, []).append(value)
                 continue
-            there = list(value) if value is not None else []
+            if not isinstance(value, list | tuple | None):
+                self._note(
+                    "unexpected-element", one, f"{key} was read as {show_value(value)}, which is no list"
+                )
+                continue
+            there = list(value or ())
             if key in known:
                 if there != known[key]:
                     self._internal(place, key, there, known[key], "")

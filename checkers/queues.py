@@ -209,8 +209,8 @@ def _drains(call: Call) -> bool:
 
 
 def _taken(call: Call) -> list[Any]:
-    if call.f == "drain":
-        return [hashable(one) for one in call.result or ()]
+    if call.f == "drain" and isinstance(call.result, list | tuple | set | frozenset):
+        return [hashable(one) for one in call.result]
     return [] if call.result is None else [hashable(call.result)]
 
 

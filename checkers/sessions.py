@@ -44,6 +44,7 @@ def check_sessions(history: History, *, guarantees: str = "+".join(GUARANTEES)) 
         if name not in GUARANTEES:
             raise CheckerCallError(f"unknown session guarantee {name!r}; there are {', '.join(GUARANTEES)}")
     calls = calls_of(history)
+    findings = Findings()
     session = _Sessions()
     reads = 0
     for call in calls:
@@ -51,11 +52,12 @@ def check_sessions(history: History, *, guarantees: str = "+".join(GUARANTEES)) 
             session.append(call)
         elif call.f == "read" and call.status == "ok":
             reads += 1
-            session.read(call)
+            values = findings.seen(call)
+            if values is not None:
+                session.read(call, [hashable(value) for value in values])
     session.fit()
     for call, seen in session.reads:
         session.order(call, seen)
-    findings = Findings()
     for name, at, sentence in session.found:
         findings.add(name, at, sentence, wrong=name in wanted)
     cause = "" if reads else "no read succeeded: there is nothing to check"
@@ -86,9 +88,8 @@ class _Sessions:
         if call.status == "ok":
             mine.append(value)
 
-    def read(self, call: Call) -> None:
+    def read(self, call: Call, values: list[Any]) -> None:
         key = hashable(call.key)
-        values = [hashable(value) for value in call.result or ()]
         seen = _List(values)
         self.reads.append((call, seen))
         place = (call.process, key)

@@ -58,7 +58,10 @@ def check_set(history: History) -> Verdict:
         if final is None:
             unread.append(key)
             continue
-        there = Counter(hashable(one) for one in final.result or ())
+        seen = findings.seen(final)
+        if seen is None:
+            continue
+        there = Counter(map(hashable, seen))
         adds = [(hashable(call.argument), call) for call in calls if call.f == "add"]
         possible = dict.fromkeys(
             element for element, call in adds if call.status != "fail" and call.call < (final.ret or 0)
@@ -146,8 +149,8 @@ def _go_through(key: Any, calls: Sequence[Call], findings: Findings) -> _Set:
     one = _Set(_added(calls))
     reads: list[tuple[Call, set[Any]]] = []
     for call in calls:
-        if call.f == "read" and call.status == "ok":
-            there = [hashable(value) for value in call.result or ()]
+        if call.f == "read" and call.status == "ok" and (seen := findings.seen(call)) is not None:
+            there = [hashable(value) for value in seen]
             inside = set(there)
             reads.append((call, inside))
             at = call.complete.index

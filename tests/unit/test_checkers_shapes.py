@@ -350,3 +350,30 @@ def test_operations_that_a_checker_does_not_know_are_no_fault_of_the_system():
     counted = done((0, "add", "c", 5, 5), (0, "subtract", "c", 2, 2), (0, "read", "c", None, 3))
     assert check("counter", *counted).valid == "valid"
     assert check("counter", *counted, *done((0, "read", "c", None, 5))).valid == "invalid"
+
+
+@pytest.mark.parametrize("answer", [5, True, "abc", 1.5, {"a": 1}])
+@pytest.mark.parametrize(("name", "f", "good"), [
+    ("set", "add", [1]),
+    ("set-full", "add", [1]),
+    ("session", "append", [1]),
+    ("causal-reverse", "write", [1]),
+    ("long-fork", "write", [1]),
+    ("list-append", "append", [1]),
+])  # fmt: skip
+def test_an_answer_that_is_no_list_is_wrong(name, f, good, answer):
+    """And no word is taken for its letters."""
+    rows = done((0, f, "x", 1, 1), (1, "read", "x", None, good), (1, "read", "x", None, good))
+    assert check(name, *rows).valid == "valid"
+    verdict = check(name, *rows, *done((1, "read", "x", None, answer)))
+    assert list(verdict.anomalies) == ["unexpected-element" if name == "list-append" else "malformed"]
+
+
+@pytest.mark.parametrize("answer", [5, "abc", [1], [["a", 1, 2]]])
+def test_an_answer_that_is_no_balances_is_wrong(answer):
+    assert check("bank", *done((1, "read", None, None, answer))).anomalies == {"malformed": 1}
+
+
+def test_a_drain_that_answers_no_list_took_out_what_nobody_put_in():
+    rows = done((0, "enqueue", "q", 1, 1), (1, "drain", "q", None, "abc"))
+    assert check("total-queue", *rows).anomalies == {"lost": 1, "unexpected": 1}
