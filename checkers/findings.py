@@ -13,6 +13,7 @@ from checkers.verdict import Verdict
 EVIDENCE_LINES = 20
 EXAMPLES_MAX = 3
 _SHOWN = 8
+_CHARS = 40
 
 
 @dataclass(slots=True)
@@ -89,6 +90,12 @@ def some(elements: Sequence[Hashable]) -> str:
     >>> some([3, "x", 7])
     '3, x, 7'
     """
-    shown = [element if isinstance(element, str) else show(element, 40) for element in elements[:_SHOWN]]
+    shown = [
+        _word(element) if isinstance(element, str) else show(element, _CHARS) for element in elements[:_SHOWN]
+    ]
     more = f" and {len(elements) - _SHOWN} more" if len(elements) > _SHOWN else ""
     return ", ".join(shown) + more
+
+
+def _word(text: str) -> str:
+    return text if len(text) <= _CHARS else text[: _CHARS - 3] + "..."

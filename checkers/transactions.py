@@ -30,6 +30,7 @@ Micro = tuple[str, Any, Any]  # f, key, value
 _NAMES = {"r": "r", "read": "r", "w": "w", "write": "w", "append": "append"}
 EVIDENCE_LINES = 20
 _EXAMPLES = 3
+_CHARS = 40
 
 
 class OtherKey(msgspec.Struct, frozen=True):
@@ -139,12 +140,12 @@ def _shown_op(op: Micro, *, known: bool) -> str:
 
 
 def show_value(value: Any) -> str:
-    """A value for people; of a long list, its end."""
+    """A value for people; of a long list its end, of a long text its beginning."""
     if isinstance(value, str):
-        return value
+        return value if len(value) <= _CHARS else value[: _CHARS - 3] + "..."
     if type(value) in (list, tuple) and len(value) > 8:
         return f"[... {', '.join(show_value(one) for one in value[-6:])}]"
-    return show(hashable(value))
+    return show(hashable(value), 8 * _CHARS)
 
 
 def check_transactions(

@@ -377,3 +377,15 @@ def test_an_answer_that_is_no_balances_is_wrong(answer):
 def test_a_drain_that_answers_no_list_took_out_what_nobody_put_in():
     rows = done((0, "enqueue", "q", 1, 1), (1, "drain", "q", None, "abc"))
     assert check("total-queue", *rows).anomalies == {"lost": 1, "unexpected": 1}
+
+
+def test_long_values_are_cut():
+    """A payload of a megabyte is no line to read."""
+    long = "x" * 100_000
+    rows = done(
+        (0, "append", "k", long, long), (1, "read", "k", None, []), (1, "read", "k", None, [long, long + "y"])
+    )
+    rows += done((1, "read", "k", None, [{"deep": [long]}]))
+    assert max(map(len, check("list-append", *rows).evidence)) < 1_000
+    rows = done((0, "add", "k", long, long), (1, "read", "k", None, [{"deep": long}, long + "y"]))
+    assert max(map(len, check("set", *rows).evidence)) < 1_000
