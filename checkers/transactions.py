@@ -8,6 +8,7 @@ Rules of this module
        is the argument: an answer need not repeat it.
     3. What a lost transaction has read is not known; what it has written is known from its invocation.
     4. Keys are compared as values are (`checkers.values`): ``1`` and ``1.0`` are one key, ``true`` and ``"1"`` others.
+       Where the operation has a key, as those of groups have, it is one of that.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _ops_of(call: Call, history: History) -> tuple[Micro, ...]:
             name = _NAMES[f] if f in _NAMES else _NAMES[f.removeprefix(":")]
         except (TypeError, ValueError, AttributeError, KeyError):
             raise _no_transaction(call, op, history) from None
-        ops.append((name, _key(key), what))
+        ops.append((name, _key(key if call.key is None else [call.key, key]), what))
     return tuple(ops)
 
 
@@ -119,7 +120,8 @@ def _key(key: Any) -> int | str | OtherKey:
 def _no_transaction(call: Call, value: Any, history: History) -> HistoryError:
     where = f"{history.source}: " if history.source else ""
     return HistoryError(
-        f'{where}index {call.invoke.index}: {str(value)[:60]!r} is no transaction: give a list of ["r", key, value], '
+        f"{where}index {call.invoke.index}: {call.f} of {show(hashable(value), 60)} is no transaction: give a list of "
+        '["r", key, value], '
         '["append", key, value] or ["w", key, value]'
     )
 

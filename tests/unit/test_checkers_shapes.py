@@ -389,3 +389,12 @@ def test_long_values_are_cut():
     assert max(map(len, check("list-append", *rows).evidence)) < 1_000
     rows = done((0, "add", "k", long, long), (1, "read", "k", None, [{"deep": long}, long + "y"]))
     assert max(map(len, check("set", *rows).evidence)) < 1_000
+
+
+def test_keys_of_transactions_are_those_of_their_group():
+    """Of the workload multi-register each group has the same names."""
+    rows = done(*((0, "txn", group, [["w", "x", 1]], [["w", "x", 1]]) for group in ("g", "h")))
+    rows += done((1, "txn", "k", [["r", "x", None]], [["r", "x", None]]))
+    assert check("rw-register", *rows).valid == "valid"
+    verdict = check("rw-register", *rows, *done((1, "txn", "h", [["r", "x", None]], [["r", "x", None]])))
+    assert any('it read ["h","x"] as null, which is earlier than 1' in line for line in verdict.evidence)

@@ -232,7 +232,7 @@ def test_a_history_that_cannot_be_judged_is_unknown():
 
 def test_what_is_no_transaction_is_one_sentence():
     lines = [Op(0, 1, 0, "invoke", "txn", value=[["x"]]), Op(1, 2, 0, "ok", "txn", value=[["x"]])]
-    with pytest.raises(HistoryError, match="is no transaction"):
+    with pytest.raises(HistoryError, match=r'index 0: txn of \["x"\] is no transaction: give a list of'):
         check_list_append(History.of(lines))
 
 
