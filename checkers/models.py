@@ -283,7 +283,8 @@ class MultiRegister:
     """Registers read and written in transactions: ``[["read", key, value], ["write", key, value], ...]``.
 
     A read of nil says nothing, unless `strict_nil`. The keys are one object: a transaction may touch several of them.
-    Where no initial value is given, nobody knows what a key held at first, and the first read of it settles that.
+    Where operations have a key as well, that of a group, each group is an object of its own. Where no initial value is
+    given, nobody knows what a key held at first, and the first read of it settles that.
 
     Attributes:
         start: initial values by key; ``default`` for a key that is not in it.
@@ -295,6 +296,11 @@ class MultiRegister:
     default: Hashable = None
     name: str = "multi-register"
     strict_nil: bool = False
+
+    @property
+    def by_key(self) -> bool:
+        """Each group is an object of its own."""
+        return True
 
     def initial(self) -> State:
         """The state before the first operation."""

@@ -47,3 +47,19 @@ def test_groups_whose_completions_leave_out_their_key():
     verdict = check_multi_register(History.of(lines))
     assert (verdict.valid, verdict.keys, verdict.operations) == ("valid", 2, 2)
     assert check_multi_register(History.of(lines[2:4])).valid == "valid"
+
+
+def test_groups_are_apart_for_the_model_too():
+    """The same name in two groups is two registers."""
+    rows = [("g", ["write", "x", 1], None), ("h", ["write", "x", 2], None), ("g", ["read", "x", None], 1)]
+
+    def verdict(seen):
+        lines = []
+        for key, (f, name, value), saw in [*rows, ("h", ["read", "x", None], seen)]:
+            for kind in ("invoke", "ok"):
+                step = [f, name, saw if kind == "ok" and f == "read" else value]
+                lines.append(Op(len(lines), len(lines) + 1, 0, kind, "txn", key, [step]))
+        return check_linearizable(lines, "multi-register")
+
+    assert (verdict(2).valid, verdict(2).keys) == ("valid", 2)
+    assert (verdict(1).valid, verdict(1).failing_keys) == ("invalid", ('"h"',))
