@@ -112,9 +112,8 @@ def add_time(graph: Graph, calls: Sequence[Call]) -> None:
         before = last_of.get(call.process)
         if before is not None:
             graph.add(before, node, PROCESS)
-        if (
-            call.ret is not None
-        ):  # an operation of unknown outcome may happen after all that its process does later
+        # An operation of unknown outcome may happen after all that its process does later.
+        if call.ret is not None:
             last_of[call.process] = node
     ends = sorted(
         (call.ret, node) for node, call in enumerate(calls) if call.ret is not None and call.status == "ok"
