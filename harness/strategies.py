@@ -147,9 +147,8 @@ def plans(draw: st.DrawFn, /, **settings: Any) -> Plan:
     base = plans_.draw(config, settings.get("seed", draw(st.integers(0, SEEDS_MAX))))
     kinds = [*base.config.faults]
     events = draw(fault_plans(base.nodes, kinds=kinds, duration_ms=round(config.time_limit_s * 1000)))
-    ops = draw(
-        _operations(base)
-    )  # the most choices come last: with fewer of them, none after them changes its meaning
+    # The most choices come last: with fewer of them, none after them changes its meaning.
+    ops = draw(_operations(base))
     keys = {op.key for op in ops}
     final = tuple(op for op in base.final if op.key is None or op.key in keys)
     return msgspec.structs.replace(base, ops=ops, faults=events, final=final)

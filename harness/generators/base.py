@@ -412,9 +412,8 @@ def lift(thing: Liftable) -> Generator:
                 f"{dict(thing)!r} is no operation: give an f, and a key and a value where there are any"
             )
         return Ask(thing["f"], thing.get("key"), thing.get("value"))
-    if isinstance(
-        thing, list | tuple
-    ):  # lifted once: a Python generator among them is remembered as it is asked
+    # Lifted once: a Python generator among the members is remembered as it is asked.
+    if isinstance(thing, list | tuple):
         return Sequence_(tuple(map(lift, thing))) if thing else NOTHING
     if hasattr(thing, "op") and hasattr(thing, "update"):
         return thing  # type: ignore[no-any-return]

@@ -165,9 +165,8 @@ class LeaseWorkload:
 
         def mine() -> Any:
             kind = rng.random()
-            if (
-                kind < 0.03
-            ):  # seldom: a lease must be kept alive for many times its length to be worth looking at
+            # Seldom: a lease must be kept alive for many times its length to be worth looking at.
+            if kind < 0.03:
                 return ask("hold", "mine")
             if kind < 0.45:
                 return ask("renew", "mine")
