@@ -96,11 +96,16 @@ def test_a_program_that_a_seed_does_not_fix_is_told(tmp_path):
         "        global count\n"
         "        count += 1\n"
         "        await asyncio.sleep(count)\n"
+        "        assert count == 1, 'kept'\n"
         "    return test\n"
     )
     result = splitbrain("sim", "run", "loose:scenario", cwd=tmp_path)
     assert result.returncode == 254
-    assert "two runs of seed 0" in result.stderr
+    assert (
+        "two runs of seed 0 end differently: first after 0 lines and 1 s, without a failure, then"
+        in result.stderr
+    )
+    assert "then after 0 lines and 2 s, (the test failed: AssertionError: kept" in result.stderr
 
 
 MISTAKES = """
@@ -144,6 +149,10 @@ def fails(sim):
     sim.node("n1", lambda host: asyncio.sleep(1000))
     async def test():
         assert False, sim.arg
+    return test
+def address(sim):
+    async def test():
+        raise ValueError(f"no answer from {asyncio.Lock()} in {[object() for _ in range(3)]}")
     return test
 def three(sim):
     async def program(host):
@@ -203,6 +212,13 @@ def test_a_module_that_cannot_be_imported_is_the_users_mistake(tmp_path, text, s
         result = splitbrain("sim", "run", name, cwd=tmp_path)
         assert f"scenario '{name}' cannot be imported: {says}" in result.stderr
         assert (result.returncode, "Traceback" in result.stderr) == (254, False)
+
+
+def test_a_failure_that_names_objects_is_a_failure_and_no_difference(tmp_path):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    result = splitbrain("sim", "run", "mistakes:address", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "the test failed: ValueError: no answer from <asyncio.locks.Lock object at 0x" in result.stdout
 
 
 def test_the_factory_draws_from_the_seed_too(tmp_path):
