@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import os
 import signal
 import sys
 
@@ -29,8 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = load(sys.argv[1:] if argv is None else argv)
     except SettingsError as error:
-        sys.stderr.write(f"raft: {error}\n")
-        return 254
+        return _end(254, error)
     # The disk's thread wakes up to say that it is done, and must not wait 5 ms, Python's default, for its turn.
     sys.setswitchinterval(0.000_5)
     gc.freeze()  # what is imported stays: the collector need not look at it again
@@ -40,12 +40,20 @@ def main(argv: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_serve(settings))
     except SettingsError as error:
-        sys.stderr.write(f"raft: {error}\n")
-        return 254
+        return _end(254, error)
     except (Broken, CorruptLog, DirectoryInUse, OSError) as error:
-        sys.stderr.write(f"raft: {error}\n")
-        return 255
-    return 0
+        return _end(255, error)
+    return _end(0)
+
+
+def _end(code: int, error: Exception | None = None) -> int:
+    """Says why; where even that cannot be written, as to a log on a full disk, the exit code is still what it is."""
+    try:
+        sys.stderr.write(f"raft: {error}\n" if error else "")
+        sys.stderr.flush()
+    except OSError:  # what is left in the buffer would fail once more when Python ends, and change the code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return code
 
 
 async def _serve(settings: Settings) -> None:

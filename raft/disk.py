@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -9,10 +10,32 @@ from pathlib import Path
 #: Room is made where so many times its size are free.
 _FREE_FACTOR = 64
 _OPEN_MAX = 8
+_NAME_ANOTHER = "name a directory that can be written"
+_REMEDIES = {
+    errno.ENOSPC: "make room on its file system, and start this server again",
+    errno.EDQUOT: "raise the quota or remove other files, and start this server again",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and start this server again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n), and start this server again",
+    errno.EIO: "the device fails, so move the directory to another, or remove this member and add it again with an "
+    "empty directory",
+    errno.EROFS: "mount its file system such that it can be written, or name a directory that can be written",
+    errno.EACCES: "give the user of this server the right to read and write it and what is in it",
+    errno.EPERM: "give the user of this server the right to read and write it and what is in it",
+}
 
 
 class DirectoryInUse(Exception):
     """Another process has the directory open."""
+
+
+def unusable(directory: str | Path, error: OSError) -> OSError:
+    """An error of a disk in one sentence: where, what, and what to do.
+
+    >>> print(unusable("data/n1", OSError(errno.ENOSPC, "No space left on device")))
+    data_dir data/n1 cannot be used: No space left on device; make room on its file system, and start this server again
+    """
+    remedy = _REMEDIES.get(error.errno or 0, _NAME_ANOTHER)
+    return OSError(f"data_dir {directory} cannot be used: {error.strerror or error}; {remedy}")
 
 
 class FileDisk:

@@ -20,7 +20,7 @@ from typing import Any
 from raft import logs, security
 from raft.bugs import assemble
 from raft.core import Message
-from raft.disk import FileDisk
+from raft.disk import FileDisk, unusable
 from raft.file_storage import DiskThread, FileStorage, OpenDisk, Worker
 from raft.http import HttpFront
 from raft.http1 import CONNECTIONS_MAX
@@ -136,7 +136,8 @@ class Server:
     async def run(self) -> None:
         """Serves until told to stop."""
         settings = self.settings
-        disk = self._disk or _open_disk(settings)
+        with self._using_the_disk():
+            disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
         self.storage = FileStorage(
             Wal(disk),
             self._fail,
@@ -154,7 +155,8 @@ class Server:
             stack.callback(self.storage.close)
             stack.callback(self._part)
             self._meet(())
-            self.node.start()
+            with self._using_the_disk():
+                self.node.start()
             self._meet(self.node.core.config.addresses)
             stack.callback(self.node.stop, "the server stops")
             await self._listen(stack)
@@ -224,7 +226,23 @@ class Server:
             while self.node.status().role == "leader" and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
+    def _explained(self, error: BaseException) -> BaseException:
+        """What the disk raised, with the directory and a remedy; a disk that somebody brought has words of its own."""
+        if self._disk is None and isinstance(error, OSError):
+            return unusable(self.settings.data_dir, error)
+        return error
+
+    @contextlib.contextmanager
+    def _using_the_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if (explained := self._explained(error)) is error:
+                raise
+            raise explained from error
+
     def _fail(self, error: BaseException) -> None:
+        error = self._explained(error)
         logs.event("the disk failed, so this server stops", level=logging.CRITICAL, reason=str(error))
         self._failure = error
         self.node.stop("the disk failed")
@@ -234,6 +252,8 @@ class Server:
         """Has the node take an event; if it is wrong about itself it ends here, rather than do harm."""
         try:
             event(*args)
+        except OSError as error:  # of a disk that is not synced, and so written at once
+            self._fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the node is not to be trusted any more
             self._broke(error)
 
@@ -280,15 +300,6 @@ class Server:
         peer = self.peers.get(name)
         if peer is not None:
             peer.dial_now()
-
-
-def _open_disk(settings: Settings) -> FileDisk:
-    try:
-        return FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
-    except OSError as error:
-        raise OSError(
-            f"data_dir {settings.data_dir} cannot be used: {error.strerror}; name a directory that can be written"
-        ) from error
 
 
 @contextlib.contextmanager

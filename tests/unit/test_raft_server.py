@@ -248,7 +248,12 @@ def test_a_disk_that_cannot_be_written_ends_with_255_and_a_sentence(tmp_path):
                 )
         assert process.wait(30) == 255
         cluster.running.clear()
-        assert "the disk failed, so this server stops" in cluster.log_file("n1").read_text()
+        log = cluster.log_file("n1").read_text()
+        assert "the disk failed, so this server stops" in log
+        assert log.splitlines()[-1] == (
+            f"raft: data_dir {tmp_path / 'n1'} cannot be used: File too large; raise the limit on the size of files "
+            "(ulimit -f), and start this server again"
+        )
         cluster.start("n1")
         cluster.leader()
         found = cluster.call("n1", "GET", "/v1/keys?prefix=k&limit=1000").body["records"]
