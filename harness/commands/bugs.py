@@ -45,12 +45,12 @@ NEEDS = {
     "D": "delayed, repeated or lost messages",
     "Z": "pauses",
     "E": "an even number of nodes (--nodes 4)",
-    "M": "membership changes, which no workload makes yet: its own tests do",
+    "M": "membership changes (--fault membership)",
 }
 
 
 def _needs(bug: Any) -> str:
-    return ", ".join(NEEDS.get(letter, letter) for letter in bug.needs)
+    return ", ".join(NEEDS.get(letter, letter) for letter in bug.needs) or "nothing but load"
 
 
 def _breaks(bug: Any) -> str:

@@ -10,9 +10,10 @@ Theory of operation
     these bugs did not notice either, and it is the checkers that are to notice.
 
 `breaks` uses: LW lost write, SR stale read, SB two leaders of one term, DV diverging replicas, DU a write
-applied twice or one that was reported failed, LV liveness.
+applied twice or one that was reported failed, LV liveness, LE a lease that ends early, WG a watch that misses changes,
+TX a transaction that is not atomic.
 `needs` uses: P partition, C crash, R restart of all, D delay, reordering, duplicates or loss, Z pause, E an
-even number of nodes.
+even number of nodes, M changes of membership.
 """
 
 from raft.bugs.catalogue import BUGS, Bug, assemble
