@@ -10,7 +10,8 @@ Theory of operation
     numba keeps compiled code by the file of the function and its time of change, and does not notice that a
     function of another file, which it has compiled in, has changed. So the cache has a folder of its own for each
     state of all kernels together: its name holds a digest of their text, of numba's version and of the processor.
-    It lies below ``NUMBA_CACHE_DIR`` where that is set, else below the user's folder for caches. A part that was
+    It lies below ``NUMBA_CACHE_DIR`` where that is set, else below the user's folder for caches, else (a user without
+    a home) beside this file; where nothing can be written, in a folder that goes with the process. A part that was
     compiled leaves a mark there, so that one can know without importing numba whether a part is ready.
 """
 
@@ -23,7 +24,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -106,8 +107,15 @@ def prepare(part: str) -> None:
     if not ready.exists():
         announce(f"compiling the {part} kernels, once on this machine: about {PARTS[part]} s")
     began_s = time.monotonic()
-    with _own_cache():
-        _PREPARE[part]()
+    try:
+        with _own_cache():
+            _PREPARE[part]()
+    except Exception:  # noqa: BLE001  (whatever pickle says of a file that a crash or a full disk cut off)
+        # Code that is kept and cannot be read would fail for ever; if that was not it, this fails again.
+        announce(f"the {part} kernels that were kept cannot be used: compiling them again, about {PARTS[part]} s")
+        _forget_all()
+        with _own_cache():
+            _PREPARE[part]()
     _used.add(part)
     if not ready.exists():
         announce(f"compiled the {part} kernels in {time.monotonic() - began_s:.1f} s")
@@ -181,9 +189,42 @@ def _folder() -> Path:
         except PackageNotFoundError:
             continue
     digest.update(f"{platform.python_version()} {platform.machine()} {here}".encode())
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "splitbrain" / f"kernels-{digest.hexdigest()[:16]}"
+    return _base() / "splitbrain" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+def _base() -> Path:
+    chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # no HOME, and a user that the system does not know, as in containers
+        return Path(__file__).parent / "__pycache__"
+
+
+@cache
+def _own_folder() -> Any:
+    """A folder that is removed when the process ends, with what can be read of ours."""
+    import shutil  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
+    made = tempfile.TemporaryDirectory(prefix="splitbrain-kernels-")
+    with suppress(OSError):  # numba takes kept code from folders only that it can write to
+        shutil.copytree(_folder(), made.name, dirs_exist_ok=True)
+    return made
+
+
+def _place() -> Path:
+    """Where numba can keep what it compiles: our folder, or one of this process alone."""
+    import tempfile  # noqa: PLC0415
+
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return Path(_own_folder().name)
+    return folder
 
 
 @contextmanager
@@ -193,17 +234,19 @@ def _own_cache() -> Iterator[None]:
 
     config: Any = numba_config
 
-    folder = _folder()
     before = config.CACHE_DIR
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        config.CACHE_DIR = str(folder)
-    except OSError:  # numba then finds a place of its own
-        pass
+    config.CACHE_DIR = str(_place())
     try:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+def _forget_all() -> None:
+    """Removes what was kept, marks and all."""
+    import shutil  # noqa: PLC0415
+
+    shutil.rmtree(_place(), ignore_errors=True)
 
 
 def _forget_old() -> None:
