@@ -112,7 +112,9 @@ def prepare(part: str) -> None:
             _PREPARE[part]()
     except Exception:  # noqa: BLE001  (whatever pickle says of a file that a crash or a full disk cut off)
         # Code that is kept and cannot be read would fail for ever; if that was not it, this fails again.
-        announce(f"the {part} kernels that were kept cannot be used: compiling them again, about {PARTS[part]} s")
+        announce(
+            f"the {part} kernels that were kept cannot be used: compiling them again, about {PARTS[part]} s"
+        )
         _forget_all()
         with _own_cache():
             _PREPARE[part]()
