@@ -31,7 +31,8 @@ class Machine:
         name: of the model.
         start: the state before the first operation.
         steps: by ``f``, the effect and ``(state, argument, result, known) -> state | Inconsistent``.
-        numeric: whether arguments must be numbers.
+        numeric: whether arguments must be numbers, but where `optional` says that there may be none.
+        optional: the operations that may be asked without an argument.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Machine:
     steps: Mapping[str, tuple[Effect, Step]]
     numeric: bool = False
     by_key: bool = True
+    optional: frozenset[str] = frozenset()
 
     def initial(self) -> State:
         """The state before the first operation."""
@@ -56,7 +58,8 @@ class Machine:
         if (
             self.numeric
             and self.effect(operation) is Effect.GENERAL
-            and not isinstance(asked, int | float | None)
+            and not isinstance(asked, int | float)
+            and not (asked is None and operation.f in self.optional)
         ):
             return f"{operation.f} needs a number, not {show(asked)}"
         return None
@@ -233,22 +236,44 @@ def _holding(
     as_state: Callable[[Any], State] = tuple,
     *,
     numeric: bool = False,
+    optional: frozenset[str] = frozenset(),
 ) -> Callable[[Any], Machine]:
-    return lambda initial: Machine(name, as_state(_elements(name, initial)), steps, numeric)
+    def made(initial: Any) -> Machine:
+        elements = _elements(name, initial)
+        odd = [element for element in elements if numeric and not isinstance(element, int | float)]
+        if odd:
+            raise ValueError(
+                f"initial value {show(elements, _SHOWN)} of {name} has {show(odd[0])}: give numbers"
+            )
+        return Machine(name, as_state(elements), steps, numeric, optional=optional)
+
+    return made
 
 
 #: Models by name, from an initial value (None: empty, 0, or one permit).
 OBJECTS: dict[str, Callable[[Any], Machine]] = {
     "append-list": lambda initial: GrowingList("append-list", _elements("append-list", initial), _LIST),
-    "counter": lambda initial: Machine("counter", _number("counter", initial, 0), _COUNTER, numeric=True),
+    "counter": lambda initial: Machine(
+        "counter", _number("counter", initial, 0), _COUNTER, numeric=True, optional=frozenset(_COUNTER)
+    ),
     "fifo-queue": _holding("fifo-queue", _queue(_first)),
     "lease": lambda initial: Machine(
-        "lease", (_number("lease", initial, 0), _LEASE_FREE), _LEASE, numeric=True
+        "lease",
+        (_number("lease", initial, 0), _LEASE_FREE),
+        _LEASE,
+        numeric=True,
+        optional=frozenset({"acquire"}),
     ),
     "mutex": lambda initial: Machine("mutex", bool(initial), _MUTEX),
-    "priority-queue": _holding("priority-queue", _queue(_smallest), numeric=True),
+    "priority-queue": _holding(
+        "priority-queue", _queue(_smallest), numeric=True, optional=frozenset({"dequeue"})
+    ),
     "semaphore": lambda initial: Machine(
-        "semaphore", _number("semaphore", initial, 1), _SEMAPHORE, numeric=True
+        "semaphore",
+        _number("semaphore", initial, 1),
+        _SEMAPHORE,
+        numeric=True,
+        optional=frozenset(_SEMAPHORE),
     ),
     "set": _holding("set", _SET, frozenset),
     "stack": _holding("stack", _STACK),

@@ -9,6 +9,7 @@ import pytest
 from checkers import (
     MODELS,
     History,
+    HistoryError,
     Inconsistent,
     Op,
     Operation,
@@ -225,6 +226,25 @@ def test_initial_values_are_checked():
         model_by_name("set", 3)
     with pytest.raises(ValueError, match="initial value 3 of string-kv is not a string"):
         model_by_name("string-kv", 3)
+    with pytest.raises(ValueError, match=r'initial value \["a",1\] of priority-queue has "a": give numbers'):
+        model_by_name("priority-queue", ["a", 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "f"), [("priority-queue", "enqueue"), ("lease", "renew"), ("lease", "release")]
+)
+def test_a_number_that_is_missing_is_said(name, f):
+    """It is the history that does not fit, neither a crash of the checker nor a fault of the system."""
+    rows = [("enqueue", 2)] if name == "priority-queue" else [("acquire", 1)]
+    with pytest.raises(HistoryError, match=f"{f} needs a number, not null: choose another model"):
+        check_linearizable(in_a_row([*rows, (f, None)]), name)
+
+
+@pytest.mark.parametrize("name", ["counter", "semaphore"])
+def test_a_number_that_is_missing_is_one(name):
+    """Of those that count."""
+    rows = {"counter": [("add", None), ("read", 1)], "semaphore": [("acquire", None), ("release", None)]}
+    assert check_linearizable(in_a_row(rows[name]), name).valid == "valid"
 
 
 @pytest.mark.parametrize(
