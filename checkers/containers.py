@@ -171,6 +171,13 @@ def _of(operations: Sequence[Operation], values: Iterable[Hashable]) -> list[Ope
     return kept
 
 
+def with_open_takes(operations: Sequence[Operation], part: Sequence[Operation]) -> list[Operation]:
+    """A part of the operations, and the takes that never returned: each may have got a value that nobody else took."""
+    kept = {operation.invoke_index for operation in part}
+    takes = [o for o in operations if o.f in _TAKES and o.ret is None and o.invoke_index not in kept]
+    return sorted([*takes, *part], key=lambda operation: operation.call)
+
+
 def _read(operations: Sequence[Operation]) -> _Object | Found | None:
     """The object, or at once what is wrong with it."""
     puts: dict[Hashable, Operation] = {}

@@ -98,6 +98,10 @@ class Telling:
     def _wrong_values(self, key: Hashable, name: Hashable) -> Explanation:
         operations = self.check.operations(key)
         part, values = containers.smallest(operations, self.check.model, self.check.found[key])
+        # What an open take may have got is part of the proof; of very many of them a search may not get through.
+        wider = containers.with_open_takes(operations, part)
+        if len(wider) > len(part) and failed_search(wider, self.check.model) is not None:
+            part = wider
         told = values if any(operation.f == "read" for operation in part) else ()
         return explain_part(part, self.check.model, name, len(operations), values=told)
 

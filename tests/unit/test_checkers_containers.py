@@ -141,3 +141,18 @@ def test_what_does_not_fit_goes_to_the_search():
     assert check_linearizable(History.of(lines), "stack").valid == "valid"
     assert check_linearizable(History.of(twice[:2]), model_by_name("stack", [7])).algorithm == "wgl-dfs"
     assert check_linearizable(History.of(twice), "stack", algorithm="containers").valid == "unknown"
+
+
+def test_who_took_a_value_is_shown_where_somebody_else_may_have():
+    """An open take may have got it, so that without the one which did there would be no contradiction."""
+    rows = [
+        (0, "invoke", "push", 7), (0, "ok", "push", 7), (1, "invoke", "pop", None),
+        (2, "invoke", "pop", None), (2, "ok", "pop", None), (2, "invoke", "pop", None), (2, "ok", "pop", 7),
+    ]  # fmt: skip
+    lines = [
+        Op(n, n, process, kind, f, value=value) for n, (process, kind, f, value) in enumerate(rows, start=1)
+    ]
+    verdict = check_linearizable(lines, "stack")
+    assert (verdict.valid, verdict.algorithm) == ("invalid", "containers")
+    told = "\n".join(verdict.evidence)
+    assert all(index in told for index in ("[1..2]", "[4..5]", "[6..7]")), told
