@@ -209,7 +209,7 @@ def _scanned(body: bytes, source: str) -> Any:
     kept = line_columns.restore(beside, body) if beside.exists() else None
     if kept is not None:
         return kept
-    keeps = len(body) >= _KEEP_BYTES and Path(source).exists()
+    keeps = len(body) >= _KEEP_BYTES and Path(source).is_file()  # no pipe
     return line_columns.scan_and_keep(beside, body) if keeps else line_columns.scan(body)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import zipfile
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -165,7 +164,10 @@ def save(path: Path, found: ScannedLines, digest: bytes = b"") -> None:
             )
         kept.replace(path)
     except OSError:
-        kept.unlink(missing_ok=True)
+        pass
+    finally:  # of Ctrl-C as well
+        with contextlib.suppress(OSError):
+            kept.unlink(missing_ok=True)
 
 
 def _narrowed(column: Any) -> Any:
@@ -180,13 +182,13 @@ def _narrowed(column: Any) -> Any:
 def restore(path: Path, body: bytes) -> ScannedLines | None:
     """The lines with the columns that were kept for them, or None where there are none for exactly these."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             with _digesting(body) as digest:
                 columns = np.stack([kept[f"column{n}"].astype(np.int64) for n in range(kernel_lines.COLUMNS)])
                 if kept["digest"].tobytes() != digest.result():
                     return None
             return ScannedLines(body, kept["where"], columns, kept["starts"], kept["ends"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # noqa: BLE001  (whatever zipfile and numpy say of a damaged file; it is made anew)
         return None
 
 

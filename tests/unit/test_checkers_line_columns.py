@@ -1,5 +1,6 @@
 """Histories that are scanned into columns: the same as those that are read line by line, or not scanned at all."""
 
+import os
 import random
 
 import pytest
@@ -145,6 +146,50 @@ def test_columns_are_kept_beside_the_file(tmp_path, monkeypatch):
     assert check_linearizable(formats.read_history(file), "register").valid == "invalid"
     (tmp_path / "history.jsonl.columns").write_bytes(b"nonsense")
     assert check_linearizable(formats.read_history(file), "register").valid == "invalid"
+
+
+def test_damaged_columns_are_made_anew(tmp_path, monkeypatch):
+    """Whatever bytes were lost: a zip file of a version that there is not, a locked one, an array and no zip file."""
+    monkeypatch.setattr(formats, "_KEEP_BYTES", 1)
+    file, beside = tmp_path / "history.jsonl", tmp_path / "history.jsonl.columns"
+    file.write_bytes(bodies([Op(0, 1, 0, "invoke", "write", None, 1)]))
+    formats.read_history(file)
+    np = pytest.importorskip("numpy")
+    good = beside.read_bytes()
+    entry = good.index(b"PK\x01\x02")  # the first in the list of what the file holds
+    damaged = [
+        good[: entry + at] + bytes([value]) + good[entry + at + 1 :] for at, value in ((6, 99), (8, 1))
+    ]
+    with (tmp_path / "array").open("wb") as array:
+        np.save(array, np.zeros(3))
+    for data in (*damaged, (tmp_path / "array").read_bytes()):
+        beside.write_bytes(data)
+        assert len(formats.read_history(file)) == 1
+        assert beside.read_bytes() == good
+
+
+def test_nothing_is_left_of_columns_that_were_not_finished(tmp_path, monkeypatch):
+    """Ctrl-C, while a hundred megabytes are written."""
+
+    def interrupted(*_args, **_columns):
+        raise KeyboardInterrupt
+
+    from checkers import line_columns  # noqa: PLC0415 (needs numpy)
+
+    monkeypatch.setattr(line_columns.np, "savez", interrupted)
+    found = line_columns.scan(encode_op(Op(0, 1, 0, "invoke", "write", None, 1)))
+    with pytest.raises(KeyboardInterrupt):
+        line_columns.save(tmp_path / "columns", found)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_kept_beside_a_pipe(tmp_path, monkeypatch):
+    """Such as /dev/stdin, whose columns would stand in /dev."""
+    monkeypatch.setattr(formats, "_KEEP_BYTES", 1)
+    os.mkfifo(tmp_path / "pipe")
+    data = bodies([Op(0, 1, 0, "invoke", "write", None, 1)])
+    assert len(formats.parse_history(data, source=str(tmp_path / "pipe"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_revisions_and_checkers_come_with_the_columns(tmp_path, monkeypatch):
