@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from checkers import (
 from checkers.history import CheckerCall, CheckerCallError, NoHistoryError
 from checkers.online import check_stream
 from checkers.verdict import merge, worst
-from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, JSON_VALID, ConfigError
+from harness.errors import EXIT_BAD_INPUT, EXIT_CODES, ConfigError
 from harness.own_model import is_place, model_at
 
 NAME = "check"
@@ -188,10 +188,16 @@ class _Checked:
         return EXIT_BAD_INPUT if self.cut_short else EXIT_CODES[self.verdict.valid]
 
     def to_json(self) -> dict[str, Any]:
-        result = self.verdict.to_json() | {"file": str(self.path), "wall_seconds": round(self.wall_s, 3)}
-        if self.cut_short:
-            result["valid"] = JSON_VALID["unknown"]
-        return result
+        return self.verdict.to_json() | {"file": str(self.path), "wall_seconds": round(self.wall_s, 3)}
+
+
+def _of_a_part(verdict: Verdict) -> Verdict:
+    """What stands before a cut may be wrong, and then the whole is; that it is right says nothing of the whole."""
+    if verdict.valid != "valid":
+        return verdict
+    return replace(
+        verdict, valid="unknown", cause="what stands before the cut is valid, and the rest is not there"
+    )
 
 
 def _check(args: argparse.Namespace, task: _Task) -> _Checked:
@@ -210,7 +216,7 @@ def _check(args: argparse.Namespace, task: _Task) -> _Checked:
         verdicts.insert(0, check_linearizable(history, model, budget=budget, algorithm=args.algorithm))
     if args.with_log:
         verdicts.append(_with_log(args, task, history, budget))
-    verdict = merge(verdicts)
+    verdict = merge(map(_of_a_part, verdicts) if history.truncated else verdicts)
     return _Checked(task.path, history, verdict, why, time.monotonic() - started_s)
 
 

@@ -152,12 +152,16 @@ def test_a_history_without_clients_is_unknown_whatever_it_is_checked_with(capsys
 @pytest.mark.parametrize(("lines", "code"), [(GOOD, 254), (STALE, 1)])
 def test_a_truncated_last_line_keeps_what_came_before(capsys, tmp_path, lines, code):
     """The intact part is checked, and a part is never called valid."""
-    file = history(tmp_path, *lines)
+    file = history(tmp_path, *lines, name="cut.jsonl")
     file.write_text(file.read_text() + '{"index":99,"time_ns":99000,"proce')
     got, out, err = check(capsys, file, "--model", "register", "--json")
     assert got == code
-    assert json.loads(out.splitlines()[-1])["valid"] is (False if code == 1 else "unknown") or code == 254
+    assert json.loads(out.splitlines()[-1])["valid"] == (False if code == 1 else "unknown")
     assert "line" in err
+    _, out, _ = check(capsys, file, "--model", "register")
+    assert out.startswith("invalid: " if code == 1 else "unknown: ")
+    got, _, err = check(capsys, tmp_path, "--model", "register", "--json")
+    assert (got, ": 0 valid" in err) == (code, True)
 
 
 def test_a_damaged_line_in_the_middle_is_named(capsys, tmp_path):
@@ -204,10 +208,16 @@ def test_a_directory_with_a_history_that_cannot_be_checked(capsys, tmp_path):
     assert check(capsys, tmp_path)[0] == 1
 
 
-def test_a_checker_of_other_histories(capsys, tmp_path):
+def test_a_checker_of_other_histories(capsys, tmp_path, monkeypatch):
     """It does not know these operations: no pass, and no traceback. What there is not is named."""
     file = history(tmp_path, *GOOD)
-    code, out, err = check(capsys, file, "--checker", "session")
+    code, out, _ = check(capsys, file, "--checker", "session")
+    assert (code, "[2..3] of process 1 was answered 1, no list" in out) == (1, True)
+    code, out, _ = check(capsys, file, "--checker", "list-append")
+    assert (code, "--checker rw-register is for that" in out) == (2, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("checkers.catalogue.run_checker", lambda call, history: call + history)
+        code, out, err = check(capsys, file, "--checker", "session")
     assert (code, "Traceback" in err) == (2, False)
     assert "the checker session failed with TypeError" in out
     assert "docs/workloads.md" in out
