@@ -51,7 +51,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from checkers.ahead import Ahead
@@ -370,7 +370,11 @@ class Searcher:
 
 
 def search(problem: Problem, meter: Meter, orders: Sequence[str] = ("dfs", "bfs")) -> Outcome:
-    """Depth first and level by level in turns, each turn with four times the budget of the last."""
+    """Depth first and level by level in turns, each turn with four times the budget of the last.
+
+    Where nothing is sure in the end, the outcome is that of the turn which got farthest, with what ran out in the last
+    one: what the others ran out of were their shares.
+    """
     # Who looks ahead goes straight on, and need not start over.
     share = _FIRST_SHARE if problem.grows is None else max(_FIRST_SHARE, 4 * len(problem.operations))
     searcher = Searcher(problem, meter)
@@ -389,9 +393,9 @@ def search(problem: Problem, meter: Meter, orders: Sequence[str] = ("dfs", "bfs"
             if best is None or outcome.level >= best.level:
                 best = outcome
             if spent >= total or outcome.cause == "seconds" or len(orders) == 1:
-                return best
+                return replace(best, cause=outcome.cause)
         if share >= total:
-            return best  # type: ignore[return-value]  # set by the first turn
+            return replace(best, cause=outcome.cause)  # type: ignore[return-value,type-var]  # set by the first turn
         share *= 4
 
 

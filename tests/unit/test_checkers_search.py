@@ -11,7 +11,7 @@ from checkers import Operation, check_linearizable, model_by_name, read_history
 from checkers.models import uses_mismatch
 from checkers.oracle import is_linearizable
 from checkers.problem import compile_problem
-from checkers.search import Levels, Meter, Searcher, search
+from checkers.search import Levels, Meter, Outcome, Searcher, search
 from checkers.values import Map
 from checkers.witness import WitnessError, replay, verify
 
@@ -211,6 +211,17 @@ def test_the_meter_stops_both_orders():
     outcome = search(compile_problem(history, CASES["register"][0]), Meter(3, 10**9, time.monotonic() + 100))
     assert (outcome.valid, outcome.cause) == (None, "configurations")
     assert 0 < outcome.level < 10
+
+
+@pytest.mark.parametrize("ran_out", ["seconds", "bytes"])
+def test_what_ran_out_is_what_ended_the_search(monkeypatch, ran_out):
+    """The turn that got farthest only ran out of its share."""
+    farthest = Outcome(None, 9, 0, "wgl-dfs", cause="configurations")
+    monkeypatch.setattr(Searcher, "dfs", lambda _: farthest)
+    monkeypatch.setattr(Searcher, "bfs", lambda _: Outcome(None, 3, 0, "jit-bfs", cause=ran_out))
+    problem = compile_problem([o("write", 1, 1, 0, 1)], CASES["register"][0])
+    outcome = search(problem, Meter(3, 10**9, time.monotonic() + 100))
+    assert (outcome.level, outcome.cause) == (9, ran_out)
 
 
 def test_a_witness_that_does_not_hold_is_refused():
