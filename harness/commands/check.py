@@ -146,6 +146,10 @@ def main(args: argparse.Namespace) -> int:
     if path.is_dir() and (path / _RUN_HISTORY).is_file():
         path /= _RUN_HISTORY
     if path.is_dir():
+        if args.drawing is not None:
+            raise ConfigError(
+                f"--drawing is for one history, and {path} is a directory; leave it out, or give a file"
+            )
         return _check_directory(args, path)
     if args.drawing is not None and args.drawing.suffix not in _DRAWINGS:
         raise ConfigError(
@@ -348,7 +352,7 @@ def _check_directory(args: argparse.Namespace, path: Path) -> int:
     skipped: list[str] = []
     faulty: list[str] = []
     surprises: list[str] = []
-    for task in _tasks(args, path):
+    for task in list(_tasks(args, path)):  # a fault of the table is told before anything is checked
         name = task.path.relative_to(path)
         try:
             checked = _check(args, task)
@@ -403,7 +407,7 @@ def _tasks(args: argparse.Namespace, path: Path) -> Iterator[_Task]:
             yield _Task(file)
         return
     try:
-        rows = args.expect.read_text().splitlines()
+        rows = args.expect.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--expect {args.expect} cannot be read ({error}); give a table of text") from None
     header = rows[0].split("\t") if rows else []
@@ -411,7 +415,11 @@ def _tasks(args: argparse.Namespace, path: Path) -> Iterator[_Task]:
         raise ConfigError(
             f"--expect {args.expect} has the columns {', '.join(header)}; it needs path, model, verdict, tab-separated"
         )
-    for row in rows[1:]:
+    if not any(map(str.strip, rows[1:])):
+        raise ConfigError(
+            f"--expect {args.expect} has no row; give one for each history, with path, model and verdict"
+        )
+    for row in filter(str.strip, rows[1:]):
         cells = dict(zip(header, row.split("\t"), strict=False))
         words = cells.get("model", "").replace(",", " ").split()
         initial = next((word.removeprefix("initial=") for word in words if word.startswith("initial=")), None)

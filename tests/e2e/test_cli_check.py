@@ -259,6 +259,28 @@ def test_a_directory_with_what_is_expected(capsys, tmp_path):
     assert (code, "is no row; give path, model" in err) == (254, True)
 
 
+def test_a_table_as_editors_write_it(capsys, tmp_path):
+    """With a mark at its start, other ends of lines and an empty line at its end; a fault is told before any check."""
+    history(tmp_path, *GOOD, name="good.jsonl")
+    table = tmp_path / "table.tsv"
+    row = "good.jsonl\tregister initial=0\tvalid\r\n"
+    table.write_bytes(f"\ufeffpath\tmodel\tverdict\r\n{row}\r\n".encode())
+    assert check(capsys, tmp_path, "--expect", table)[0] == 0
+    table.write_text(f"path\tmodel\tverdict\n{row}nonsense\n")
+    code, out, err = check(capsys, tmp_path, "--expect", table)
+    assert (code, out, "'nonsense' is no row" in err) == (254, "", True)
+    table.write_text("path\tmodel\tverdict\n")
+    code, _, err = check(capsys, tmp_path, "--expect", table)
+    assert (code, "has no row; give one for each history" in err) == (254, True)
+
+
+def test_a_directory_is_not_drawn(capsys, tmp_path):
+    """It may hold many counterexamples."""
+    history(tmp_path, *STALE, name="stale.jsonl")
+    code, _, err = check(capsys, tmp_path, "--drawing", tmp_path / "why.svg")
+    assert (code, "--drawing is for one history" in err) == (254, True)
+
+
 def test_algorithm_and_budget(capsys, tmp_path):
     """An algorithm that does not fit, and a budget that is spent, are unknown with a remedy; nonsense is refused."""
     file = history(tmp_path, *(line(0, type_, "write", 1) for type_ in ("invoke", "ok") * 2))
