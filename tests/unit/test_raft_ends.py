@@ -73,5 +73,7 @@ def test_the_exit_code_is_the_same_where_the_sentence_cannot_be_written():
     """As where the log is on the disk that is full."""
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         command = [sys.executable, "-m", "raft", "--data-dir", "/dev/null", "--member", "n1=1,2", "--name"]
-        codes = [subprocess.run([*command, name], check=False, stderr=full).returncode for name in ("n1", "n2")]
+        codes = [
+            subprocess.run([*command, name], check=False, stderr=full).returncode for name in ("n1", "n2")
+        ]
     assert codes == [255, 254]
