@@ -22,6 +22,7 @@ HEAD_BYTES_MAX = 16 << 10
 BODY_BYTES_MAX = 4 << 20
 CONNECTIONS_MAX = 10_000
 _HALF_CALL_S_MAX = 30.0
+_EMPTY_LINES_MAX = 2
 _REASONS = {
     200: "OK",
     202: "Accepted",
@@ -40,6 +41,7 @@ _REASONS = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
+_CR = 13
 _JSON = ("Content-Type", "application/json")
 _FIRST = {status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in _REASONS.items()}
 
@@ -120,6 +122,8 @@ class Connection(asyncio.Protocol):
         self._head_only = False  # it asks for no body
         self._chunked = True  # it can be answered in chunks
         self._taking = False
+        self._ended = False  # the client sends no more
+        self._empty_lines = 0  # before the next call
         self._told_to_go_on = False
         self._timer: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -171,6 +175,17 @@ class Connection(asyncio.Protocol):
         elif len(self._buffer) > HEAD_BYTES_MAX + BODY_BYTES_MAX:
             self._transport.pause_reading()
 
+    def eof_received(self) -> bool:
+        """The client sends no more; true if the connection is kept for the answers to what it has sent.
+
+        Who watches has mostly gone altogether, and would not be missed before the next change. TLS has no half of a
+        connection in Python.
+        """
+        self._ended = True
+        watches = self._abandon is not None or self._pump is not None
+        tls = self._transport.get_extra_info("sslcontext") is not None
+        return self._busy and not watches and not tls
+
     # -- calls -------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -185,7 +200,7 @@ class Connection(asyncio.Protocol):
             while self._buffer and not self._busy and self._keep:
                 call = self._next_call()
                 if call is None:
-                    self._start_timer()
+                    self._wait_for_more()
                     break
                 self._stop_timer()
                 self._busy = True
@@ -196,7 +211,23 @@ class Connection(asyncio.Protocol):
         finally:
             self._taking = False
 
+    def _wait_for_more(self) -> None:
+        if self._ended:
+            self.close()
+        elif self._buffer:
+            self._start_timer()
+        else:  # it was an empty line
+            self._stop_timer()
+
+    def _skip_empty_lines(self) -> None:
+        """Drops what some clients send after a body (RFC 9112, section 2.2)."""
+        while self._buffer.startswith(b"\r\n") and self._empty_lines < _EMPTY_LINES_MAX:
+            self._buffer = self._buffer[2:]
+            self._empty_lines += 1
+
     def _next_call(self) -> Call | None:
+        if self._buffer[0] == _CR:
+            self._skip_empty_lines()
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
         if end < 0:
@@ -217,11 +248,14 @@ class Connection(asyncio.Protocol):
             return None
         self._buffer = buffer[stop:]
         self._told_to_go_on = False
+        self._empty_lines = 0
         self._keep = _keeps(parts[2], headers.get("connection", ""))
         self._chunked = parts[2] != "HTTP/1.0"
         # What is asked with HEAD is what GET would answer, and not sent (RFC 9110, section 9.3.2).
         self._head_only = parts[0] == "HEAD"
         path, _, query = parts[1].partition("?")
+        if path[:1] != "/":
+            path, _, query = _origin_form(parts[1]).partition("?")
         return Call("GET" if self._head_only else parts[0], path, query, headers, buffer[start:stop])
 
     def _start_timer(self) -> None:
@@ -255,9 +289,14 @@ class Connection(asyncio.Protocol):
 
     def _answered(self) -> None:
         self._busy = False
-        if self._buffer and not self._taking:
-            self._transport.resume_reading()
+        if self._taking:
+            return
+        if self._buffer:
+            if not self._ended:
+                self._transport.resume_reading()
             self._take_calls()
+        if self._ended and not self._busy:
+            self.close()
 
     def _write(self, answer: Answer) -> None:
         head = f"{_FIRST[answer.status]}Content-Length: {len(answer.body)}\r\n{self._headers(answer)}\r\n"
@@ -299,6 +338,19 @@ class Connection(asyncio.Protocol):
         coding = "Transfer-Encoding: chunked\r\n" if self._chunked else ""
         head = f"{_FIRST[answer.status]}{coding}{self._headers(answer)}\r\n"
         self._transport.write(head.encode("latin-1"))
+
+
+def _origin_form(target: str) -> str:
+    """The path and query of a target that names the server too, as a proxy is asked (RFC 9112, section 3.2.2).
+
+    >>> _origin_form("http://n1:8001/v1/keys/a?b"), _origin_form("HTTPS://n1?b"), _origin_form("*")
+    ('/v1/keys/a?b', '/?b', '*')
+    """
+    scheme, _, rest = target.partition("://")
+    if scheme.lower() not in ("http", "https"):
+        return target
+    at = min((place for mark in "/?" if (place := rest.find(mark)) >= 0), default=len(rest))
+    return rest[at:] if rest[at : at + 1] == "/" else "/" + rest[at:]
 
 
 def _headers_of(lines: list[str]) -> dict[str, str]:

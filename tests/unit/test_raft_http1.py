@@ -14,6 +14,7 @@ class Transport:
         self.written = b""
         self.closed = False
         self.reading = True
+        self.tls = None
 
     def write(self, data):
         assert not self.closed
@@ -21,6 +22,9 @@ class Transport:
 
     def close(self):
         self.closed = True
+
+    def get_extra_info(self, name):
+        return self.tls if name == "sslcontext" else None
 
     def is_closing(self):
         return self.closed
@@ -276,3 +280,66 @@ def test_what_a_proxy_might_read_differently_is_refused(header):
     assert head(answer) == b"HTTP/1.1 400 Bad Request"
     assert client.calls == []
     assert client.transport.closed
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://h:80/v1/keys/a?x=1", "/v1/keys/a", "x=1"),
+        ("HTTP://h/a://b", "/a://b", ""),
+        ("https://h", "/", ""),
+        ("http://h?x=/", "/", "x=/"),
+        ("ftp://h/a", "ftp://h/a", ""),
+        ("*", "*", ""),
+    ],
+)
+def test_a_target_may_name_the_server_too(target, path, query):
+    client = Client()
+    assert head(client.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())) == b"HTTP/1.1 200 OK"
+    assert client.calls[0][1:3] == (path, query)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_empty_line_before_a_call_is_ignored_and_many_are_not(cut):
+    async def run():
+        client, call = Client(), b"GET /x HTTP/1.1\r\n\r\n"
+        pieces = [b"\r", b"\n", b"\r", b"\n" + call] if cut else [b"\r\n\r\n" + call]
+        for _ in range(2):
+            assert b"".join(map(client.send, pieces)).startswith(b"HTTP/1.1 200 OK")
+        assert client.send(b"\r\n") == b""
+        assert client.connection.is_idle
+        assert client.connection._timer is None  # nobody waits for the other half
+        assert client.send(b"\r\n\r\n" + call).startswith(b"HTTP/1.1 400 ")
+        assert client.transport.closed
+
+    asyncio.run(run())
+
+
+def test_who_sends_no_more_gets_its_answers_and_then_the_end():
+    client = Client()
+    client.send(b"GET /later HTTP/1.1\r\n\r\nGET /later HTTP/1.1\r\n\r\nGET /x HTTP/1.1\r\n\r\nGET /half")
+    assert client.connection.eof_received()
+    client.open[0](Answer(200, b"1"))
+    assert not client.transport.closed
+    client.open[1](Answer(200, b"2"))
+    answers = client.transport.take()
+    assert [part[-1:] for part in answers.split(b"HTTP/1.1 200 OK")[1:]] == [b"1", b"2", b"}"]
+    assert client.transport.closed
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /x HTTP/1.1\r\n\r\n", b"GET /half"])
+def test_who_sends_no_more_and_waits_for_nothing_is_gone(sent):
+    async def run():
+        client = Client()
+        client.send(sent)
+        assert not client.connection.eof_received()
+        client.connection.connection_lost(None)
+
+    asyncio.run(run())
+
+
+def test_tls_ends_as_a_whole():
+    client = Client()
+    client.transport.tls = object()
+    client.send(b"GET /later HTTP/1.1\r\n\r\n")
+    assert not client.connection.eof_received()
