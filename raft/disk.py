@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import zlib
 from pathlib import Path
 
 #: Room is made where so many times its size are free.
@@ -66,6 +67,20 @@ class FileDisk:
             os.close(handle)
         self._open.clear()
         os.close(self._lock)
+
+    def owner(self) -> str | None:
+        """Which server the directory is of; None if none has claimed it, or what it wrote is damaged."""
+        line = os.pread(self._lock, os.fstat(self._lock).st_size, 0)
+        name, _, _ = line.rpartition(b" ")
+        return name.decode() if name and line == _claim_of(name) else None
+
+    def claim(self, name: str) -> None:
+        """Writes down which server the directory is of, in the lock, which is no file of the log."""
+        line = _claim_of(name.encode())
+        os.ftruncate(self._lock, 0)
+        self._write(self._lock, 0, line)
+        if self._syncs:
+            os.fsync(self._lock)
 
     def names(self) -> list[str]:
         """All files but the lock."""
@@ -151,3 +166,8 @@ class FileDisk:
         handle = self._open.pop(name, None)
         if handle is not None:
             os.close(handle)
+
+
+def _claim_of(name: bytes) -> bytes:
+    """A line with a checksum: damage to it must not look like the name of another server."""
+    return b"%b %08x\n" % (name, zlib.crc32(name))

@@ -137,7 +137,7 @@ class Server:
         """Serves until told to stop."""
         settings = self.settings
         with self._using_the_disk():
-            disk = self._disk or FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+            disk = self._disk or _open_disk(settings)
         self.storage = FileStorage(
             Wal(disk),
             self._fail,
@@ -300,6 +300,21 @@ class Server:
         peer = self.peers.get(name)
         if peer is not None:
             peer.dial_now()
+
+
+def _open_disk(settings: Settings) -> FileDisk:
+    """The directory, if it is this server's, or nobody's yet: with the log of another it would vote a second time."""
+    disk = FileDisk(settings.data_dir, unsafe_no_sync=settings.unsafe_no_sync)
+    owner, name = disk.owner(), settings.name
+    if owner is None:
+        disk.claim(name)
+    elif owner != name:
+        disk.close()
+        raise SettingsError(
+            f"data_dir {settings.data_dir} is the directory of {owner}, and the name of this server is {name}; "
+            f"give {name} a directory of its own, or set name to {owner}"
+        )
+    return disk
 
 
 @contextlib.contextmanager

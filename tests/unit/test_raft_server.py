@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from raft.core import AppendEntries, Entry, EntryKind, Message, RequestVote
+from raft.disk import FileDisk
 from raft.framing import BadFrame, Unframer, frame
 from raft.http1 import BODY_BYTES_MAX
 from raft.peers import Guests, Hello, Inbound
@@ -223,6 +224,38 @@ def test_what_cannot_be_served_from_ends_with_255_and_a_sentence(tmp_path):
     assert no_directory.stderr == (
         f"raft: data_dir {tmp_path / 'file'} cannot be used: File exists; name a directory that can be written\n"
     )
+
+
+def test_a_directory_of_another_server_is_refused(tmp_path):
+    members = ["--member", "n1=1,2", "--member", "n2=3,4", "--data-dir", str(tmp_path)]
+    disk = FileDisk(tmp_path)
+    assert disk.owner() is None
+    disk.claim("n1")
+    disk.close()
+    done = run("--name", "n2", *members)
+    assert done.returncode == 254
+    assert done.stderr == (
+        f"raft: data_dir {tmp_path} is the directory of n1, and the name of this server is n2; "
+        "give n2 a directory of its own, or set name to n1\n"
+    )
+    disk = FileDisk(tmp_path)
+    assert (disk.owner(), disk.names()) == ("n1", [])
+    (tmp_path / "lock").write_bytes((tmp_path / "lock").read_bytes().replace(b"n1", b"n3"))
+    assert disk.owner() is None  # damage is no name
+    disk.close()
+
+
+def test_a_directory_made_before_names_stood_in_it_is_taken_over(tmp_path):
+    with running(tmp_path, 1) as cluster:
+        cluster.leader()
+        assert cluster.call("n1", "PUT", "/v1/keys/x", 1).status == 200
+        cluster.kill("n1")
+        assert (tmp_path / "n1" / "lock").read_text().startswith("n1 ")
+        (tmp_path / "n1" / "lock").write_bytes(b"")
+        cluster.start("n1")
+        cluster.leader()
+        assert cluster.call("n1", "GET", "/v1/keys/x").body["value"] == 1
+        assert (tmp_path / "n1" / "lock").read_text().startswith("n1 ")
 
 
 def test_a_damaged_log_ends_with_255_and_a_sentence(tmp_path):
