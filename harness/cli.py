@@ -27,6 +27,9 @@ EXIT_CODES_HELP = (
     "exit codes: 0 valid, 1 invalid, 2 unknown, 254 bad arguments or input, 255 internal or set-up error"
 )
 
+#: Commands that make run directories.
+_RECORDING = frozenset({"run", "sweep", "replay", "shrink", "sim"})
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse leaves with 2 on bad usage, which is our `unknown`."""
@@ -63,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HistoryError as error:
         return _say(str(error), EXIT_BAD_INPUT)
     except KeyboardInterrupt:
-        return _say("interrupted; what was recorded is kept in the run directory", EXIT_UNKNOWN)
+        kept = (
+            "; what was recorded is kept in the run directory" if _RECORDING.intersection(given[:1]) else ""
+        )
+        return _say(f"interrupted{kept}", EXIT_UNKNOWN)
     except BrokenPipeError:
         # The reader of our output has gone (`splitbrain bugs | head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

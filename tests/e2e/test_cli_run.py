@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import commands
 from harness import plan as plans
 from harness.cli import main
 from harness.commands import bugs
@@ -313,6 +314,22 @@ def test_ctrl_c_keeps_the_history_checks_it_and_says_so(tmp_path):
     assert main(["check", str(files[0])]) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"), [("run", "; what was recorded is kept in the run directory"), ("check", "")]
+)
+def test_an_interrupted_command_speaks_of_a_run_only_where_there_is_one(
+    capsys, monkeypatch, tmp_path, name, kept
+):
+    """A check has recorded nothing."""
+
+    def interrupted(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.load(name), "main", interrupted)
+    code, _, err = splitbrain(capsys, name, *([tmp_path] if name == "check" else []))
+    assert (code, err) == (2, f"splitbrain: interrupted{kept}\n")
+
+
 def test_sigterm_ends_a_command_as_ctrl_c_does_wherever_it_is(capsys, monkeypatch):
     """What it has made until then it takes away: a container that was tried, a library that was compiled."""
     cleaned = []
@@ -328,7 +345,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_wherever_it_is(capsys, monkeypatc
     before = signal.getsignal(signal.SIGTERM)
     code, _, err = splitbrain(capsys, "bugs")
     assert (code, cleaned) == (2, [True])
-    assert err == "splitbrain: interrupted; what was recorded is kept in the run directory\n"
+    assert err == "splitbrain: interrupted\n"
     assert signal.getsignal(signal.SIGTERM) == before
 
 
