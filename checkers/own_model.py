@@ -10,6 +10,7 @@ Rules of this module
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 from checkers.effects import Effect, Inconsistent, State
@@ -76,7 +77,8 @@ class OwnModel:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self._model, name)
+        found = getattr(self._model, name)
+        return self._saying_effects(found) if name == "effect" else found
 
     def initial(self) -> State:
         """The state before the first operation."""
@@ -121,8 +123,20 @@ class OwnModel:
         self._look_at_effect(operation, state, after, at)
         return after
 
+    def _saying_effects(self, say: Callable[[Operation], Effect]) -> Callable[[Operation], Effect]:
+        def effect(operation: Operation) -> Effect:
+            said: object = say(operation)
+            if isinstance(said, Effect):
+                return said
+            raise ModelError(
+                f"effect of the model {self.name} says {_text(said)} of {operation.f} "
+                f"(index {operation.invoke_index}): say one of checkers.effects.Effect, GENERAL where you are not sure"
+            )
+
+        return effect
+
     def _says(self, operation: Operation) -> Effect | None:
-        say = getattr(self._model, "effect", None)
+        say = getattr(self, "effect", None)
         return None if say is None else say(operation)
 
     def _look_at_effect(self, operation: Operation, state: State, after: State, at: _At) -> None:

@@ -144,6 +144,14 @@ def test_an_effect_that_is_not_so(says, message):
     assert any(re.search(message, cause) for cause in causes), causes
 
 
+@pytest.mark.parametrize("said", ["PURE", None])
+def test_an_effect_that_is_none_is_said(said):
+    """It is the model's fault, with what to mend."""
+    made = type("Said", (Max,), {"effect": lambda _self, _operation: said})()
+    cause = check_linearizable(FINE, made).cause or ""
+    assert "(index 0): say one of checkers.effects.Effect" in cause
+
+
 def test_a_step_that_forgets_to_return_is_noted():
     """None may be a state; so it is one, and the verdict says so."""
     made = type("Forgetful", (Max,), {"step": forgetful})()
