@@ -9,8 +9,8 @@ Rules of this module
        none of the simulation wait there by the real clock.
     3. Each replacement is one function for ever, which asks whose turn it is: a module that is loaded in the middle of
        a run, and keeps what it imported, has the real thing after it and the virtual one in the next.
-    4. Threads, processes, blocking sleeps and waits, look-ups, sockets, and what would end or interrupt the simulator
-       itself are refused with a sentence that says what to do instead. Handlers of signals are taken and never called.
+    4. Threads, processes, blocking sleeps and waits, selects, look-ups, sockets, and what would end or interrupt the
+       simulator itself are refused with a sentence that says what to do instead. Handlers of signals are taken and never called.
     5. `datetime.now` and `utcnow` are methods of a class that cannot be set like others: they are put into its
        dictionary. Local time is UTC. `date.today` asks `time.time`, and so is virtual by itself.
 """
@@ -26,6 +26,8 @@ import functools
 import gc
 import os
 import random
+import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -74,6 +76,7 @@ class _Turn:
     """Whose time and chance it is now: a simulation's, or with None the real world's."""
 
     source: Source | None = None
+    thread: int | None = None  # that of the simulation
 
 
 @contextlib.contextmanager
@@ -83,6 +86,7 @@ def virtual(source: Source) -> Iterator[None]:
     state = random.getstate()
     dates = _put_into(dt.datetime, _date_clocks(source))
     before, _Turn.source = _Turn.source, source
+    thread_before, _Turn.thread = _Turn.thread, threading.get_ident()
     zone = _set_zone("UTC")
     try:
         table = _table()
@@ -96,7 +100,7 @@ def virtual(source: Source) -> Iterator[None]:
         for owner, name, old in reversed(replaced):
             setattr(owner, name, old)
         _put_into(dt.datetime, dates)
-        _Turn.source = before
+        _Turn.source, _Turn.thread = before, thread_before
         _set_zone(zone)
         random.setstate(state)
 
@@ -146,6 +150,10 @@ def _others(source: Source) -> Iterator[tuple[Any, str, Any]]:
     yield threading.Condition, "wait", _waiting(threading.get_ident())
     yield subprocess.Popen, "__init__", _refuse_process
     yield socket, "socket", SimSocket
+    for name in ("SelectSelector", "_PollLikeSelector", "EpollSelector", "KqueueSelector"):
+        if hasattr(selectors, name):
+            owner = getattr(selectors, name)
+            yield owner, "select", _by_turn(owner.select, _selecting("selectors", owner.select))
 
 
 # -- time ------------------------------------------------------------------------------------------------------
@@ -316,6 +324,9 @@ def _refused() -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     ):
         if hasattr(signal, name):
             yield signal, name, functools.partial(_refuse_end, f"signal.{name}")
+    for name in ("select", "poll", "epoll"):
+        if hasattr(select, name):
+            yield select, name, _selecting(f"select.{name}", getattr(select, name))
     yield signal, "signal", _take_handler
     yield signal, "getsignal", lambda source, number: source.handlers().get(number, signal.SIG_DFL)
     for name in ("socketpair", "create_server", "fromfd"):
@@ -376,6 +387,20 @@ def _waiting(simulating: int) -> Callable[..., bool]:
         )
 
     return wait
+
+
+def _selecting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """Refused to the simulation; other threads wait for their files as ever."""
+
+    def call(_source: Source, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != _Turn.thread:
+            return real(*args, **kwargs)
+        raise SimRefused(
+            f"{name} waits for files of the real world, and would stop the simulated one; use asyncio.open_connection, "
+            "asyncio.start_server or asyncio.sleep in the simulator"
+        )
+
+    return call
 
 
 def _refuse_socket(name: str, *_args: Any, **_kwargs: Any) -> NoReturn:

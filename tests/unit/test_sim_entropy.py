@@ -5,6 +5,8 @@ import asyncio
 import importlib
 import os
 import random
+import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -131,6 +133,11 @@ def test_everything_is_as_it_was():
         (lambda: signal.setitimer(signal.ITIMER_REAL, 0), r"signal\.setitimer would strike the simulator"),
         (lambda: threading.Event().wait(0), "a wait for another thread"),
         (lambda: Future().result(0.1), "a wait for another thread"),
+        (lambda: select.select([], [], [], 0), r"select\.select waits for files of the real world"),
+        (lambda: select.poll(), r"select\.poll waits"),  # noqa: PLW0108 - likewise
+        (lambda: select.epoll(), r"select\.epoll waits"),  # noqa: PLW0108 - likewise
+        (lambda: selectors.DefaultSelector().select(0), "selectors waits"),
+        (lambda: selectors.PollSelector().select(0), "selectors waits"),
         (lambda: asyncio.new_event_loop(), "a second event loop"),  # noqa: PLW0108 - likewise
     ],
 )
@@ -140,6 +147,27 @@ def test_what_leads_out_is_refused(what, says):
 
     with pytest.raises(SimRefused, match=says):
         run(program)
+
+
+def test_a_thread_that_is_none_of_the_simulation_waits_for_its_files():
+    go, seen = threading.Event(), []
+
+    def wait():
+        go.wait()
+        seen.append(select.select([], [], [], 0))
+        seen.append(select.poll().poll(0))
+        with selectors.DefaultSelector() as selector:
+            seen.append(selector.select(0))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+
+    async def program():
+        go.set()
+        thread.join()
+
+    run(program)
+    assert seen == [([], [], []), [], []]
 
 
 def test_each_life_of_a_program_has_signal_handlers_of_its_own():
