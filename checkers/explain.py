@@ -221,11 +221,12 @@ def explain_part(
 def explain_told(
     part: Sequence[Operation], model: Model, key: Hashable, count: int, why: Sequence[str]
 ) -> Explanation:
-    """Operations that contradict each other, and how, in lines."""
+    """Operations that contradict each other, and how, in lines, which stand below the figure as well."""
     where = "" if key is None else f"key {show(key, _VALUE_CHARS)}: "
     first = f"{where}of {count} operations these contradict each other (model {model.name})"
     shown = sorted(part, key=lambda operation: operation.call)
-    return Explanation((first, *_table(shown), *why))
+    figure = Figure(first, "", tuple(map(_box, shown[:_BOXES_MAX])), endings=tuple(why))
+    return Explanation((first, *_table(shown), *why), figure)
 
 
 def stale_words(seen: Operation, writer: Operation | None, shown: Operation | None) -> list[str]:

@@ -53,6 +53,26 @@ def test_a_dead_end_is_told_below():
     ET.fromstring(drawing.svg(figure))
 
 
+@pytest.mark.parametrize(
+    ("model", "algorithm"), [("register", "intervals"), ("revision-register", "revisions")]
+)
+def test_what_is_found_without_a_search_is_drawn(model, algorithm):
+    """Answers that are impossible by themselves, and what revisions contradict."""
+    rows = [("write", 1, 1), ("write", 1, 2), ("write", 2, 3), ("read", 1, 1)]
+    lines = []
+    for f, value, revision in rows:
+        lines += [
+            Op(len(lines), len(lines) + 1, 0, "invoke", f, "x", None if f == "read" else value),
+            Op(len(lines) + 1, len(lines) + 2, 0, "ok", f, "x", value, revision=revision),
+        ]
+    verdict = check_linearizable(History.of(lines), model)
+    assert (verdict.valid, verdict.algorithm) == ("invalid", algorithm)
+    said = "".join(ET.fromstring(drawing.svg(verdict.figure)).itertext())
+    assert [line for line in verdict.evidence if "because" in line and line.strip() not in said] == []
+    assert "read -> 1" in said
+    assert "read -> 1" in drawing.dot(verdict.figure)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_any_figure_is_sound(seed):
     """Odd texts, lost operations, arrows in all directions: always well formed, and nothing left of the edge."""
