@@ -110,6 +110,8 @@ def prepare(part: str) -> None:
     try:
         with _own_cache():
             _PREPARE[part]()
+    except ImportError:  # a numba that does not go with the numpy there is: what was kept is not to blame
+        raise
     except Exception:  # noqa: BLE001  (whatever pickle says of a file that a crash or a full disk cut off)
         # Code that is kept and cannot be read would fail for ever; if that was not it, this fails again.
         announce(

@@ -90,3 +90,17 @@ def test_what_fails_again_is_said(monkeypatch, tmp_path, prepared):
     with pytest.raises(ValueError, match="again"):
         fast.prepare("replay")
     assert not fast.used("replay")
+
+
+@pytest.mark.usefixtures("unknown_place")
+def test_what_was_kept_stays_where_numba_cannot_be_imported(monkeypatch, tmp_path, prepared):
+    """A numba that does not go with the numpy there is."""
+    failures, said = prepared
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    fast._folder().mkdir(parents=True)
+    (fast._folder() / "replay.ready").touch()
+    failures.append(ImportError("Numba needs another NumPy"))
+    with pytest.raises(ImportError):
+        fast.prepare("replay")
+    assert (fast._folder() / "replay.ready").exists()
+    assert not said
