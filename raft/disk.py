@@ -56,6 +56,8 @@ class FileDisk:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
+            if not isinstance(error, BlockingIOError):  # a file system without locks, say
+                raise
             raise DirectoryInUse(
                 f"{self.directory} is in use by another process: give each node a directory of its own"
             ) from error

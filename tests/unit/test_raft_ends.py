@@ -77,3 +77,9 @@ def test_the_exit_code_is_the_same_where_the_sentence_cannot_be_written():
             subprocess.run([*command, name], check=False, stderr=full).returncode for name in ("n1", "n2")
         ]
     assert codes == [255, 254]
+
+
+def test_a_file_system_without_locks_is_not_called_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr("raft.disk.fcntl.flock", fails(errno.ENOLCK)(None))
+    with pytest.raises(OSError, match=r"cannot be used: No locks available; name a directory"):
+        serve(tmp_path / "n1")
