@@ -168,6 +168,17 @@ def test_damaged_columns_are_made_anew(tmp_path, monkeypatch):
         assert beside.read_bytes() == good
 
 
+def test_columns_of_another_scanner_are_made_anew(tmp_path, monkeypatch):
+    """An older version's may mean something else, though the lines are the same."""
+    from checkers import line_columns  # noqa: PLC0415 (needs numpy)
+
+    body = encode_op(Op(0, 1, 0, "invoke", "write", None, 1))
+    line_columns.save(tmp_path / "columns", line_columns.scan(body))
+    assert line_columns.restore(tmp_path / "columns", body) is not None
+    monkeypatch.setattr(line_columns, "_scanner", lambda: b"another")
+    assert line_columns.restore(tmp_path / "columns", body) is None
+
+
 def test_nothing_is_left_of_columns_that_were_not_finished(tmp_path, monkeypatch):
     """Ctrl-C, while a hundred megabytes are written."""
 
