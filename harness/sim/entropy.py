@@ -10,7 +10,8 @@ Rules of this module
     3. Each replacement is one function for ever, which asks whose turn it is: a module that is loaded in the middle of
        a run, and keeps what it imported, has the real thing after it and the virtual one in the next.
     4. Threads, processes, blocking sleeps and waits, selects, look-ups, sockets, and what would end or interrupt the
-       simulator itself are refused with a sentence that says what to do instead. Handlers of signals are taken and never called.
+       simulator itself are refused with a sentence that says what to do instead. Handlers of signals are taken and
+       never called.
     5. `datetime.now` and `utcnow` are methods of a class that cannot be set like others: they are put into its
        dictionary. Local time is UTC. `date.today` asks `time.time`, and so is virtual by itself.
 """

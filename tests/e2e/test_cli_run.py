@@ -326,7 +326,7 @@ def test_an_interrupted_command_speaks_of_a_run_only_where_there_is_one(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands.load(name), "main", interrupted)
-    code, _, err = splitbrain(capsys, name, *([tmp_path] if name == "check" else []))
+    code, _, err = splitbrain(capsys, name, *([str(tmp_path)] if name == "check" else []))
     assert (code, err) == (2, f"splitbrain: interrupted{kept}\n")
 
 
