@@ -189,7 +189,7 @@ def _registry(kinds: Iterable[FaultKind]) -> Mapping[str, FaultKind]:
 _MIXED: tuple[FaultKind, ...] = (
     FaultKind(
         "partition",
-        "the network falls apart, in all topologies by turns; leaders also in bursts",
+        "the network falls apart: halves, one, a minority, ring, bridge, the leader by turns; leaders also in bursts",
         draw_partitions(TOPOLOGIES),
         draw_flap=cut_leader,
         storm=Storm(cut_leader, HUNT),
