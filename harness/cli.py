@@ -7,17 +7,16 @@ Whatever the user can get wrong ends in one sentence on standard error, never in
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from checkers import HistoryError
 from harness import commands
 from harness.errors import EXIT_BAD_INPUT, EXIT_INTERNAL, EXIT_UNKNOWN, SplitbrainError
+from harness.interrupts import terminated_as_interrupted
 
 DESCRIPTION = """\
 Find consistency bugs in distributed systems: drive clients against a cluster, break it on purpose, record every
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     try:
-        with _terminable():
+        with terminated_as_interrupted():
             names = given[:1] if given[:1] and given[0] in commands.NAMES else commands.NAMES
             args = parser(names).parse_args(given)
             code: int = args.main(args)
@@ -80,20 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"internal error: {error!r}; this is a bug of splitbrain, please report it", EXIT_INTERNAL
         )
     return code
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does, so that nothing is left behind; what is more is for the command to do."""
-    try:
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread: whoever called handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _say(sentence: str, code: int) -> int:

@@ -33,13 +33,13 @@ def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does."""
-
-    def on_signal(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = _set_handler(signal.SIGTERM, on_signal)
+    """SIGTERM ends a command as Ctrl-C does, so that nothing is left behind; what is more is for the command to do."""
+    try:
+        previous = _set_handler(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread: whoever called handles signals
+        yield
+        return
     try:
         yield
     finally:
-        _set_handler(signal.SIGTERM, before)
+        _set_handler(signal.SIGTERM, previous)

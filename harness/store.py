@@ -44,10 +44,11 @@ def require(store: Path) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(store, error) from None
+        raise unwritable(store, error) from None
 
 
-def _unwritable(store: Path, error: OSError) -> SetupError:
+def unwritable(store: Path, error: OSError) -> SetupError:
+    """What to say of a directory of runs that refused to be written to."""
     return SetupError(f"store {store}: cannot be written ({error.strerror}); choose another with --store DIR")
 
 
@@ -66,7 +67,7 @@ def create(store: Path, plan: Plan) -> Path:
         (run_dir / PLAN).write_bytes(plans.encode(plan))
         _link_latest(store, run_dir)
     except OSError as error:
-        raise _unwritable(store, error) from None
+        raise unwritable(store, error) from None
     return run_dir
 
 

@@ -15,7 +15,6 @@ from harness import plan as plans
 from harness import report, store
 from harness.errors import EXIT_CODES, ConfigError, InternalError, SetupError
 from harness.execute import Execution, execute
-from harness.interrupts import terminated_as_interrupted
 from harness.plan import Plan
 from harness.progress import QuietProgress
 from harness.shrink import edits, story
@@ -48,8 +47,7 @@ def main(args: argparse.Namespace) -> int:
     store.require(directory)
     console = Console(stderr=args.json)
     console.print(f"[bold]seed {plan.seed}[/]: shrinking {run_dir}", highlight=False)
-    with terminated_as_interrupted():
-        shrunk = _search(plan, run_dir, Budget(seconds=args.budget_s), console)
+    shrunk = _search(plan, run_dir, Budget(seconds=args.budget_s), console)
     execution = _store(shrunk.plan, directory)
     text = story.tell(shrunk.plan)
     _write_story(execution.run_dir, text)

@@ -16,11 +16,12 @@ from rich.console import Console
 
 from checkers import encode_header, encode_op
 from harness.commands.sweep import seed_range
-from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
+from harness.errors import EXIT_CODES, JSON_VALID, ConfigError
 from harness.module_files import module_from_file
 from harness.sim import entropy
 from harness.sim import scenario as scenarios
 from harness.sim.scenario import Ran, Scenario
+from harness.store import unwritable
 
 NAME = "sim"
 TIME_LIMIT_S_MAX = 1e6
@@ -138,12 +139,7 @@ def _store(store: Path, name: str, ran: Ran, afterwards: contextlib.ExitStack) -
         store.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_header() + b"".join(encode_op(op) for op in ran.ops))
     except OSError as error:
-        afterwards.callback(
-            _raise,
-            SetupError(
-                f"store {store}: cannot be written ({error.strerror}); choose another with --store DIR"
-            ),
-        )
+        afterwards.callback(_raise, unwritable(store, error))
         return None
     return path
 

@@ -21,7 +21,6 @@ from rich.live import Live
 from harness.commands import run
 from harness.errors import EXIT_CODES, JSON_VALID, ConfigError, SetupError
 from harness.guided.guide import Guide
-from harness.interrupts import terminated_as_interrupted
 from harness.seeds import MAX_SEED
 from harness.sweep import pool, remote, results
 from harness.sweep.board import Board
@@ -187,7 +186,6 @@ def _sweep(file: ResultsFile, workers: _Workers, until_s: float | None, console:
     board.resumed = board.count
     started_s = time.monotonic()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(terminated_as_interrupted())
         show = _display(stack, board, started_s, console)
         coverage = _Coverage(file)
         tasks = _tasks(file, board, coverage.guide, until_s)

@@ -18,6 +18,7 @@ import msgspec
 
 from harness.config import Config
 from harness.errors import ConfigError, SetupError
+from harness.store import unwritable
 from harness.sweep.one import Result
 
 SAME_SECOND_MAX = 1000
@@ -76,9 +77,7 @@ def create(directory: Path, header: Header) -> ResultsFile:
                 path.write_bytes(msgspec.json.encode(header) + b"\n")
                 return ResultsFile(path, header)
     except OSError as error:
-        raise SetupError(
-            f"store {directory}: cannot be written ({error.strerror}); choose another with --store DIR"
-        ) from None
+        raise unwritable(directory, error) from None
     raise SetupError(
         f"store {directory}: {SAME_SECOND_MAX} sweeps in one second; choose another with --store DIR"
     )

@@ -273,39 +273,20 @@ def scenario(sim):
 """
 
 
+def stubborn(directory, *options):
+    (directory / "stubborn.py").write_text(STUBBORN)
+    return [sys.executable, "-m", "harness.cli", "sim", "run", "stubborn:scenario", *options]
+
+
 def test_a_program_that_catches_its_own_end_does_not_outlive_the_command(tmp_path):
-    (tmp_path / "stubborn.py").write_text(STUBBORN)
-    command = [
-        sys.executable,
-        "-m",
-        "harness.cli",
-        "sim",
-        "run",
-        "stubborn:scenario",
-        "--seeds",
-        "2",
-        "--arg",
-        "0.01",
-    ]
+    command = stubborn(tmp_path, "--seeds", "2", "--arg", "0.01")
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_program_cannot_catch_the_end_of_the_command(tmp_path, number):
-    (tmp_path / "stubborn.py").write_text(STUBBORN)
-    command = [
-        sys.executable,
-        "-m",
-        "harness.cli",
-        "sim",
-        "run",
-        "stubborn:scenario",
-        "--time-limit",
-        "1e6",
-        "--arg",
-        "1e6",
-    ]
+    command = stubborn(tmp_path, "--time-limit", "1e6", "--arg", "1e6")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, **streams) as run:
         assert run.stdout.readline() == "begun\n"
